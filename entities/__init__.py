@@ -1,0 +1,8 @@
+"""Entities: named pieces of durable state with operations (Orleans: grains)."""
+
+from lungfish.runtime.definitions import shared
+
+from .context import EntityContext, EntityRef
+from .entity import Entity
+
+__all__ = ["Entity", "EntityContext", "EntityRef", "shared"]

@@ -1,0 +1,236 @@
+"""What an operation sees of the world: its context, and references to other entities."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+
+from lungfish.runtime.definitions import EntityDefinition, Orchestration
+from lungfish.runtime.errors import UsageError
+from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId, check_id
+from lungfish.runtime.messages import Signal, Start
+
+from .calls import make_call, outcome_of
+from .journal import StartEntry
+from .scope import Scope
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class EntityContext:
+    """The context of a running operation: ``self.context``.
+
+    Signals and starts are sent when the operation has ended well and its state is
+    durable, and never if it raises. Calls are sent at once.
+    """
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    @property
+    def key(self) -> str:
+        """The key of this entity."""
+        self._scope.check_open()
+        return self._scope.actor.key
+
+    @property
+    def caller(self) -> str | None:
+        """Who asked: ``"Counter/hits"``, an instance id, ``"client …"``; None: a client's signal."""
+        self._scope.check_open()
+        return self._scope.caller
+
+    def now(self) -> dt.datetime:
+        """Return the store's clock as an aware datetime (UTC).
+
+        It moves on between runs of an operation: do not let it decide which calls are made.
+        """
+        return _from_ms(self._scope.effects.now_ms)
+
+    def entity(self, entity: type[Any] | str, key: str) -> EntityRef:
+        """Return a reference to another entity; nothing is sent or activated by that.
+
+        Args:
+            entity: a registered class, or its registered name.
+
+        Raises:
+            NotRegistered: no such entity in this app.
+            InvalidId: a key that cannot be used.
+        """
+        definition = self._scope.app.find_entity(entity)
+        return EntityRef(self._scope, definition, check_id("entity key", key))
+
+    @overload
+    def signal(
+        self,
+        ref: EntityRef | tuple[type[Any] | str, str],
+        operation: Callable[Concatenate[Any, P], Any],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None: ...
+    @overload
+    def signal(
+        self,
+        ref: EntityRef | tuple[type[Any] | str, str],
+        operation: Callable[..., Any] | str,
+        *args: Any,
+        at: dt.datetime | dt.timedelta | None = None,
+        **kwargs: Any,
+    ) -> None: ...
+    def signal(
+        self, ref: EntityRef | tuple[type[Any] | str, str], operation: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Ask an entity for an operation, one-way: the same as ``ref.signal(...)``.
+
+        Args:
+            ref: a reference, or ``(class or name, key)``.
+        """
+        target = ref if isinstance(ref, EntityRef) else self.entity(*ref)
+        target.signal(operation, *args, **kwargs)
+
+    def start(
+        self, orchestration: Orchestration[P, Any] | str, *args: Any, id: str | None = None, **kwargs: Any
+    ) -> str:
+        """Start an orchestration when this operation has ended well; return its instance id.
+
+        An instance of that id that exists already is left as it is.
+
+        Args:
+            orchestration: a registered orchestration, or its registered name.
+            id: the instance id; default is a new unique one.
+        """
+        scope = self._scope
+        scope.check_open()
+        name = orchestration if isinstance(orchestration, str) else orchestration.name
+        found = scope.app.find_orchestration(name)
+        chosen = self._new_id(name) if id is None else check_id("instance id", id)
+        scope.send(Start(ActorId(ORCHESTRATION, "", chosen), name, found.signature.encode(args, kwargs)))
+        return chosen
+
+    def _new_id(self, name: str) -> str:
+        # Journaled: a call may have told it to somebody, and a re-run must tell the same. A sync
+        # operation calls nobody, so nothing of an unfinished run of it is known anywhere.
+        scope, journal = self._scope, self._scope.journal
+        if not scope.operation.is_async:
+            return scope.effects.unique()
+        recorded = journal.start(name)
+        if recorded is None:
+            recorded = StartEntry(name, scope.effects.unique())
+            journal.add(recorded)
+        return recorded.id
+
+    def delete(self) -> None:
+        """Delete this entity's state when this operation has ended well.
+
+        The next operation finds the defaults. Changes that this operation makes to the state,
+        before or after, are deleted too.
+
+        Raises:
+            UsageError: the operation is ``@shared``, which means read-only.
+        """
+        self._scope.check_open()
+        if self._scope.operation.shared:
+            raise UsageError(
+                f"{self._scope.operation.signature.what} is shared (read-only) and cannot delete"
+            )
+        self._scope.deleted = True
+
+    def __repr__(self) -> str:
+        return f"<context of {self._scope.actor}>"
+
+
+class EntityRef:
+    """A reference to an entity, made by ``context.entity``; usable while the operation runs."""
+
+    __slots__ = ("_definition", "_scope", "id")
+
+    def __init__(self, scope: Scope, definition: EntityDefinition, key: str) -> None:
+        self._scope = scope
+        self._definition = definition
+        self.id = ActorId(ENTITY, definition.name, key)
+
+    @property
+    def key(self) -> str:
+        """The key of the entity."""
+        return self.id.key
+
+    @overload
+    def signal(
+        self, operation: Callable[Concatenate[Any, P], Any], *args: P.args, **kwargs: P.kwargs
+    ) -> None: ...
+    @overload
+    def signal(
+        self,
+        operation: Callable[..., Any] | str,
+        *args: Any,
+        at: dt.datetime | dt.timedelta | None = None,
+        **kwargs: Any,
+    ) -> None: ...
+    def signal(self, operation: Any, *args: Any, **kwargs: Any) -> None:
+        """Ask for an operation, one-way: durable with this operation, applied exactly once.
+
+        Signals to one entity arrive in the order of sending; scheduled ones have no order.
+
+        Args:
+            operation: a method of the entity's class (``Counter.add``), or its name.
+            at: not before this time (aware), or not before so long from now.
+
+        Raises:
+            NotRegistered: no such operation.
+            InvalidArguments: arguments that do not fit its signature.
+        """
+        at = kwargs.pop("at", None)
+        scope, found = self._scope, self._definition.find(operation)
+        batch = found.signature.encode_signal(args, kwargs)
+        due_ms = 0 if at is None else _due_ms(at, scope.effects.now_ms)
+        scope.send(Signal(self.id, found.name, batch, 1, due_ms, scope.travelled))
+
+    @overload
+    def call(
+        self,
+        operation: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Awaitable[R]: ...
+    @overload
+    def call(
+        self, operation: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> Awaitable[R]: ...
+    @overload
+    def call(self, operation: str, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
+    def call(self, operation: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        """Ask for an operation and await its result.
+
+        It is sent at once and takes effect at most once, also if this operation is interrupted by a crash and
+        run again; if this operation raises later, the other's effect stays.
+
+        Raises:
+            CallCycle: that entity waits for this operation. Raised here, not by awaiting.
+            EntityOperationFailed: the other operation raised.
+            DeadlineExceeded: no answer within 30 s.
+            NotRegistered, InvalidArguments: it cannot be asked for so.
+        """
+        found = self._definition.find(operation)
+        entry = make_call(self._scope, self.id, found, found.signature.encode(args, kwargs))
+        return outcome_of(self._scope, entry, found)
+
+    def __repr__(self) -> str:
+        return f"<entity {self.id}>"
+
+
+def _from_ms(at_ms: int) -> dt.datetime:
+    # Not fromtimestamp(): a float loses milliseconds far from now.
+    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=at_ms)
+
+
+def _due_ms(at: dt.datetime | dt.timedelta, now_ms: int) -> int:
+    """Return a time to send a signal at as Unix ms, rounded up: a signal is never early."""
+    if isinstance(at, dt.timedelta):
+        return now_ms - (-at // dt.timedelta(milliseconds=1))
+    if at.tzinfo is None:
+        raise UsageError(f"at={at!r} has no time zone: use datetime.now(timezone.utc), or a timedelta")
+    since = at - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    return -(-since // dt.timedelta(milliseconds=1))

@@ -1,0 +1,122 @@
+"""The base class of entities: a pydantic model whose fields are durable and whose methods are operations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar, Final, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from lungfish.runtime.definitions import EntityDefinition, operations_of
+from lungfish.runtime.errors import SerializationError, UsageError
+
+from .context import EntityContext
+from .state import CONTEXT_SLOT, decode_state, plan_of
+
+#: Names of this class that neither a field nor an operation can take.
+_OWN: Final = frozenset(
+    {"key", "context", "migrate", "schema_version", "lungfish_definition", "lungfish_state"}
+)
+#: pydantic's own methods. The snapshot is made from the fields, so overriding ``model_dump`` and
+#: the like would be passed over: refused, rather than a surprise.
+_PYDANTIC: Final = frozenset(name for name in dir(BaseModel) if name.startswith("model_"))
+_HOOKS: Final = frozenset({"model_post_init"})
+
+
+class Entity(BaseModel):
+    """State with operations; subclass it, and register the subclass with ``@app.entity``.
+
+    Fields are the durable state; each needs a default, because an entity exists before
+    anybody wrote to it. Public methods, sync or async, are operations: one at a time
+    per entity, in the order of the mailbox; each commits alone, or rolls back its state
+    and its messages if it raises. What an operation does elsewhere (prints, HTTP) is not rolled back and may
+    happen again: an operation may be run more than once, its effects count once.
+
+    Private attributes (``_cache``) live as long as the activation: they are neither stored
+    nor rolled back. Outside the runtime a subclass is a plain model, so that its methods
+    can be tested by calling them.
+
+    Attributes:
+        schema_version: raise it when stored states change shape, and define ``migrate``.
+    """
+
+    __slots__ = (CONTEXT_SLOT,)
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
+
+    schema_version: ClassVar[int] = 1
+
+    @property
+    def key(self) -> str:
+        """The key of this entity, while an operation runs."""
+        return self.context.key
+
+    @property
+    def context(self) -> EntityContext:
+        """What an operation can do besides changing the state, while it runs.
+
+        Raises:
+            UsageError: no operation is running.
+        """
+        context: EntityContext | None = getattr(self, CONTEXT_SLOT, None)
+        if context is None:
+            raise UsageError(
+                "self.context and self.key are available while the runtime runs an operation only"
+            )
+        return context
+
+    @classmethod
+    def migrate(cls, state: dict[str, Any], from_version: int) -> dict[str, Any]:  # noqa: ARG003
+        """Bring a stored state of an earlier ``schema_version`` into today's shape.
+
+        Override it; it is called with the fields as plain data before they are validated.
+        """
+        raise SerializationError(
+            f"{cls.__name__} is stored with schema version {from_version}, and this process has "
+            f"{cls.schema_version}: define {cls.__name__}.migrate"
+        )
+
+    @classmethod
+    def lungfish_definition(cls, name: str) -> EntityDefinition:
+        """Return the definition of this class under ``name``; used by ``App.entity``.
+
+        Raises:
+            UsageError: a field without a default, or a method that cannot be an operation.
+        """
+        required = [field for field, info in cls.model_fields.items() if info.is_required()]
+        if required:
+            raise UsageError(
+                f"entity {name}: {', '.join(required)} must have a default: "
+                "an entity exists before anybody wrote to it"
+            )
+        decorators = cls.__pydantic_decorators__
+        called_by_pydantic = {
+            *decorators.validators,
+            *decorators.field_validators,
+            *decorators.root_validators,
+            *decorators.field_serializers,
+            *decorators.model_serializers,
+            *decorators.model_validators,
+        }
+        operations = operations_of(
+            cls, name, Entity, reserved=_OWN | (_PYDANTIC - _HOOKS), ignored=_HOOKS | called_by_pydantic
+        )
+        return EntityDefinition(name, cls, operations)
+
+    @classmethod
+    def lungfish_state(cls, snapshot: bytes, key: str) -> Self:
+        """Read a stored snapshot, as ``state()`` of a handle returns it.
+
+        Raises:
+            SerializationError: it does not fit the class.
+        """
+        plan = replace(plan_of(cls, cls.__name__), what=f"state of {cls.__name__}/{key}")
+        state: Self = decode_state(plan, snapshot)
+        return state
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for field in _OWN.intersection(cls.model_fields):
+            hint = f"; write {field}: ClassVar[int]" if field == "schema_version" else ""
+            raise UsageError(f"entity {cls.__name__}: a field cannot be named {field!r}{hint}")

@@ -1,0 +1,344 @@
+"""Entities as a kind of actor: the mailbox, who may run when, and what leaves when.
+
+Rules:
+
+* Mailbox order; one operation at a time, also across ``await``. ``@shared`` operations overlap one another:
+  an exclusive one waits for those that run, and whoever comes after it waits behind it.
+* Sync operations at the head of the mailbox are one turn (``turn``). An async operation is a turn of its
+  own; while it runs, what arrives waits, as mailbox rows of the runtime.
+* What a turn sends, its snapshot and ``done`` are given to ``Effects`` in one step, so that they are
+  in one commit. Calls that an operation makes to others are the exception: ``calls``.
+* A run does a bounded number of operations. It is bounded by count and not by time, to be the
+  same in every run of a test.
+* Responses and scheduled signals do not queue: the first would wait for the operation that waits
+  for them, the second only become timers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from lungfish.runtime.app import App
+from lungfish.runtime.definitions import EntityDefinition
+from lungfish.runtime.errors import FailureDetails, LungfishError, NotRegistered, SerializationError
+from lungfish.runtime.ids import ActorId
+from lungfish.runtime.kinds import Activation, Effects, Item, Stored
+from lungfish.runtime.messages import Call, Response, Signal
+
+from .calls import refusal
+from .journal import CallOutcome, Journal
+from .refusing import Refusing
+from .running import Running
+from .scope import Scope
+from .state import StatePlan, plan_of
+from .turn import Applied, Job, Turns, describe, encode_result, expiry, refused
+
+logger = logging.getLogger(__name__)
+
+#: Most operations in one run (a batch of signals counts as many).
+OPERATIONS_MAX: Final = 10_000
+#: A turn of sync operations that holds up the host for longer is logged (s).
+SLOW_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened in the entities of a host, for its metrics."""
+
+    operations: int = 0
+    failed: int = 0
+    #: Signals of unknown entities or operations, and elements of batches with bad arguments.
+    signals_dropped: int = 0
+
+
+class EntityKind:
+    """Makes activations of the entities that an app has registered."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.counts = Counts()
+
+    def activate(self, actor: ActorId, stored: Stored) -> Activation:
+        """Return the activation of an entity; one that cannot be run refuses every message."""
+        try:
+            definition = self.app.find_entity(actor.name)
+        except NotRegistered as error:
+            # Not kept: nobody says that this name will ever be registered in this hub.
+            return Refusing(actor, error, self.counts, keep_signals=False)
+        try:
+            return EntityActivation(
+                actor, self, definition, plan_of(definition.cls, definition.name), stored.row
+            )
+        except SerializationError as error:
+            # Kept: the state is there, and a fixed release, or migrate(), can apply them.
+            logger.error("%s cannot be activated, its signals wait: %s", actor, error)
+            return Refusing(actor, error, self.counts, keep_signals=True)
+
+
+class EntityActivation:
+    """One entity in memory. See the rules of this module."""
+
+    def __init__(
+        self,
+        actor: ActorId,
+        kind: EntityKind,
+        definition: EntityDefinition,
+        plan: StatePlan,
+        row: bytes | None,
+    ) -> None:
+        self._actor = actor
+        self._kind = kind
+        self._definition = definition
+        self._effects: Effects
+        self._scope = Scope(actor, kind.app)
+        self._turns = Turns(plan, self._scope, row)
+        self._arrived: deque[Item] = deque()
+        self._mailbox: deque[Job] = deque()
+        #: Unfinished jobs of an earlier activation, by row: answers to their calls may come before they run.
+        self._interrupted: dict[int, Job] = {}
+        self._writer: Running | None = None
+        self._readers: set[Running] = set()
+        self._ended: deque[Running] = deque()
+        self._ready = False
+
+    # --- Activation --------------------------------------------------------------------
+
+    def accept(self, item: Item) -> None:
+        """Queue an item."""
+        self._arrived.append(item)
+
+    def run(self, effects: Effects) -> None:
+        """Do all that can be done now, up to a bounded number of operations."""
+        self._effects = self._scope.effects = effects
+        self._take_arrived()
+        while self._ended:
+            self._settle(self._ended.popleft())
+        left = OPERATIONS_MAX
+        while left > 0 and self._mailbox and self._may_start(self._mailbox[0]):
+            head = self._mailbox[0]
+            if head.operation.is_async:
+                self._start(self._mailbox.popleft())
+                left -= 1
+            else:
+                left -= self._run_turn(left)
+        self._ready = bool(self._mailbox) and self._may_start(self._mailbox[0])
+
+    @property
+    def ready(self) -> bool:
+        """True when the last run left something that can be done at once."""
+        return self._ready
+
+    @property
+    def passive(self) -> bool:
+        """True when nothing is queued or running."""
+        return not (self._arrived or self._mailbox or self._writer or self._readers or self._ended)
+
+    def drop(self) -> None:
+        """Let go of everything; running operations are cancelled and what they do is lost."""
+        for running in (*self._readers, self._writer):
+            if running is not None:
+                running.drop()
+        self._arrived.clear()
+        self._mailbox.clear()
+        self._ended.clear()
+
+    # --- arrivals ------------------------------------------------------------------------
+
+    def _take_arrived(self) -> None:
+        while self._arrived:
+            item = self._arrived.popleft()
+            match item.message:
+                case Call() | Signal() as message:
+                    self._take_request(item, message)
+                case Response() as message:
+                    self._take_response(item, message)
+                case _:
+                    logger.warning("%s: a %s is not for an entity", self._actor, type(item.message).__name__)
+                    self._effects.done(item)
+
+    def _take_request(self, item: Item, message: Call | Signal) -> None:
+        if isinstance(message, Signal) and message.due_ms > self._effects.now_ms:
+            effects = self._effects
+            effects.timer(effects.unique(), message.due_ms, replace(message, due_ms=0))
+            effects.done(item)
+            return
+        try:
+            operation = self._definition.find(message.operation)
+            journal = Journal.decode(item.record)
+        except LungfishError as error:
+            self._refuse(item, message, error)
+            return
+        job = Job(item, operation, message, journal, journal.applied)
+        if item.record:
+            self._interrupted[item.row] = job
+        self._mailbox.append(job)
+
+    def _refuse(self, item: Item, message: Call | Signal, error: LungfishError) -> None:
+        if isinstance(message, Call):
+            self._reply(message, None, refusal(error))
+        else:
+            self._kind.counts.signals_dropped += message.count
+            logger.error("%s: a signal is dropped: %s", self._actor, error)
+        self._effects.done(item)
+
+    def _take_response(self, item: Item, message: Response) -> None:
+        """Give an answer to the call that waits for it, running or interrupted; else pass it over."""
+        for job in self._calling():
+            for entry in job.journal.calls():
+                if entry.request == message.request:
+                    entry.settle(CallOutcome(message.result, message.failure))
+                    self._effects.record(job.item, job.journal.encode())
+        self._effects.done(item)
+
+    def _calling(self) -> Iterator[Job]:
+        for running in (*self._readers, self._writer):
+            if running is not None and running.job.item.row not in self._interrupted:
+                yield running.job
+        yield from self._interrupted.values()
+
+    # --- the lock ------------------------------------------------------------------------
+
+    def _may_start(self, job: Job) -> bool:
+        return self._writer is None and (job.operation.shared or not self._readers)
+
+    def _leading_sync_jobs(self, limit: int) -> list[Job]:
+        """Return the jobs at the head of the mailbox that can be one turn; they stay in it."""
+        found: list[Job] = []
+        for job in self._mailbox:
+            if job.operation.is_async or not self._may_start(job) or limit <= 0:
+                break
+            limit -= job.message.count if isinstance(job.message, Signal) else 1
+            found.append(job)
+        return found
+
+    # --- sync operations -----------------------------------------------------------------
+
+    def _run_turn(self, limit: int) -> int:
+        """Run one turn and send what came of it; return how much of the run's bound it took."""
+        began = time.monotonic()
+        jobs = self._leading_sync_jobs(limit)
+        applied = self._turns.apply(jobs, limit, self._effects.now_ms)
+        took_s = time.monotonic() - began
+        for one in applied:
+            self._send(one)
+            if one.finished:
+                finished = self._mailbox.popleft()
+                assert finished is one.job, "jobs are applied in the order of the mailbox"
+        if applied and not applied[-1].finished:
+            # In the same commit as the snapshot: a batch that is left in the middle is not applied twice.
+            self._effects.record(applied[-1].job.item, applied[-1].job.journal.encode())
+        self._write_snapshot()
+        if took_s > SLOW_S:
+            logger.warning("%s held up its host for %.1f s: %s", self._actor, took_s, _listed(applied))
+        return limit if self._turns.careful else max(1, sum(one.taken for one in applied))
+
+    # --- async operations ------------------------------------------------------------------
+
+    def _start(self, job: Job) -> None:
+        """Start the next operation of an async job that was taken from the mailbox."""
+        expired = expiry(job, self._effects.now_ms)
+        if expired is not None:
+            self._finish(refused(job, expired))
+            return
+        try:
+            args, kwargs = job.next_arguments()
+        except LungfishError as error:
+            self._finish(refused(job, error, finished=job.is_last()))
+            return
+        running = self._begin(job)
+        if job.operation.shared:
+            subject = self._turns.reader(running.scope)
+            self._readers.add(running)
+        else:
+            subject = self._turns.writer(running.scope)
+            self._writer = running
+        if running.start(partial(job.operation.function, subject, *args, **kwargs)):
+            self._settle(running)
+        else:
+            self._effects.spawn(self._actor, running.join())
+
+    def _begin(self, job: Job) -> Running:
+        scope = Scope(self._actor, self._kind.app)
+        scope.effects = self._effects
+        job.journal.begin()
+        scope.begin(job.item, job.operation, job.journal)
+        return Running(job, scope, self._ended.append)
+
+    def _settle(self, running: Running) -> None:
+        """Take the outcome of an async operation: commit it or roll it back, as one step."""
+        job, scope = running.job, running.scope
+        scope.end()
+        error = job.journal.broken or running.error
+        one = Applied(job, messages=scope.outgoing, finished=job.is_last())
+        if error is None:
+            try:
+                job.journal.check_end()
+                one.result = encode_result(job.operation, running.value)
+                if not job.operation.shared:
+                    self._turns.succeeded(scope)
+                    self._turns.snapshot()
+            except LungfishError as raised:
+                error = raised
+        if error is not None:
+            one.fail(describe(error))
+        self._release(running, failed=error is not None)
+        self._finish(one)
+
+    def _release(self, running: Running, *, failed: bool) -> None:
+        if running.job.operation.shared:
+            self._readers.discard(running)
+            return
+        assert self._writer is running
+        self._writer = None
+        if failed:
+            self._turns.reset()
+        else:
+            self._turns.take_back()
+
+    def _finish(self, one: Applied) -> None:
+        self._send(one)
+        if not one.finished:
+            # The rest of its batch goes first: nothing may come between its operations.
+            self._mailbox.appendleft(one.job)
+            self._effects.record(one.job.item, one.job.journal.encode())
+        self._write_snapshot()
+
+    # --- what leaves -----------------------------------------------------------------------
+
+    def _send(self, one: Applied) -> None:
+        job, effects = one.job, self._effects
+        counts = self._kind.counts
+        counts.operations += one.taken
+        counts.failed += one.failed
+        for message in one.messages:
+            effects.send(message)
+        if isinstance(job.message, Call):
+            self._reply(job.message, one.result, one.failure)
+        elif one.failure is not None:
+            logger.warning(
+                "%s: %d of %d signals failed and were rolled back; the first: %s\n%s",
+                job.operation.signature.what, one.failed, one.taken, one.failure, one.failure.traceback,
+            )  # fmt: skip
+        job.journal.advance(one.taken)
+        job.at = job.journal.applied
+        if one.finished:
+            self._interrupted.pop(job.item.row, None)
+            effects.done(job.item)
+
+    def _reply(self, call: Call, result: bytes | None, failure: FailureDetails | None) -> None:
+        self._effects.send(Response(call.reply_to, call.request, result, failure))
+
+    def _write_snapshot(self) -> None:
+        if self._turns.take_change():
+            self._effects.snapshot(self._actor, self._turns.base)
+
+
+def _listed(applied: list[Applied]) -> str:
+    names = sorted({one.job.operation.name for one in applied})
+    return f"{sum(one.taken for one in applied)} operations ({', '.join(names)})"

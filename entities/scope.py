@@ -1,0 +1,114 @@
+"""What belongs to one running operation: who asked, what it sends, whether it deletes.
+
+A scope is the inside of a context: ``context`` is what users see of it, ``turn`` and
+``processor`` begin it, read it and end it. One scope serves all operations of a turn, one after
+the other; an operation that may overlap others has its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from lungfish.runtime.errors import Overloaded, UsageError
+from lungfish.runtime.ids import ActorId
+from lungfish.runtime.messages import Call, Message, Signal
+
+from .journal import Journal
+
+if TYPE_CHECKING:
+    from lungfish.runtime.app import App
+    from lungfish.runtime.definitions import Operation
+    from lungfish.runtime.kinds import Effects, Item
+
+#: How many signals and starts one operation may send.
+MESSAGES_MAX: Final = 10_000
+#: How much of a signal's way is kept: signals may go round for ever, their headers may not grow.
+CHAIN_MAX: Final = 16
+
+
+class Scope:
+    """The inside of an ``EntityContext``.
+
+    Attributes:
+        outgoing: buffered messages; rollback cuts them off, the end of the turn sends them.
+        room: the length that ``outgoing`` must not pass.
+        deleted: the operation asked to delete the entity.
+        open: an operation is running.
+    """
+
+    __slots__ = (
+        "actor",
+        "app",
+        "deleted",
+        "effects",
+        "item",
+        "journal",
+        "open",
+        "operation",
+        "outgoing",
+        "room",
+    )
+
+    def __init__(self, actor: ActorId, app: App) -> None:
+        self.actor = actor
+        self.app = app
+        self.outgoing: list[Message] = []
+        self.room = MESSAGES_MAX
+        self.deleted = False
+        self.open = False
+        self.effects: Effects
+        self.item: Item
+        self.operation: Operation
+        self.journal: Journal
+
+    def begin(self, item: Item, operation: Operation, journal: Journal) -> None:
+        """Serve an operation; what an earlier one left was taken or dropped."""
+        self.item = item
+        self.operation = operation
+        self.journal = journal
+        self.outgoing = []
+        self.room = MESSAGES_MAX
+        self.deleted = False
+        self.open = True
+
+    def end(self) -> None:
+        """Serve nobody any more: a context that user code kept is of no use."""
+        self.open = False
+
+    def check_open(self) -> None:
+        """Raise ``UsageError`` if the operation has ended."""
+        if not self.open:
+            raise UsageError(f"the operation of {self.actor} that this context belonged to has ended")
+
+    def send(self, message: Message) -> None:
+        """Buffer a message until the operation has ended well."""
+        self.check_open()
+        if len(self.outgoing) >= self.room:
+            raise Overloaded(
+                f"{self.operation.signature.what} sent more than {MESSAGES_MAX:,} messages: "
+                "spread them over several operations"
+            )
+        self.outgoing.append(message)
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Entities that wait for this operation, outermost first, and this one."""
+        message = self.item.message
+        # Whoever signalled does not wait, so only the chain of a call counts.
+        chain = message.chain if isinstance(message, Call) else ()
+        return (*chain, str(self.actor))
+
+    @property
+    def travelled(self) -> tuple[str, ...]:
+        """The way of the messages that led here, for diagnosis; its last part, if it is long."""
+        message = self.item.message
+        chain = message.chain if isinstance(message, Call | Signal) else ()
+        return (*chain[1 - CHAIN_MAX :], str(self.actor))
+
+    @property
+    def caller(self) -> str | None:
+        """Who asked for this operation, as far as the message tells."""
+        message = self.item.message
+        if isinstance(message, Call):
+            return str(message.reply_to)
+        return message.chain[-1] if isinstance(message, Signal) and message.chain else None

@@ -1,0 +1,212 @@
+"""An entity's state to a snapshot and back, and into memory images for rollback.
+
+Rules:
+
+* A snapshot is ``[format, schema version, fields]`` in msgpack. What is not a declared field is not
+  durable: private attributes and cached properties end with the activation.
+* A snapshot is made only of a state that can be read back. A field that was set to something
+  that does not fit its annotation fails the operation that set it, today, and not
+  whoever activates the entity next month.
+* Falsy is not deleted: a state exists from its first write until ``delete``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from lungfish.runtime import codec
+from lungfish.runtime.errors import SerializationError
+
+from .fields import Copier, copier_of, exact_type, is_plain
+
+FORMAT: Final = 1
+
+#: The slot in which an instance keeps its context; see ``entity.Entity``.
+CONTEXT_SLOT: Final = "__lungfish_context__"
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StatePlan:
+    """How states of one entity class are copied, stored and read.
+
+    Attributes:
+        what: names the state in errors.
+        names: all fields.
+        exact: one class per field, if a state of exactly these classes is sure to be readable.
+        copiers: the fields that need more than a copied reference, and how.
+        plain: the codec stores the fields as they are; otherwise pydantic dumps them.
+    """
+
+    cls: type[Any]
+    what: str
+    schema_version: int
+    names: tuple[str, ...]
+    exact: tuple[type, ...] | None
+    copiers: tuple[tuple[str, Copier], ...]
+    plain: bool
+    limit: int = codec.PAYLOAD_BYTES_MAX
+
+    @property
+    def immutable(self) -> bool:
+        """True if no field can change but by assignment, so that an image costs next to nothing."""
+        return not self.copiers
+
+    def capture(self) -> Callable[[Fields], Fields]:
+        """Return the function that copies the fields of a state, for a later ``restore``."""
+        return _copy_fields if self.immutable else self._capture_deeply
+
+    def _capture_deeply(self, fields: Fields) -> Fields:
+        image = fields.copy()
+        try:
+            for name, copier in self.copiers:
+                if name in image:
+                    image[name] = copier(image[name])
+        except Exception as error:  # refers to itself, or has something that refuses to be copied
+            raise SerializationError(f"{self.what} cannot be copied: {error!r}") from error
+        return image
+
+
+def plan_of(cls: Any, name: str) -> StatePlan:
+    """Return the plan of an entity class that is stored as ``name``; worked out once."""
+    return _plan_of(cls, name)
+
+
+@lru_cache(maxsize=1024)
+def _plan_of(cls: type[BaseModel], name: str) -> StatePlan:
+    fields = cls.model_fields
+    copiers = [(field, copier_of(info.annotation)) for field, info in fields.items()]
+    decorators = cls.__pydantic_decorators__
+    checked = bool(decorators.validators or decorators.field_validators or decorators.model_validators)
+    dumped = bool(decorators.field_serializers or decorators.model_serializers)
+    exact = [exact_type(info.annotation) for info in fields.values() if not info.metadata]
+    known = tuple(kind for kind in exact if kind is not None)
+    annotated = any(info.metadata or info.exclude for info in fields.values())
+    return StatePlan(
+        cls=cls,
+        what=f"state of {name}",
+        schema_version=cls.schema_version,  # type: ignore[attr-defined]
+        names=tuple(fields),
+        exact=known
+        if len(known) == len(fields) and not checked and not cls.model_config.get("strict")
+        else None,
+        copiers=tuple((field, copier) for field, copier in copiers if copier is not None),
+        plain=not dumped and not annotated and all(is_plain(info.annotation) for info in fields.values()),
+    )
+
+
+def _copy_fields(fields: Fields) -> Fields:
+    return fields.copy()
+
+
+def restore(state: Any, image: Fields) -> None:
+    """Put an image back, in place: bound methods of ``state`` stay valid. An image is used once."""
+    fields = state.__dict__
+    fields.clear()
+    fields.update(image)
+
+
+def shell(plan: StatePlan, state: Any, fields: Fields) -> Any:
+    """Return another instance over ``fields``, with the private attributes of ``state``."""
+    made = object.__new__(plan.cls)
+    set_attribute = object.__setattr__
+    set_attribute(made, "__dict__", fields)
+    set_attribute(made, "__pydantic_fields_set__", state.__pydantic_fields_set__)
+    set_attribute(made, "__pydantic_extra__", state.__pydantic_extra__)
+    set_attribute(made, "__pydantic_private__", state.__pydantic_private__)
+    return made
+
+
+def fresh_state(plan: StatePlan) -> Any:
+    """Return the state of an entity that was never written.
+
+    Raises:
+        SerializationError: the class cannot be made from its defaults.
+    """
+    try:
+        return plan.cls()
+    except Exception as error:  # a default factory or a validator of the user's raised
+        raise SerializationError(f"{plan.what} cannot be made from its defaults: {error}") from error
+
+
+def encode_state(plan: StatePlan, state: Any) -> bytes:
+    """Return the snapshot of a state.
+
+    Raises:
+        SerializationError: a field holds what cannot be stored, or what could not be read back.
+        PayloadTooLarge: the snapshot is over the limit.
+    """
+    data = codec.encode([FORMAT, plan.schema_version, _stored_fields(plan, state)], plan.what, plan.limit)
+    if plan.exact is None or tuple(map(type, state.__dict__.values())) != plan.exact:
+        decode_state(plan, data)
+    return data
+
+
+def _stored_fields(plan: StatePlan, state: Any) -> Fields:
+    try:
+        if not plan.plain:
+            dumped: Fields = state.model_dump(round_trip=True, warnings=False)
+            return dumped
+        fields: Fields = state.__dict__
+        # More than the fields are in there when a cached_property was used.
+        return fields if len(fields) == len(plan.names) else {name: fields[name] for name in plan.names}
+    except Exception as error:  # pydantic, a serializer of the user's, or a field that was deleted
+        raise SerializationError(f"{plan.what} cannot be stored: {error!r}") from error
+
+
+def decode_state(plan: StatePlan, data: bytes) -> Any:
+    """Read a snapshot, through the class's ``migrate`` if its schema version is older.
+
+    Raises:
+        SerializationError: not a snapshot, a later version, or it does not fit the model.
+    """
+    fields = _fields_of(plan, data)
+    try:
+        return plan.cls.__pydantic_validator__.validate_python(fields)
+    except ValidationError as error:
+        raise SerializationError(
+            f"{plan.what} does not fit its model (schema version {plan.schema_version}): {_explain(error)}. "
+            "Raise schema_version and define migrate() to change a stored state's shape."
+        ) from error
+    except Exception as error:  # a validator or model_post_init of the user's raised
+        raise SerializationError(f"{plan.what} cannot be read: {error!r}") from error
+
+
+def _fields_of(plan: StatePlan, data: bytes) -> Fields:
+    row = codec.decode(data, plan.what)
+    try:
+        snapshot_format, version, fields, *_ = row
+    except (TypeError, ValueError) as error:
+        raise SerializationError(f"{plan.what}: the stored bytes are not a snapshot") from error
+    if snapshot_format != FORMAT or not isinstance(version, int) or not isinstance(fields, dict):
+        raise SerializationError(
+            f"{plan.what}: snapshot format {snapshot_format!r} is unknown to this release"
+        )
+    if version > plan.schema_version:
+        raise SerializationError(
+            f"{plan.what} was stored with schema version {version}; this process knows {plan.schema_version}"
+        )
+    return fields if version == plan.schema_version else _migrated(plan, fields, version)
+
+
+def _migrated(plan: StatePlan, fields: Fields, version: int) -> Fields:
+    try:
+        migrated: Fields = plan.cls.migrate(fields, version)
+    except SerializationError:
+        raise
+    except Exception as error:  # the user's code
+        raise SerializationError(
+            f"{plan.what}: migrate() from schema version {version} raised {error!r}"
+        ) from error
+    return migrated
+
+
+def _explain(error: ValidationError) -> str:
+    rows = error.errors(include_url=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in rows[:5])

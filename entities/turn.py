@@ -1,0 +1,422 @@
+"""The turn: operations are applied to an entity's state, each of them wholly or not at all.
+
+Pure: no I/O, no clock, no tasks. The processor decides what is applied when, and sends what comes out.
+
+Rules:
+
+* An operation that raises takes back its own state and its own messages, nothing else. That is
+  also so within a batch of signals, and when the failure shows only as the state or the result
+  is encoded.
+* One snapshot is made per turn, however many operations it has.
+* ``base`` is the last snapshot that was made. A turn begins clean: the state is what ``base`` says. So the
+  first operation of a turn needs no image to be rolled back: ``base`` is one.
+* Where an image is cheap (every field is immutable) each operation has one. Otherwise a turn runs
+  without images until an operation raises, and is then *redone* from ``base`` with one per operation. If
+  the snapshot cannot be made, it is redone operation by operation with a snapshot each, so
+  that only the offender fails. Redoing runs user code again; nothing of the first try has left.
+* Redoing starts from a new instance, as an activation does: private attributes that the first try
+  changed (a cache, a set of seen ids) must not be met by the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from types import MethodType
+from typing import Any, Final
+
+from lungfish.runtime import codec
+from lungfish.runtime.definitions import Operation
+from lungfish.runtime.errors import (
+    DeadlineExceeded,
+    FailureDetails,
+    LungfishError,
+    PayloadTooLarge,
+    SerializationError,
+)
+from lungfish.runtime.kinds import Item
+from lungfish.runtime.messages import Call, Message, Signal
+
+from .arguments import Batch, restore_batch, restore_one
+from .calls import refusal
+from .context import EntityContext
+from .journal import Journal
+from .scope import MESSAGES_MAX, Scope
+from .state import CONTEXT_SLOT, Fields, StatePlan, decode_state, encode_state, fresh_state, restore, shell
+
+#: Operations in a turn that makes a snapshot after each of them.
+CAREFUL_MAX: Final = 64
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """An accepted call or signal, on its way through the mailbox.
+
+    Attributes:
+        journal: what of it is committed already.
+        at: the next operation of the batch, in this turn; the journal follows when it is sent.
+    """
+
+    item: Item
+    operation: Operation
+    message: Call | Signal
+    journal: Journal
+    at: int = 0
+    _decoded: Any = None
+
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments of a call; raises a ``UsageError`` if they do not fit."""
+        assert isinstance(self.message, Call)
+        if self._decoded is None:
+            self._decoded = self.operation.signature.decode(self.message.args)
+        args, kwargs = self._decoded
+        return args, kwargs
+
+    def next_arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments of the next operation; raises a ``UsageError`` if they do not fit."""
+        if isinstance(self.message, Call):
+            return self.arguments()
+        rows = self.rows()
+        if self.at >= len(rows):
+            raise SerializationError(f"arguments of {self.operation.signature.what}: an empty batch")
+        return restore_one(self.operation.signature, rows[self.at])
+
+    def is_last(self) -> bool:
+        """Tell whether the next operation is the last one."""
+        return self._decoded is None or isinstance(self.message, Call) or self.at + 1 >= len(self._decoded)
+
+    def rows(self) -> list[Any]:
+        """Return the batch of a signal; raises ``SerializationError`` if it is none."""
+        assert isinstance(self.message, Signal)
+        if self._decoded is None:
+            what = f"arguments of {self.operation.signature.what}"
+            decoded = codec.decode(self.message.batch, what)
+            if not isinstance(decoded, list):
+                raise SerializationError(f"{what}: not a batch of signals")
+            self._decoded = decoded
+        found: list[Any] = self._decoded
+        return found
+
+
+@dataclass(slots=True, eq=False)
+class Applied:
+    """What became of a job, or of a part of its batch, in a turn.
+
+    Attributes:
+        finished: nothing of the job is left.
+        messages: what its operations sent, in order.
+        failed: how many operations failed; ``failure`` describes the first of them.
+    """
+
+    job: Job
+    taken: int = 1
+    finished: bool = True
+    messages: Sequence[Message] = ()
+    result: bytes | None = None
+    failure: FailureDetails | None = None
+    failed: int = 0
+
+    def fail(self, failure: FailureDetails) -> None:
+        """Turn it into a failure of its one operation."""
+        self.messages, self.result = (), None
+        self.failure, self.failed = failure, 1
+
+
+class Touch(Enum):
+    """What happened to the state since the last snapshot."""
+
+    #: Nothing: it is what the snapshot says.
+    NONE = "none"
+    #: An operation succeeded on it.
+    CHANGED = "changed"
+    #: It was deleted; what is in memory are the defaults.
+    DELETED = "deleted"
+
+
+class _Unguarded(Exception):
+    """An operation raised and there is no image to roll back to: the turn must be redone."""
+
+
+@dataclass(slots=True, eq=False)
+class Turns:
+    """An entity's state in memory, and the turns on it. See the rules of this module.
+
+    Attributes:
+        base: the snapshot that the state is rolled back to; None: the defaults.
+        written: the snapshot that was last given to the store.
+    """
+
+    plan: StatePlan
+    scope: Scope
+    base: bytes | None
+    state: Any = None
+    written: bytes | None = None
+    _touch: Touch = Touch.NONE
+    _guarded: bool = False
+    _careful: bool = False
+
+    def __post_init__(self) -> None:
+        self.written = self.base
+        self.reset()
+
+    # --- the state ---------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Go back to ``base``, on a new instance."""
+        base = self.base
+        self._adopt(fresh_state(self.plan) if base is None else decode_state(self.plan, base))
+        self._touch = Touch.NONE
+
+    def _adopt(self, state: Any) -> None:
+        self.state = state
+        give_context(state, self.scope)
+
+    def succeeded(self, scope: Scope) -> None:
+        """Note that an operation has succeeded on the state."""
+        if not scope.deleted:
+            self._touch = Touch.CHANGED
+            return
+        scope.deleted = False
+        self._adopt(fresh_state(self.plan))
+        self._touch = Touch.DELETED
+
+    def snapshot(self) -> None:
+        """Make ``base`` the snapshot of what the state is now.
+
+        Raises:
+            SerializationError, PayloadTooLarge: it cannot be made; ``base`` is as before.
+        """
+        match self._touch:
+            case Touch.NONE:
+                return
+            case Touch.CHANGED:
+                self.base = encode_state(self.plan, self.state)
+            case Touch.DELETED:
+                self.base = None
+        self._touch = Touch.NONE
+
+    def take_change(self) -> bool:
+        """Tell whether ``base`` must be given to the store, and take it as given."""
+        if self.base == self.written:
+            return False
+        self.written = self.base
+        return True
+
+    def take_back(self) -> None:
+        """Take the state back from ``writer``'s scope."""
+        give_context(self.state, self.scope)
+
+    def reader(self, scope: Scope) -> Any:
+        """Return a copy for one shared operation: what it changes is not kept, and no other one sees it."""
+        made = shell(self.plan, self.state, self.plan.capture()(self.state.__dict__))
+        give_context(made, scope)
+        return made
+
+    def writer(self, scope: Scope) -> Any:
+        """Return the state for one exclusive operation that has its own scope."""
+        assert self._touch is Touch.NONE, "what was applied before must be sent before"
+        give_context(self.state, scope)
+        return self.state
+
+    # --- a turn --------------------------------------------------------------------------
+
+    def apply(self, jobs: Sequence[Job], limit: int, now_ms: int) -> list[Applied]:
+        """Apply sync jobs in order, at most ``limit`` operations, and make the snapshot.
+
+        Afterwards the state is what ``base`` says. The last job may be left in the middle of its batch.
+        """
+        assert self._touch is Touch.NONE, "a turn begins clean"
+        if not self._careful:
+            try:
+                applied = self._attempt(jobs, limit, now_ms)
+                self.snapshot()
+            except (SerializationError, PayloadTooLarge):
+                self._redo(jobs)
+            else:
+                return applied
+        return self._apply_carefully(jobs, min(limit, CAREFUL_MAX), now_ms)
+
+    @property
+    def careful(self) -> bool:
+        """True after a turn in which a snapshot could not be made: turns are short and slow now."""
+        return self._careful
+
+    def _attempt(self, jobs: Sequence[Job], limit: int, now_ms: int) -> list[Applied]:
+        try:
+            applied = self._pass(jobs, limit, now_ms)
+        except _Unguarded:
+            self._redo(jobs)
+            self._guarded = True
+            return self._pass(jobs, limit, now_ms)
+        # Images are taken for as long as operations fail, and no longer.
+        self._guarded = self._guarded and any(one.failed for one in applied)
+        return applied
+
+    def _redo(self, jobs: Sequence[Job]) -> None:
+        self.reset()
+        for job in jobs:
+            job.at = job.journal.applied
+
+    def _pass(self, jobs: Sequence[Job], limit: int, now_ms: int) -> list[Applied]:
+        applied = []
+        for job in jobs:
+            if limit <= 0:
+                break
+            one = self._apply_job(job, limit, now_ms)
+            limit -= one.taken
+            applied.append(one)
+        return applied
+
+    def _apply_carefully(self, jobs: Sequence[Job], limit: int, now_ms: int) -> list[Applied]:
+        applied: list[Applied] = []
+        refused = False
+        for job in jobs:
+            while limit > 0 and not (applied and applied[-1].job is job and applied[-1].finished):
+                one = self._apply_job(job, 1, now_ms)
+                try:
+                    self.snapshot()
+                except (SerializationError, PayloadTooLarge) as error:
+                    refused = True
+                    self.reset()
+                    one.fail(refusal(error))
+                limit -= 1
+                applied.append(one)
+        self._careful = refused
+        return applied
+
+    def _apply_job(self, job: Job, limit: int, now_ms: int) -> Applied:
+        expired = expiry(job, now_ms)
+        if expired is not None:
+            return refused(job, expired)
+        try:
+            return self._apply_call(job) if isinstance(job.message, Call) else self._apply_batch(job, limit)
+        finally:
+            self.scope.end()
+
+    # --- one call --------------------------------------------------------------------------
+
+    def _apply_call(self, job: Job) -> Applied:
+        scope, operation = self.scope, job.operation
+        try:
+            args, kwargs = job.arguments()
+        except LungfishError as error:
+            return refused(job, error)
+        scope.begin(job.item, operation, job.journal)
+        image = None if operation.shared else self._image()
+        try:
+            subject = self.reader(scope) if operation.shared else self.state
+            result = encode_result(operation, operation.function(subject, *args, **kwargs))
+        except BaseException as error:  # also SystemExit: user code does not stop a host
+            if not operation.shared:
+                self._roll_back(image)
+            return Applied(job, failure=describe(error), failed=1)
+        if not operation.shared:
+            self.succeeded(scope)
+        return Applied(job, messages=scope.outgoing, result=result)
+
+    def _image(self) -> Fields | None:
+        if self.plan.immutable or self._guarded:
+            return self.plan.capture()(self.state.__dict__)
+        return None
+
+    def _roll_back(self, image: Fields | None) -> None:
+        if image is not None:
+            restore(self.state, image)
+        elif self._touch is Touch.NONE:
+            self.reset()
+        else:
+            raise _Unguarded
+
+    # --- a batch of signals ------------------------------------------------------------------
+
+    def _apply_batch(self, job: Job, limit: int) -> Applied:
+        try:
+            rows = job.rows()
+        except LungfishError as error:
+            return refused(job, error)
+        chunk = rows[job.at : job.at + limit]
+        batch = restore_batch(job.operation.signature, chunk)
+        self.scope.begin(job.item, job.operation, job.journal)
+        failed, first = self._apply_rows(job, batch)
+        if batch.refused:
+            failed += len(batch.refused)
+            first = first or refusal(batch.refused[0])
+        job.at += len(chunk)
+        return Applied(job, len(chunk), job.at >= len(rows), self.scope.outgoing, None, first, failed)
+
+    def _apply_rows(self, job: Job, batch: Batch) -> tuple[int, FailureDetails | None]:
+        """Apply the calls of a batch: the hottest loop there is, so it allocates next to nothing."""
+        scope, shared = self.scope, job.operation.shared
+        capture = self.plan.capture() if self.plan.immutable or self._guarded else None
+        failed, first, mark = 0, None, 0
+        method, fields = self._bind(job, batch.named)
+        outgoing = scope.outgoing
+        for args in batch.calls:
+            image = None if capture is None else capture(fields)
+            try:
+                method(*args)
+            except BaseException as error:  # also SystemExit: user code does not stop a host
+                failed += 1
+                scope.deleted = False
+                del outgoing[mark:]
+                if not shared:
+                    self._roll_back(image)
+                first = first or describe(error)
+                method, fields = self._bind(job, batch.named)
+                continue
+            if shared:
+                method, fields = self._bind(job, batch.named)
+            elif scope.deleted:
+                self.succeeded(scope)
+                method, fields = self._bind(job, batch.named)
+            else:
+                self._touch = Touch.CHANGED
+            if len(outgoing) != mark:
+                mark = len(outgoing)
+                scope.room = mark + MESSAGES_MAX
+        return failed, first
+
+    def _bind(self, job: Job, named: bool) -> tuple[Callable[..., Any], Fields]:
+        operation = job.operation
+        subject = self.reader(self.scope) if operation.shared else self.state
+        method = MethodType(operation.function, subject)
+        return (MethodType(_call_named, method) if named else method), subject.__dict__
+
+
+def _call_named(method: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+    return method(*args, **kwargs)
+
+
+def give_context(state: Any, scope: Scope) -> None:
+    """Make ``state.context`` the context of ``scope``."""
+    object.__setattr__(state, CONTEXT_SLOT, EntityContext(scope))
+
+
+def encode_result(operation: Operation, value: Any) -> bytes | None:
+    """Return the wire form of a result; raises as ``codec.encode`` does."""
+    return None if value is None else codec.encode(value, f"result of {operation.signature.what}")
+
+
+def expiry(job: Job, now_ms: int) -> DeadlineExceeded | None:
+    """Return why a job must not be started any more; None: it is in time."""
+    deadline_ms = job.message.deadline_ms if isinstance(job.message, Call) else 0
+    if not deadline_ms or now_ms <= deadline_ms:
+        return None
+    late_s = (now_ms - deadline_ms) / 1000
+    return DeadlineExceeded(
+        f"{job.operation.signature.what} was not started: its turn came {late_s:g} s too late"
+    )
+
+
+def refused(job: Job, error: LungfishError, *, finished: bool = True) -> Applied:
+    """Return the outcome of an operation that was not run."""
+    return Applied(job, finished=finished, failure=refusal(error), failed=1)
+
+
+def describe(error: BaseException) -> FailureDetails:
+    """Describe what user code raised, without the frames of the runtime below it."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(__package__ or "?"):
+        frames = frames.tb_next
+    return FailureDetails.of(error.with_traceback(frames or error.__traceback__))

@@ -1,0 +1,111 @@
+"""Lungfish: durable virtual actors and orchestrations for Python on Ray, with Redis as the only store.
+
+Everything that a program needs is here; modules below are for the curious. A first look::
+
+    app = lungfish.App("shop")
+
+    @app.entity
+    class Counter(lungfish.Entity):
+        value: int = 0
+
+        def add(self, n: int = 1) -> int:
+            self.value += n
+            return self.value
+"""
+
+from lungfish.entities import Entity, EntityContext
+from lungfish.orchestrations import OrchestrationContext, when_all, when_any
+from lungfish.runtime.activity_info import ActivityInfo, activity_info
+from lungfish.runtime.app import App
+from lungfish.runtime.blocking import BlockingClient
+from lungfish.runtime.client import Client
+from lungfish.runtime.connect import connect, connect_sync
+from lungfish.runtime.definitions import Activity, ActivityOptions, Orchestration, shared
+from lungfish.runtime.errors import (
+    ActivityFailed,
+    ActivityTimedOut,
+    CallCycle,
+    DeadlineExceeded,
+    EntityOperationFailed,
+    ExecutionFailed,
+    FailureDetails,
+    HubMismatch,
+    InstanceExists,
+    InstanceNotFound,
+    InternalError,
+    InvalidArguments,
+    InvalidId,
+    LungfishError,
+    NonDeterminism,
+    NotRegistered,
+    OrchestrationFailed,
+    OrchestrationTerminated,
+    Overloaded,
+    PayloadTooLarge,
+    RuntimeNotFound,
+    SerializationError,
+    StoreUnavailable,
+    Unavailable,
+    UnsafeStore,
+    UsageError,
+)
+from lungfish.runtime.launch import attach, start
+from lungfish.runtime.refs import EntityRef, OrchestrationHandle
+from lungfish.runtime.retry import RetryPolicy
+from lungfish.runtime.settings import HostSettings
+from lungfish.runtime.status import OrchestrationStatus, RuntimeStatus
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Activity",
+    "ActivityFailed",
+    "ActivityInfo",
+    "ActivityOptions",
+    "ActivityTimedOut",
+    "App",
+    "BlockingClient",
+    "CallCycle",
+    "Client",
+    "DeadlineExceeded",
+    "Entity",
+    "EntityContext",
+    "EntityOperationFailed",
+    "EntityRef",
+    "ExecutionFailed",
+    "FailureDetails",
+    "HostSettings",
+    "HubMismatch",
+    "InstanceExists",
+    "InstanceNotFound",
+    "InternalError",
+    "InvalidArguments",
+    "InvalidId",
+    "LungfishError",
+    "NonDeterminism",
+    "NotRegistered",
+    "Orchestration",
+    "OrchestrationContext",
+    "OrchestrationFailed",
+    "OrchestrationHandle",
+    "OrchestrationStatus",
+    "OrchestrationTerminated",
+    "Overloaded",
+    "PayloadTooLarge",
+    "RetryPolicy",
+    "RuntimeNotFound",
+    "RuntimeStatus",
+    "SerializationError",
+    "StoreUnavailable",
+    "Unavailable",
+    "UnsafeStore",
+    "UsageError",
+    "activity_info",
+    "attach",
+    "connect",
+    "connect_sync",
+    "shared",
+    "start",
+    "when_all",
+    "when_any",
+]

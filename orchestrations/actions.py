@@ -1,0 +1,98 @@
+"""What the replay engine decides: a closed union of actions, in the order of the code's calls.
+
+An action is data; the processor turns it into effects. Its ``id`` is the sequence id of the event
+that records it. Actions exist for new decisions only: in replay there are none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from lungfish.runtime.definitions import ActivityOptions
+from lungfish.runtime.ids import ActorId
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleActivity:
+    """Run an activity; ``args`` is the wire form of its arguments."""
+
+    id: int
+    name: str
+    args: bytes
+    options: ActivityOptions
+
+
+@dataclass(frozen=True, slots=True)
+class CancelActivity:
+    """Do not try an activity again, and pass its result over."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTimer:
+    """Fire timer ``id`` at ``due_ms``, never earlier."""
+
+    id: int
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer:
+    """Forget timer ``id``."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartOrchestration:
+    """Start a sub-orchestration and report its outcome to this instance."""
+
+    id: int
+    name: str
+    instance: str
+    input: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CallEntity:
+    """Call an operation; the response comes back under ``id``."""
+
+    id: int
+    target: ActorId
+    operation: str
+    args: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SignalEntity:
+    """Signal an operation; ``batch`` holds one list of arguments."""
+
+    id: int
+    target: ActorId
+    operation: str
+    batch: bytes
+    due_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SendEvent:
+    """Raise an external event for another orchestration."""
+
+    id: int
+    instance: str
+    name: str
+    payload: bytes
+
+
+Action: TypeAlias = (
+    ScheduleActivity
+    | CancelActivity
+    | CreateTimer
+    | CancelTimer
+    | StartOrchestration
+    | CallEntity
+    | SignalEntity
+    | SendEvent
+)

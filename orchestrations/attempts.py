@@ -1,0 +1,131 @@
+"""The activities of one execution that have no result yet, and what workers and timers say about them.
+
+Rules:
+
+* Retries, time-outs and late results are settled here, in the activity's row; the engine hears of
+  an activity once, at its end.
+* After a recovery the rows are read from the store when they are first needed.
+"""
+
+from __future__ import annotations
+
+from lungfish.runtime.ids import ActorId
+from lungfish.runtime.kinds import Effects
+from lungfish.runtime.messages import ActivityResult, TimerFired
+
+from . import actions, events
+from .activities import ActivityRow
+
+
+class Attempts:
+    """Outstanding activities. Every method may be called with the effects of any round."""
+
+    __slots__ = ("_actor", "_execution", "_known")
+
+    def __init__(self, actor: ActorId, execution: str, *, recovered: bool) -> None:
+        """Make the attempts of ``execution``.
+
+        Args:
+            recovered: the execution began in another activation: the store has its rows.
+        """
+        self._actor = actor
+        self._execution = execution
+        self._known: dict[int, ActivityRow] | None = None if recovered else {}
+
+    def schedule(self, effects: Effects, action: actions.ScheduleActivity, *, detached: bool) -> None:
+        """Dispatch the first attempt.
+
+        Args:
+            detached: the execution ends in this turn, so that nobody waits for the result: the
+                activity is run, but there is no row, no retry and no result.
+        """
+        key = f"{self._actor.key}:{self._execution}:{action.id}"
+        row = ActivityRow.scheduled(
+            action.id, action.name, action.args, action.options, default_key=key, now_ms=effects.now_ms
+        )
+        if detached:
+            effects.dispatch(row.queue, row.task_of(self._actor, self._execution, ""))
+            return
+        self._rows(effects)[action.id] = row
+        self._dispatch(effects, row)
+        if row.deadline_ms:
+            fires = TimerFired(self._actor, self._execution, action.id, row.deadline_ms, "timeout")
+            effects.timer(self._timer_id(action.id, "timeout"), row.deadline_ms, fires)
+
+    def report(
+        self, effects: Effects, message: ActivityResult
+    ) -> events.TaskCompleted | events.TaskFailed | None:
+        """Take a worker's report; return the event if it settles the activity."""
+        row = self._rows(effects).get(message.task)
+        if row is None or row.attempt != message.attempt or row.waiting:
+            return None
+        if message.failure is None:
+            self._drop(effects, row)
+            return events.TaskCompleted(message.task, message.result)
+        due_ms = row.retry_after(message.failure, effects.now_ms)
+        if due_ms is None:
+            self._drop(effects, row)
+            return events.TaskFailed(message.task, message.failure, message.timed_out)
+        row.attempt += 1
+        row.waiting = True
+        effects.activity(self._row_id(row.task), row.pack())
+        fires = TimerFired(self._actor, self._execution, row.task, due_ms, "retry", row.attempt)
+        effects.timer(self._timer_id(row.task, "retry"), due_ms, fires)
+        return None
+
+    def retry(self, effects: Effects, task: int, attempt: int) -> None:
+        """The wait before an attempt is over: dispatch it."""
+        row = self._rows(effects).get(task)
+        if row is not None and row.waiting and row.attempt == attempt:
+            row.waiting = False
+            self._dispatch(effects, row)
+
+    def time_out(self, effects: Effects, task: int) -> events.TaskFailed | None:
+        """The time for all attempts is over."""
+        row = self._rows(effects).get(task)
+        if row is None:
+            return None
+        self._drop(effects, row)
+        return events.TaskFailed(task, row.out_of_time(), timed_out=True)
+
+    def cancel(self, effects: Effects, task: int) -> None:
+        """Forget an activity: whatever a worker reports about it from here on does not count."""
+        row = self._rows(effects).get(task)
+        if row is not None:
+            self._drop(effects, row)
+
+    def cancel_all(self, effects: Effects) -> None:
+        """Forget every activity."""
+        for row in list(self._rows(effects).values()):
+            self._drop(effects, row)
+
+    def _dispatch(self, effects: Effects, row: ActivityRow) -> None:
+        row_id = self._row_id(row.task)
+        effects.activity(row_id, row.pack())
+        effects.dispatch(row.queue, row.task_of(self._actor, self._execution, row_id))
+
+    def _drop(self, effects: Effects, row: ActivityRow) -> None:
+        self._rows(effects).pop(row.task, None)
+        effects.activity(self._row_id(row.task), None)
+        if row.waiting:
+            effects.cancel_timer(self._timer_id(row.task, "retry"))
+        if row.deadline_ms:
+            effects.cancel_timer(self._timer_id(row.task, "timeout"))
+
+    def _rows(self, effects: Effects) -> dict[int, ActivityRow]:
+        if self._known is None:
+            found = effects.activity_rows(f"{self._actor.key}\x00{self._execution}\x00")
+            rows = [ActivityRow.unpack(packed) for packed in found.values()]
+            self._known = {row.task: row for row in rows}
+        return self._known
+
+    def _row_id(self, task: int) -> str:
+        return f"{self._actor.key}\x00{self._execution}\x00{task}"
+
+    def _timer_id(self, task: int, purpose: str) -> str:
+        return timer_id(self._actor, self._execution, task, purpose)
+
+
+def timer_id(actor: ActorId, execution: str, task: int, purpose: str) -> str:
+    """Return the id of a timer: unique in the partition, the same at every replay."""
+    return f"{actor.key}\x00{execution}\x00{task}\x00{purpose}"

@@ -1,0 +1,346 @@
+"""What an orchestration's code sees of the world.
+
+Rules:
+
+* Everything here is deterministic: asked again in replay, it answers the same.
+* Arguments are checked and encoded where the call is made, so that a mistake has a traceback that
+  points at it.
+* The context decides nothing itself: it says to the execution what the code wants.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import logging
+import math
+import random
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, overload
+
+from lungfish.runtime import codec
+from lungfish.runtime.definitions import (
+    Activity,
+    ActivityOptions,
+    EntityDefinition,
+    Operation,
+    Orchestration,
+    as_duration,
+)
+from lungfish.runtime.errors import NotRegistered, UsageError
+from lungfish.runtime.ids import check_id
+from lungfish.runtime.signatures import encode_arguments
+
+from .tasks import Task
+
+if TYPE_CHECKING:
+    from .events import ExecutionStarted
+    from .replay import Execution
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+_NAMESPACE: Final = uuid.UUID("6b9f1f0c-6f0e-5c0a-9d7e-1f5bd3c1a5e1")
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MS: Final = dt.timedelta(milliseconds=1)
+_DEFAULT_OPTIONS: Final = ActivityOptions()
+
+
+class OrchestrationContext:
+    """The first parameter of every orchestration.
+
+    Attributes:
+        instance_id: this instance's id.
+        parent_id: id of the orchestration that started it as a sub-orchestration, or None.
+        version: the code version that this execution was started with; empty if none was given.
+        logger: like any logger, with the instance id in its records; silent in replay.
+    """
+
+    def __init__(self, execution: Execution, started: ExecutionStarted) -> None:
+        self._execution = execution
+        self._started = started
+        self._uuids = 0
+        self.instance_id: str = execution.instance
+        self.parent_id: str | None = started.parent.key if started.parent is not None else None
+        self.version: str = started.version
+
+    # --- activities and sub-orchestrations ---
+
+    @overload
+    def call_activity(
+        self, activity: Activity[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Task[R]: ...
+    @overload
+    def call_activity(self, activity: Activity[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]: ...
+    @overload
+    def call_activity(self, activity: str, /, *args: Any, **kwargs: Any) -> Task[Any]: ...
+    def call_activity(self, activity: Any, /, *args: Any, **kwargs: Any) -> Task[Any]:
+        """Run an activity; the task has its result.
+
+        Args:
+            activity: the activity (``fn.options(...)`` for other options), or its registered name.
+
+        Raises:
+            InvalidArguments, SerializationError, PayloadTooLarge: at once, for the arguments.
+            ActivityFailed: at the await, after all retries.
+            ActivityTimedOut: at the await; the last attempt did not end in time.
+            NotRegistered: at the await.
+        """
+        found: Activity[Any, Any] | None
+        if isinstance(activity, Activity):
+            found = activity
+        elif isinstance(activity, str):
+            found = self._execution.app.activities.get(activity)
+        else:
+            raise UsageError(f"call_activity takes an @app.activity or its name, not {activity!r}")
+        if found is None:
+            encoded = encode_arguments(args, kwargs, activity)
+            return self._execution.schedule_activity(activity, encoded, _DEFAULT_OPTIONS, _plain)
+        signature = found.signature
+        encoded = signature.encode(args, kwargs)
+        return self._execution.schedule_activity(found.name, encoded, found.settings, signature.decode_result)
+
+    @overload
+    def call_orchestration(
+        self, orchestration: Orchestration[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Task[R]: ...
+    @overload
+    def call_orchestration(
+        self, orchestration: Orchestration[..., R], /, *args: Any, id: str, **kwargs: Any
+    ) -> Task[R]: ...
+    @overload
+    def call_orchestration(
+        self, orchestration: str, /, *args: Any, id: str | None = None, **kwargs: Any
+    ) -> Task[Any]: ...
+    def call_orchestration(  # type: ignore[misc] - `id` is ours, whatever P says
+        self, orchestration: Any, /, *args: Any, id: str | None = None, **kwargs: Any
+    ) -> Task[Any]:
+        """Run a sub-orchestration; the task has its result.
+
+        Args:
+            orchestration: the orchestration, or its registered name.
+            id: its instance id; default: made from this execution's id and the position.
+
+        Raises:
+            OrchestrationFailed: at the await; ``OrchestrationTerminated`` if it was terminated.
+            InstanceExists, NotRegistered: at the await.
+        """
+        found = orchestration
+        if isinstance(orchestration, str):
+            found = self._execution.app.orchestrations.get(orchestration)
+        elif not isinstance(orchestration, Orchestration):
+            raise UsageError(
+                f"call_orchestration takes an @app.orchestration or its name, not {orchestration!r}"
+            )
+        instance = None if id is None else check_id("instance id", id)
+        if found is None:
+            encoded = encode_arguments(args, kwargs, orchestration)
+            return self._execution.start_child(orchestration, instance, encoded, _plain)
+        signature = found.signature
+        encoded = signature.encode(args, kwargs)
+        return self._execution.start_child(found.name, instance, encoded, signature.decode_result)
+
+    # --- entities ---
+
+    def entity(self, entity: type[Any] | str, key: str) -> EntityRef:
+        """Return a reference to an entity, to call and to signal it."""
+        definition = _entity_definition(self._execution.app.entities, entity)
+        return EntityRef(self._execution, definition, check_id("entity key", key))
+
+    # --- time ---
+
+    def now(self) -> dt.datetime:
+        """Return the time of the turn (aware, UTC)."""
+        return _EPOCH + self._execution.now_ms * _MS
+
+    def create_timer(self, when: dt.datetime | dt.timedelta | float) -> Task[None]:
+        """Return a task that completes at a time, or after a duration (timedelta or seconds)."""
+        if isinstance(when, dt.datetime):
+            due_ms = _unix_ms(when)
+        else:
+            due_ms = self._execution.now_ms + math.ceil(as_duration(when) / _MS)
+        return self._execution.create_timer(due_ms)
+
+    def sleep(self, duration: dt.timedelta | float) -> Task[None]:
+        """Return a task that completes after a duration (timedelta or seconds)."""
+        return self.create_timer(duration)
+
+    # --- events ---
+
+    @overload
+    def wait_for_external_event(self, name: str) -> Task[Any]: ...
+    @overload
+    def wait_for_external_event(self, name: str, type: type[T]) -> Task[T]: ...
+    @overload
+    def wait_for_external_event(self, name: str, type: Any) -> Task[Any]: ...
+    def wait_for_external_event(self, name: str, type: Any = Any) -> Task[Any]:
+        """Return a task for the next external event of that name (in any case), as a value of ``type``.
+
+        Events that arrive early are kept. With several waiters, the oldest gets the first event.
+        """
+        check_id("event name", name)
+
+        def decode(payload: bytes | None) -> Any:
+            what = f"event {name!r}"
+            return None if payload is None else codec.validate(codec.decode(payload, what), type, what)
+
+        return self._execution.wait_for_event(name, decode)
+
+    def send_event(self, instance_id: str, name: str, value: Any = None) -> None:
+        """Raise an external event for another instance; dropped if there is none, or it has ended."""
+        payload = codec.encode(value, f"event {name!r}")
+        self._execution.send_event(
+            check_id("instance id", instance_id), check_id("event name", name), payload
+        )
+
+    # --- life ---
+
+    def continue_as_new(self, *args: Any, **kwargs: Any) -> None:
+        """When the code returns, start it again with these arguments and an empty history.
+
+        Events that were not consumed are kept. If the code raises instead of returning, the instance fails.
+        """
+        self._execution.continue_as_new(self._execution.definition.signature.encode(args, kwargs))
+
+    def set_custom_status(self, value: Any) -> None:
+        """Publish a value in the instance's status; None clears it."""
+        self._execution.custom_status = (None if value is None else codec.encode(value, "custom status"),)
+
+    def patched(self, patch: str) -> bool:
+        """Tell new path from old: True if this execution reached here first after the change was deployed."""
+        return self._execution.patched(check_id("patch id", patch))
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether the code is being taken through what it did before."""
+        return self._execution.replaying
+
+    # --- chance ---
+
+    def uuid4(self) -> uuid.UUID:
+        """Return a fresh UUID, the same at every replay."""
+        self._uuids += 1
+        return uuid.uuid5(_NAMESPACE, f"{self.instance_id}\x00{self._started.execution}\x00{self._uuids}")
+
+    @functools.cached_property
+    def random(self) -> random.Random:
+        """A random generator with a seed of this execution."""
+        return random.Random(f"{self.instance_id}\x00{self._started.execution}")  # noqa: S311 - not for secrets
+
+    @functools.cached_property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that is silent in replay; its records have ``instance_id`` and ``orchestration``."""
+        return _ReplayLogger(self)
+
+
+class EntityRef:
+    """An entity, as an orchestration sees it."""
+
+    def __init__(self, execution: Execution, definition: EntityDefinition, key: str) -> None:
+        self._execution = execution
+        self._definition = definition
+        self.name: str = definition.name
+        self.key: str = key
+
+    @overload
+    def call(
+        self,
+        operation: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Task[R]: ...
+    @overload
+    def call(
+        self, operation: Callable[Concatenate[Any, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Task[R]: ...
+    @overload
+    def call(self, operation: str, /, *args: Any, **kwargs: Any) -> Task[Any]: ...
+    def call(self, operation: Any, /, *args: Any, **kwargs: Any) -> Task[Any]:
+        """Call an operation (``Counter.add`` or its name); the task has its result.
+
+        Raises:
+            NotRegistered, InvalidArguments: at once.
+            EntityOperationFailed: at the await; the operation raised and was rolled back.
+        """
+        found = self._definition.find(operation)
+        encoded = found.signature.encode(args, kwargs)
+        decode = found.signature.decode_result
+        return self._execution.call_entity(self.name, self.key, found.name, encoded, decode)
+
+    @overload
+    def signal(
+        self, operation: Callable[Concatenate[Any, P], Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> None: ...
+    @overload
+    def signal(
+        self, operation: Callable[..., Any] | str, /, *args: Any, at: dt.datetime | None = None, **kwargs: Any
+    ) -> None: ...
+    def signal(  # type: ignore[misc] - `at` is ours, whatever P says
+        self, operation: Any, /, *args: Any, at: dt.datetime | None = None, **kwargs: Any
+    ) -> None:
+        """Send an operation one-way.
+
+        Args:
+            at: not before this time; such signals have no promise of order.
+        """
+        found = self._definition.find(operation)
+        batch, _ = found.signature.encode_many([_positional(found, args, kwargs)])
+        due_ms = 0 if at is None else _unix_ms(at)
+        self._execution.signal_entity(self.name, self.key, found.name, batch, due_ms)
+
+    def __repr__(self) -> str:
+        return f"<entity {self.name}/{self.key}>"
+
+
+class _ReplayLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger that is off while its orchestration replays."""
+
+    def __init__(self, context: OrchestrationContext) -> None:
+        name = context._started.name
+        logger = logging.getLogger(f"lungfish.orchestration.{name}")
+        super().__init__(logger, {"instance_id": context.instance_id, "orchestration": name})
+        self._context = context
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        return not self._context.is_replaying and self.logger.isEnabledFor(level)
+
+
+def _plain(payload: bytes | None) -> Any:
+    return None if payload is None else codec.decode(payload, "result")
+
+
+def _unix_ms(when: dt.datetime) -> int:
+    if when.tzinfo is None:
+        raise UsageError(
+            f"{when!r} has no time zone; use ctx.now() or datetime.now(timezone.utc) to build times"
+        )
+    return math.ceil((when - _EPOCH) / _MS)
+
+
+def _positional(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Return a signal's arguments in order: signals travel in batches of positional arguments."""
+    if not kwargs:
+        return list(args)
+    operation.signature.check(args, kwargs)
+    bound = operation.signature.raw.bind(*args, **kwargs)
+    bound.apply_defaults()
+    if bound.kwargs:
+        raise UsageError(f"{operation.signature.what}: a signal cannot carry keyword-only arguments")
+    return list(bound.args)
+
+
+def _entity_definition(known: dict[str, EntityDefinition], entity: type[Any] | str) -> EntityDefinition:
+    if isinstance(entity, str):
+        found = known.get(entity)
+    else:
+        found = next((definition for definition in known.values() if definition.cls is entity), None)
+    if found is None:
+        names = ", ".join(sorted(known)) or "none"
+        raise NotRegistered(f"no entity {entity!r} is registered with this app; there are: {names}")
+    return found
+
+
+__all__ = ["EntityRef", "OrchestrationContext"]

@@ -1,0 +1,28 @@
+"""Bounds of one orchestration; each has an error that says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one orchestration may do.
+
+    Attributes:
+        history_warn: events in a history from which on a warning is logged, once.
+        history_max: events in a history at which the instance fails.
+        actions_max: actions that one turn may decide.
+        steps_max: callbacks of the event loop after one event; more is taken for a busy loop.
+        continues_max: times an instance may continue as new in one round, without waiting.
+        watchers_max: requests that wait for the outcome of one instance.
+        slow_turn_s: user code that keeps the host's loop longer than this is reported.
+    """
+
+    history_warn: int = 10_000
+    history_max: int = 200_000
+    actions_max: int = 10_000
+    steps_max: int = 1_000_000
+    continues_max: int = 10_000
+    watchers_max: int = 1_000
+    slow_turn_s: float = 1.0

@@ -1,0 +1,94 @@
+"""What an orchestration sends: actions to messages and timers."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from lungfish.runtime.ids import ORCHESTRATION, ActorId
+from lungfish.runtime.kinds import Effects
+from lungfish.runtime.messages import Call, RaiseEvent, Signal, Start, TimerFired
+
+from . import actions
+from .attempts import Attempts, timer_id
+
+
+class Outgoing:
+    """The actions of a turn, kept until it ends: what is asked for and cancelled in one turn never leaves."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[type[Any], int], actions.Action] = {}
+
+    def keep(self, action: actions.Action) -> None:
+        """Keep an action until ``perform``."""
+        match action:
+            case actions.CancelActivity():
+                if self._kept.pop((actions.ScheduleActivity, action.id), None) is not None:
+                    return
+            case actions.CancelTimer():
+                if self._kept.pop((actions.CreateTimer, action.id), None) is not None:
+                    return
+            case _:
+                pass
+        self._kept[type(action), action.id] = action
+
+    def clear(self) -> None:
+        """Forget what was kept."""
+        self._kept.clear()
+
+    def perform(
+        self, effects: Effects, actor: ActorId, execution: str, attempts: Attempts, *, ended: bool
+    ) -> None:
+        """Turn what was kept into effects.
+
+        Args:
+            ended: the execution ends in this turn. What it sends leaves, what it would wait for does not.
+        """
+        for action in self._kept.values():
+            match action:
+                case actions.ScheduleActivity():
+                    attempts.schedule(effects, action, detached=ended)
+                case actions.CancelActivity():
+                    attempts.cancel(effects, action.id)
+                case actions.CreateTimer():
+                    if not ended:
+                        fires = TimerFired(actor, execution, action.id, action.due_ms)
+                        effects.timer(timer_id(actor, execution, action.id, "timer"), action.due_ms, fires)
+                case actions.CancelTimer():
+                    effects.cancel_timer(timer_id(actor, execution, action.id, "timer"))
+                case _:
+                    effects.send(_message(action, actor, execution))
+        self._kept.clear()
+
+
+def _message(
+    action: actions.StartOrchestration | actions.CallEntity | actions.SignalEntity | actions.SendEvent,
+    actor: ActorId,
+    execution: str,
+) -> Start | Call | Signal | RaiseEvent:
+    match action:
+        case actions.StartOrchestration():
+            child = ActorId(ORCHESTRATION, "", action.instance)
+            request = request_id(execution, action.id)
+            return Start(child, action.name, action.input, parent=actor, parent_request=request)
+        case actions.CallEntity():
+            request = request_id(execution, action.id)
+            return Call(action.target, action.operation, action.args, request, actor)
+        case actions.SignalEntity():
+            return Signal(action.target, action.operation, action.batch, 1, action.due_ms)
+        case actions.SendEvent():
+            return RaiseEvent(ActorId(ORCHESTRATION, "", action.instance), action.name, action.payload)
+        case _:
+            assert_never(action)
+
+
+def request_id(execution: str, sequence: int) -> str:
+    """Return the id under which an execution awaits a response; a later execution has others."""
+    return f"{execution}:{sequence}"
+
+
+def sequence_of(request: str, execution: str) -> int | None:
+    """Return the sequence id in a request id of ``execution``; None if it is another one's."""
+    head, _, sequence = request.rpartition(":")
+    return int(sequence) if head == execution and sequence.isdecimal() else None

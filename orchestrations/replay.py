@@ -1,0 +1,494 @@
+"""The replay engine: history and new events in, decisions out. No I/O, no clock, no chance.
+
+Rules:
+
+* Live and replay are the same steps: an arrived event is applied, then the loop runs until it is idle. What
+  the code decides on the way is recorded behind the event when live, and compared with the record in replay.
+* Sequence ids come from one counter, in the order of the code's calls. A completion finds its task by id;
+  one whose id is unknown or finished (doubled, late, cancelled) is passed over.
+* ``now`` is the time of the turn and never goes back.
+* External events wait in order, per name without regard to case; the oldest waiter gets the oldest event,
+  decoded as *its* type. A cancelled waiter consumes nothing.
+* Whatever user code does, ``apply`` does not raise: the instance fails instead. An instance whose code
+  waits for what no event can bring fails at once and does not hang.
+* Nothing here is stored before a commit; if that is refused, the execution is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from lungfish.runtime import codec
+from lungfish.runtime.definitions import ActivityOptions, Orchestration
+from lungfish.runtime.errors import (
+    ActivityFailed,
+    ActivityTimedOut,
+    EntityOperationFailed,
+    ExecutionFailed,
+    FailureDetails,
+    InternalError,
+    LimitExceeded,
+    OrchestrationFailed,
+    OrchestrationTerminated,
+    UsageError,
+    qualified_name,
+    usage_error,
+)
+from lungfish.runtime.ids import ENTITY, ActorId
+
+from . import actions, events
+from .context import OrchestrationContext
+from .driving import coroutine_of, stuck, taught
+from .limits import Limits
+from .loop import DeterministicLoop
+from .matching import Outstanding, compare, recorded_decisions, user_line
+from .tasks import Task
+
+if TYPE_CHECKING:
+    from lungfish.runtime.app import App
+
+T = TypeVar("T")
+
+COMPLETED: Final = "Completed"
+FAILED: Final = "Failed"
+TERMINATED: Final = "Terminated"
+CONTINUED: Final = "ContinuedAsNew"
+
+_TERMINATED_NAME: Final = qualified_name(OrchestrationTerminated)
+_NO_EVENTS: Final[Sequence[events.EventRaised]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an execution ended.
+
+    Attributes:
+        result: encoded result of a completed one; encoded input of the next one if it continues as new.
+        carried: external events that nobody consumed, for the next execution.
+    """
+
+    status: str
+    result: bytes | None = None
+    failure: FailureDetails | None = None
+    carried: Sequence[events.EventRaised] = _NO_EVENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a turn added to the history, what it wants done, and whether the execution ended."""
+
+    events: list[events.Event]
+    actions: list[actions.Action]
+    ended: Ended | None
+
+
+class Execution:
+    """One execution of an orchestration: from its start, or the last continue-as-new, to its end."""
+
+    def __init__(
+        self, app: App, definition: Orchestration[Any, Any], instance: str, limits: Limits | None = None
+    ) -> None:
+        self.app = app
+        self.instance = instance
+        self.definition = definition
+        self.limits = limits or Limits()
+        self.started: events.ExecutionStarted | None = None
+        self.ended: Ended | None = None
+        self.outstanding = Outstanding()
+        self.replaying = False
+        #: Set by the code in this execution; None if it never did, or ``(encoded value or None,)``.
+        self.custom_status: tuple[bytes | None] | None = None
+        self._sequence = 0
+        self._open: dict[int, Task[Any]] = {}
+        self._waiters: dict[str, deque[Task[Any]]] = {}
+        self._unconsumed: dict[str, deque[tuple[int, events.EventRaised]]] = {}
+        self._arrivals = 0
+        self._marked: set[str] = set()
+        self._patched: dict[str, bool] = {}
+        self._next_input: bytes | None = None
+        self._made: list[events.Decided] = []
+        self._lines: list[str] = []
+        self._turn: list[events.Event] = []
+        self._actions: list[actions.Action] = []
+        self._actions_left = self.limits.actions_max
+        self._overrun: LimitExceeded | None = None
+        self._loop: DeterministicLoop | None = None
+        self._main: asyncio.Task[Any] | None = None
+
+    # --- drive ---
+
+    def replay(self, history: Sequence[events.Event]) -> None:
+        """Take the code to where the history ends.
+
+        If it takes another path, ``ended`` tells so (``Failed``, with a ``NonDeterminism``) and
+        ``close_turn`` of the next turn has the event for the history.
+        """
+        self.replaying = True
+        self._marked = {event.patch for event in history if type(event) is events.PatchMarked}
+        self.outstanding = Outstanding(history)
+        at = 0
+        while at < len(history) and self.ended is None:
+            self._step(history[at])
+            recorded = recorded_decisions(history, at + 1)
+            difference = compare(recorded, self._made, self._lines, at + 1, len(history))
+            self._made.clear()
+            self._lines.clear()
+            at += 1 + len(recorded)
+            if difference is not None:
+                self._end(Ended(FAILED, failure=FailureDetails.of(difference)))
+                self._turn.append(events.ExecutionCompleted(FAILED, failure=FailureDetails.of(difference)))
+        self.replaying = False
+
+    def open_turn(self, now_ms: int) -> None:
+        """Begin a turn."""
+        started = events.TurnStarted(max(now_ms, self.now_ms))
+        self._turn.insert(0, started)  # before what replay may have found
+        self._actions_left = self.limits.actions_max
+        if self._loop is not None:
+            self._loop.now_ms = started.now_ms
+        self._now_ms = started.now_ms
+
+    _now_ms = 0
+
+    @property
+    def now_ms(self) -> int:
+        """The time of the turn (Unix ms)."""
+        return self._now_ms
+
+    def apply(self, event: events.Arrived) -> None:
+        """Apply an event and run the code until it waits again."""
+        if self.ended is not None:
+            return
+        self._turn.append(event)
+        self.outstanding.see(event)
+        self._step(event)
+        for decided in self._made:
+            self.outstanding.see(decided)
+        self._turn += self._made
+        self._made.clear()
+        self._lines.clear()
+
+    def take_actions(self) -> list[actions.Action]:
+        """Return the actions that were decided since this was last asked."""
+        taken, self._actions = self._actions, []
+        return taken
+
+    def close_turn(self) -> list[events.Event]:
+        """End the turn; return what it adds to the history."""
+        turn, self._turn = self._turn, []
+        return turn
+
+    def turn(self, now_ms: int, arrived: Sequence[events.Arrived]) -> Turn:
+        """Do a whole turn: open it, apply events, close it."""
+        self.open_turn(now_ms)
+        for event in arrived:
+            self.apply(event)
+        return Turn(self.close_turn(), self.take_actions(), self.ended)
+
+    def waits_for(self, sequence: int) -> bool:
+        """Tell whether a completion of this id would find a task."""
+        return sequence in self._open or sequence in self.outstanding.timers
+
+    def close(self) -> None:
+        """Drop the code. Nothing that it does on its way out has an effect."""
+        self._end(self.ended or Ended(TERMINATED))
+
+    # --- arrived events ---
+
+    def _step(self, event: events.Event) -> None:
+        """Apply one event; the same live and in replay."""
+        match event:
+            case events.TurnStarted():
+                self._now_ms = event.now_ms
+                if self._loop is not None:
+                    self._loop.now_ms = event.now_ms
+                return
+            case events.ExecutionStarted():
+                self._start(event)
+            case events.TaskCompleted() | events.SubOrchestrationCompleted():
+                self._complete(event.id, event.result)
+            case events.TaskFailed():
+                self._fail(event.id, event.failure, ActivityTimedOut if event.timed_out else ActivityFailed)
+            case events.SubOrchestrationFailed():
+                terminated = event.failure.error_type == _TERMINATED_NAME
+                self._fail(
+                    event.id, event.failure, OrchestrationTerminated if terminated else OrchestrationFailed
+                )
+            case events.EntityResponded():
+                if event.failure is None:
+                    self._complete(event.id, event.result)
+                else:
+                    self._fail(event.id, event.failure, EntityOperationFailed)
+            case events.TimerFired():
+                self._fire(event.id)
+            case events.EventRaised():
+                self._raise_event(event)
+            case events.ExecutionTerminated():
+                self._end(Ended(TERMINATED, failure=terminated_failure(event.reason)))
+            case events.Suspended() | events.Resumed():
+                return
+            case _:
+                self._refuse(event)
+        self._run()
+
+    def _refuse(self, event: events.Decided) -> None:
+        """A decision stands where only arrived events can: the code decided less than the record has."""
+        error = InternalError(f"history is out of order: {event!r}")
+        self._decide_end(Ended(FAILED, failure=FailureDetails.of(error)))
+
+    def _start(self, event: events.ExecutionStarted) -> None:
+        self.started = event
+        salt = zlib.crc32(f"{self.instance}\x00{event.execution}".encode())
+        # What is abstract is set below the class, one refusal for each method.
+        self._loop = DeterministicLoop(self, salt)  # type: ignore[abstract]
+        self._loop.now_ms = self._now_ms
+        self.context = OrchestrationContext(self, event)
+        try:
+            args, kwargs = self.definition.signature.decode(event.input)
+            code = coroutine_of(self.definition, self.context, args, kwargs)
+        except BaseException as error:
+            self._decide_end(Ended(FAILED, failure=FailureDetails.of(error)))
+            return
+        # A context of its own: what the host's context variables hold is not repeated in replay.
+        self._main = self._loop.create_task(code, name="main", context=contextvars.Context())
+
+    def _complete(self, sequence: int, result: bytes | None) -> None:
+        task = self._open.pop(sequence, None)
+        if task is not None:
+            task.complete(result)
+
+    def _fail(self, sequence: int, failure: FailureDetails, kind: type[ExecutionFailed]) -> None:
+        task = self._open.pop(sequence, None)
+        if task is not None:
+            # A refusal by the runtime (not registered, id taken) is raised as what it is.
+            task.fail(usage_error(failure) or kind(f"{task.what} failed: {failure}", failure))
+
+    def _fire(self, sequence: int) -> None:
+        task = self._open.pop(sequence, None)
+        if task is not None:
+            task.complete(None)
+        elif self._loop is not None:
+            self._loop.fire(sequence)
+
+    def _raise_event(self, event: events.EventRaised) -> None:
+        name = event.name.casefold()
+        waiters = self._waiters.get(name)
+        if waiters:
+            waiters.popleft().complete(event.payload)
+            return
+        self._arrivals += 1
+        self._unconsumed.setdefault(name, deque()).append((self._arrivals, event))
+
+    # --- run ---
+
+    def _run(self) -> None:
+        if self.ended is not None or self._main is None or self._loop is None:
+            return
+        try:
+            self._loop.run_until_idle(self._main, self.limits.steps_max)
+        except LimitExceeded as error:
+            self._overrun = error
+        if self._overrun is not None:
+            self._made.clear()
+            self._lines.clear()
+            self._actions.clear()
+            self._decide_end(Ended(FAILED, failure=FailureDetails.of(self._overrun)))
+        elif self._main.done():
+            self._decide_end(self._outcome(self._main))
+        elif not self._open and not self._loop.waits and not any(self._waiters.values()):
+            self._decide_end(Ended(FAILED, failure=FailureDetails.of(stuck(self._main))))
+
+    def _outcome(self, main: asyncio.Task[Any]) -> Ended:
+        if main.cancelled():
+            return Ended(
+                FAILED,
+                failure=FailureDetails.of(asyncio.CancelledError("the orchestration cancelled itself")),
+            )
+        error = main.exception()
+        if error is not None:
+            return Ended(FAILED, failure=FailureDetails.of(taught(error)))
+        if self._next_input is not None:
+            return Ended(CONTINUED, self._next_input, carried=self._carried())
+        try:
+            result = codec.encode(main.result(), f"result of {self.definition.name}")
+        except UsageError as unstorable:
+            return Ended(FAILED, failure=FailureDetails.of(unstorable))
+        return Ended(COMPLETED, result)
+
+    def _carried(self) -> Sequence[events.EventRaised]:
+        waiting = sorted(item for queue in self._unconsumed.values() for item in queue)
+        return [event for _, event in waiting]
+
+    def _decide_end(self, ended: Ended) -> None:
+        if ended.status == CONTINUED:
+            assert ended.result is not None
+            self._made.append(events.ContinuedAsNew(ended.result))
+        else:
+            self._made.append(events.ExecutionCompleted(ended.status, ended.result, ended.failure))
+        code = inspect.unwrap(self.definition.function).__code__
+        self._lines.append(f"{code.co_filename}:{code.co_firstlineno} ({self.definition.name})")
+        self._end(ended)
+
+    def _end(self, ended: Ended) -> None:
+        self.ended = ended
+        if self._loop is not None:
+            self._loop.dispose()
+        self._open.clear()
+        self._waiters.clear()
+        self._main = None
+
+    # --- decisions: called by the context and the loop, on behalf of the code ---
+
+    def decide(self, event: events.Decided, action: actions.Action | None = None) -> None:
+        """Record a decision of the code; in replay its action was taken long ago.
+
+        Raises:
+            GeneratorExit: the code is being dropped; it must not decide anything any more.
+            LimitExceeded: more actions than a turn may have; the instance fails.
+        """
+        if self.ended is not None:
+            raise GeneratorExit
+        if self._actions_left <= 0 and not self.replaying:
+            self._overrun = self._overrun or LimitExceeded(
+                f"more than {self.limits.actions_max:,} actions in one turn; wait for some before asking for more"
+            )
+            raise self._overrun
+        self._made.append(event)
+        if self.replaying:
+            self._lines.append(user_line())
+        elif action is not None:
+            self._actions.append(action)
+            self._actions_left -= 1
+
+    def next_sequence(self) -> int:
+        """Return the next sequence id."""
+        self._sequence += 1
+        return self._sequence
+
+    def _task(
+        self,
+        sequence: int,
+        what: str,
+        decode: Callable[[bytes | None], T],
+        on_cancel: Callable[[Task[Any]], None],
+    ) -> Task[T]:
+        assert self._loop is not None
+        task: Task[T] = Task(self._loop, what, id=sequence, decode=decode, on_cancel=on_cancel)
+        self._open[sequence] = task
+        return task
+
+    def schedule_activity(
+        self, name: str, args: bytes, options: ActivityOptions, decode: Callable[[bytes | None], T]
+    ) -> Task[T]:
+        """Decide to run an activity."""
+        sequence = self.next_sequence()
+        action = actions.ScheduleActivity(sequence, name, args, options)
+        self.decide(events.TaskScheduled(sequence, name, events.shown(args)), action)
+        return self._task(sequence, f"activity {name!r}", decode, self._cancel_activity)
+
+    def create_timer(self, due_ms: int) -> Task[None]:
+        """Decide to wait until a time."""
+        sequence = self.next_sequence()
+        self.decide(events.TimerCreated(sequence, due_ms), actions.CreateTimer(sequence, due_ms))
+        return self._task(sequence, "timer", _nothing, self._cancel_timer)
+
+    def create_loop_timer(self, due_ms: int) -> int:
+        """Decide to wait until a time, on behalf of the event loop."""
+        sequence = self.next_sequence()
+        self.decide(events.TimerCreated(sequence, due_ms), actions.CreateTimer(sequence, due_ms))
+        return sequence
+
+    def cancel_loop_timer(self, timer_id: int) -> None:
+        """Decide not to wait for a timer any more."""
+        if self.ended is None:
+            self.decide(events.TimerCanceled(timer_id), actions.CancelTimer(timer_id))
+
+    def start_child(
+        self, name: str, instance: str | None, args: bytes, decode: Callable[[bytes | None], T]
+    ) -> Task[T]:
+        """Decide to start a sub-orchestration."""
+        assert self.started is not None
+        sequence = self.next_sequence()
+        # The execution is in the id because sequence ids begin again after continue-as-new.
+        instance = instance or f"{self.started.execution}:{sequence}"
+        action = actions.StartOrchestration(sequence, name, instance, args)
+        self.decide(events.SubOrchestrationCreated(sequence, name, instance, events.shown(args)), action)
+        return self._task(sequence, f"sub-orchestration {name!r}", decode, self._forget)
+
+    def call_entity(
+        self, entity: str, key: str, operation: str, args: bytes, decode: Callable[[bytes | None], T]
+    ) -> Task[T]:
+        """Decide to call an entity."""
+        sequence = self.next_sequence()
+        action = actions.CallEntity(sequence, ActorId(ENTITY, entity, key), operation, args)
+        self.decide(events.EntityCalled(sequence, entity, key, operation, events.shown(args)), action)
+        return self._task(sequence, f"{entity}.{operation} of {entity}/{key}", decode, self._forget)
+
+    def signal_entity(self, entity: str, key: str, operation: str, batch: bytes, due_ms: int) -> None:
+        """Decide to signal an entity."""
+        sequence = self.next_sequence()
+        action = actions.SignalEntity(sequence, ActorId(ENTITY, entity, key), operation, batch, due_ms)
+        self.decide(events.EntitySignaled(sequence, entity, key, operation, due_ms), action)
+
+    def send_event(self, instance: str, name: str, payload: bytes) -> None:
+        """Decide to raise an event for another instance."""
+        sequence = self.next_sequence()
+        action = actions.SendEvent(sequence, instance, name, payload)
+        self.decide(events.EventSent(sequence, instance, name), action)
+
+    def wait_for_event(self, name: str, decode: Callable[[bytes | None], T]) -> Task[T]:
+        """Return a task for the next external event of that name. It takes no sequence id."""
+        if self.ended is not None:
+            raise GeneratorExit
+        assert self._loop is not None
+        folded = name.casefold()
+        waiters = self._waiters.setdefault(folded, deque())
+        task: Task[T] = Task(self._loop, f"event {name!r}", decode=decode, on_cancel=waiters.remove)
+        early = self._unconsumed.get(folded)
+        if early:
+            task.complete(early.popleft()[1].payload)
+        else:
+            waiters.append(task)
+        return task
+
+    def patched(self, patch: str) -> bool:
+        """Tell whether this execution takes the changed path; one answer for its whole life."""
+        answer = self._patched.get(patch)
+        if answer is None:
+            answer = self._patched[patch] = not self.replaying or patch in self._marked
+            if answer:
+                self.decide(events.PatchMarked(patch))
+        return answer
+
+    def continue_as_new(self, args: bytes) -> None:
+        """Note the input of the next execution; it begins when the code returns."""
+        if self.ended is not None:
+            raise GeneratorExit
+        self._next_input = args
+
+    def _cancel_activity(self, task: Task[Any]) -> None:
+        if self.ended is None and self._open.pop(task.id, None) is not None:
+            self.decide(events.TaskCanceled(task.id), actions.CancelActivity(task.id))
+
+    def _cancel_timer(self, task: Task[Any]) -> None:
+        if self.ended is None and self._open.pop(task.id, None) is not None:
+            self.decide(events.TimerCanceled(task.id), actions.CancelTimer(task.id))
+
+    def _forget(self, task: Task[Any]) -> None:
+        self._open.pop(task.id, None)
+
+
+def terminated_failure(reason: str) -> FailureDetails:
+    """Describe a termination, as the outcome that whoever waits for the instance gets."""
+    return FailureDetails(_TERMINATED_NAME, reason or "terminated", non_retriable=True)
+
+
+def _nothing(_: bytes | None) -> None:
+    return None

@@ -1,0 +1,135 @@
+"""The metadata row of an orchestration instance: what a status query reads.
+
+Positional msgpack with a version in front; fields are only added at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import msgpack
+
+from lungfish.runtime.errors import FailureDetails
+from lungfish.runtime.ids import ActorId
+from lungfish.runtime.wire import MalformedBytes
+
+ROW_VERSION: Final = 1
+
+
+class Status(StrEnum):
+    """The life of an instance, as in Durable Functions."""
+
+    #: Accepted, not begun: its start time has not come.
+    PENDING = "Pending"
+    #: Begun; it works or waits.
+    RUNNING = "Running"
+    #: Takes events but does not go on until it is resumed.
+    SUSPENDED = "Suspended"
+    #: Returned.
+    COMPLETED = "Completed"
+    #: Raised, or broke a rule of replay.
+    FAILED = "Failed"
+    #: Ended from outside.
+    TERMINATED = "Terminated"
+
+
+TERMINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED})
+
+
+@dataclass(slots=True)
+class InstanceRow:
+    """What is known of an instance without its history.
+
+    Attributes:
+        execution: id of the present run; continue-as-new changes it.
+        output: encoded result of a completed instance.
+        failure: why a failed or terminated instance ended.
+        custom_status: encoded value that the code published.
+        parent, parent_request: who waits for the outcome of a sub-orchestration.
+        watchers: ``(request, reply_to)`` of everyone who waits for the outcome.
+        input: encoded arguments of the present run.
+        version: code version of the run.
+        begun: False until the first turn (a delayed start).
+        length: events in the history.
+    """
+
+    name: str
+    status: Status
+    created_ms: int
+    updated_ms: int
+    execution: str
+    input: bytes
+    output: bytes | None = None
+    failure: FailureDetails | None = None
+    custom_status: bytes | None = None
+    parent: ActorId | None = None
+    parent_request: str = ""
+    watchers: list[tuple[str, ActorId]] = field(default_factory=list)
+    version: str = ""
+    begun: bool = True
+    length: int = 0
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the instance has ended."""
+        return self.status in TERMINAL
+
+    def pack(self) -> bytes:
+        """Return the stored form."""
+        failure = self.failure.to_wire() if self.failure is not None else None
+        packed: bytes = msgpack.packb(
+            [
+                ROW_VERSION,
+                self.name,
+                self.status.value,
+                self.created_ms,
+                self.updated_ms,
+                self.execution,
+                self.input,
+                self.output,
+                failure,
+                self.custom_status,
+                self.parent,
+                self.parent_request,
+                self.watchers,
+                self.version,
+                self.begun,
+                self.length,
+            ]
+        )
+        return packed
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> InstanceRow:
+        """Read what ``pack`` wrote; raises ``MalformedBytes`` for anything else."""
+        try:
+            version, *row = msgpack.unpackb(packed, use_list=True, strict_map_key=False)
+            if version != ROW_VERSION:
+                raise ValueError(f"row of version {version!r}; this release reads {ROW_VERSION}")
+            return cls._of(row)
+        except Exception as error:  # msgpack raises many kinds for bytes that are not its own
+            raise MalformedBytes(f"not an instance row: {error!r}") from error
+
+    @classmethod
+    def _of(cls, row: list[Any]) -> InstanceRow:
+        name, status, created_ms, updated_ms, execution, given, output, failure, custom, parent, *rest = row
+        parent_request, watchers, version, begun, length, *_ = rest
+        return cls(
+            name=name,
+            status=Status(status),
+            created_ms=created_ms,
+            updated_ms=updated_ms,
+            execution=execution,
+            input=given,
+            output=output,
+            failure=None if failure is None else FailureDetails.from_wire(failure),
+            custom_status=custom,
+            parent=None if parent is None else ActorId(*parent),
+            parent_request=parent_request,
+            watchers=[(request, ActorId(*reply_to)) for request, reply_to in watchers],
+            version=version,
+            begun=begun,
+            length=length,
+        )

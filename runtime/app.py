@@ -1,0 +1,243 @@
+"""The app: what a hub's hosts and workers can do, registered by name.
+
+Names are what is stored; classes and functions are what this process has. So every lookup can
+fail with ``NotRegistered``, which says what there is.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from typing import Any, Concatenate, Protocol, TypeVar, overload
+
+from .definitions import (
+    DEFAULT_QUEUE,
+    Activity,
+    ActivityOptions,
+    EntityDefinition,
+    Operation,
+    Orchestration,
+    P,
+    R,
+    as_duration,
+)
+from .errors import NotRegistered, UsageError
+from .ids import check_id
+from .retry import RetryPolicy
+
+
+class EntityClass(Protocol):
+    """What ``App.entity`` takes: a subclass of ``lungfish.Entity``."""
+
+    @classmethod
+    def lungfish_definition(cls, name: str) -> EntityDefinition:
+        """Return the class's definition under ``name``."""
+        ...
+
+
+E = TypeVar("E", bound=type[EntityClass])
+
+
+class App:
+    """A named set of entities, orchestrations and activities; the name is the hub's, too.
+
+    Registering is all that an app does: hosts and workers look things up in it. Names must be
+    unique within their sort, and are what is stored: renaming a class or function is a
+    change that stored state sees, unless ``name=`` keeps the old one.
+    """
+
+    def __init__(self, hub: str) -> None:
+        """Make an empty app for ``hub`` (letters, digits, ``-``, ``_``, ``.``).
+
+        Raises:
+            InvalidId: a name that cannot be part of a store key.
+        """
+        check_id("hub", hub)
+        if any(not (c.isalnum() or c in "-_.") for c in hub):
+            raise UsageError(f"hub {hub!r}: only letters, digits, '-', '_' and '.' are allowed")
+        self.hub = hub
+        self.entities: dict[str, EntityDefinition] = {}
+        self.activities: dict[str, Activity[Any, Any]] = {}
+        self.orchestrations: dict[str, Orchestration[Any, Any]] = {}
+
+    def with_hub(self, hub: str) -> App:
+        """Return an app with the same entities, activities and orchestrations for another hub.
+
+        Raises:
+            InvalidId: as when making an app.
+        """
+        other = App(hub)
+        other.entities.update(self.entities)
+        other.activities.update(self.activities)
+        other.orchestrations.update(self.orchestrations)
+        return other
+
+    @overload
+    def entity(self, cls: E, /) -> E: ...
+    @overload
+    def entity(self, *, name: str) -> Callable[[E], E]: ...
+    def entity(self, cls: E | None = None, /, *, name: str | None = None) -> Any:
+        """Register an entity class; its public methods are its operations.
+
+        Args:
+            name: the stored name; default is the class's own.
+
+        Raises:
+            UsageError: not a subclass of ``lungfish.Entity``, or the name is taken.
+        """
+
+        def register(cls: E) -> E:
+            define = getattr(cls, "lungfish_definition", None)
+            if not isinstance(cls, type) or define is None:
+                raise UsageError(f"@app.entity takes a subclass of lungfish.Entity, not {cls!r}")
+            definition = define(check_id("entity name", name or cls.__name__))
+            self._register(self.entities, "entity", definition.name, definition)
+            return cls
+
+        return register if cls is None else register(cls)
+
+    @overload
+    def activity(self, function: Callable[P, R], /) -> Activity[P, R]: ...
+    @overload
+    def activity(
+        self,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: dt.timedelta | float | None = None,
+        schedule_to_close: dt.timedelta | float | None = None,
+        queue: str = DEFAULT_QUEUE,
+        inline: bool = False,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+        memory: float | None = None,
+        resources: Mapping[str, float] | None = None,
+    ) -> Callable[[Callable[P, R]], Activity[P, R]]: ...
+    def activity(
+        self,
+        function: Callable[P, R] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: dt.timedelta | float | None = None,
+        schedule_to_close: dt.timedelta | float | None = None,
+        queue: str = DEFAULT_QUEUE,
+        inline: bool = False,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+        memory: float | None = None,
+        resources: Mapping[str, float] | None = None,
+    ) -> Any:
+        """Register a function, sync or async, as an activity: the place for side effects.
+
+        It runs at least once; its recorded result counts exactly once.
+
+        Args:
+            name: the stored name; default is the function's own.
+            retry: policy for failed attempts; default: one attempt.
+            timeout: longest run of one attempt (timedelta, or seconds).
+            schedule_to_close: longest time over all attempts (timedelta, or seconds).
+            queue: the queue whose workers run it.
+            inline: run in the orchestration's turn: for tiny pure functions only.
+            num_cpus, num_gpus, memory, resources: with any of them, each attempt is a Ray
+                task with these resources (``memory`` in bytes).
+        """
+        wanted = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory, "resources": resources}
+        options = ActivityOptions(
+            retry=retry or RetryPolicy(),
+            timeout=as_duration(timeout),
+            schedule_to_close=as_duration(schedule_to_close),
+            queue=check_id("queue", queue),
+            inline=inline,
+            resources={key: value for key, value in wanted.items() if value is not None},
+        )
+
+        def register(function: Callable[P, R]) -> Activity[P, R]:
+            made = Activity(function, check_id("activity name", name or function.__name__), options)
+            if inline and made.is_async:
+                raise UsageError(f"activity {made.name}: an inline activity must not be async")
+            self._register(self.activities, "activity", made.name, made)
+            return made
+
+        return register if function is None else register(function)
+
+    @overload
+    def orchestration(
+        self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
+    ) -> Orchestration[P, R]: ...
+    @overload
+    def orchestration(
+        self, function: Callable[Concatenate[Any, P], Generator[Any, Any, R]], /
+    ) -> Orchestration[P, R]: ...
+    @overload
+    def orchestration(
+        self, *, name: str
+    ) -> Callable[[Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]], Orchestration[P, R]]: ...
+    def orchestration(self, function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+        """Register an ``async def`` or generator function as an orchestration.
+
+        Its first parameter is the ``OrchestrationContext``; the others are its input.
+
+        Args:
+            name: the stored name; default is the function's own.
+        """
+
+        def register(function: Callable[..., Any]) -> Orchestration[..., Any]:
+            made: Orchestration[..., Any] = Orchestration(
+                function, check_id("orchestration name", name or function.__name__)
+            )
+            self._register(self.orchestrations, "orchestration", made.name, made)
+            return made
+
+        return register if function is None else register(function)
+
+    def find_entity(self, entity: str | type[Any]) -> EntityDefinition:
+        """Return an entity by its stored name, or by its class; raises ``NotRegistered``."""
+        if isinstance(entity, str):
+            return _find(self.entities, "entity", entity, self.hub)
+        for definition in self.entities.values():
+            if definition.cls is entity:
+                return definition
+        return _find(self.entities, "entity", getattr(entity, "__name__", repr(entity)), self.hub)
+
+    def find_operation(self, entity: str, operation: str) -> Operation:
+        """Return an operation of an entity; raises ``NotRegistered``."""
+        return self.find_entity(entity).find(operation)
+
+    def find_activity(self, name: str) -> Activity[Any, Any]:
+        """Return the activity registered as ``name``; raises ``NotRegistered``."""
+        return _find(self.activities, "activity", name, self.hub)
+
+    def find_orchestration(self, name: str) -> Orchestration[Any, Any]:
+        """Return the orchestration registered as ``name``; raises ``NotRegistered``."""
+        return _find(self.orchestrations, "orchestration", name, self.hub)
+
+    def queues(self) -> list[str]:
+        """Return the names of all queues that this app's activities use, sorted."""
+        return sorted({DEFAULT_QUEUE, *(a.settings.queue for a in self.activities.values())})
+
+    def _register(self, table: dict[str, Any], sort: str, name: str, made: Any) -> None:
+        if name in table:
+            raise UsageError(f"app {self.hub!r} has an {sort} named {name!r} already; pass name= to tell them apart")
+        table[name] = made
+
+    def __repr__(self) -> str:
+        return (
+            f"<lungfish.App {self.hub!r}: {len(self.entities)} entities, "
+            f"{len(self.orchestrations)} orchestrations, {len(self.activities)} activities>"
+        )
+
+
+T = TypeVar("T")
+
+
+def _find(table: Mapping[str, T], sort: str, name: str, hub: str) -> T:
+    found = table.get(name)
+    if found is None:
+        raise NotRegistered(f"no {sort} named {name!r} in app {hub!r}; there are: {_listed(table)}")
+    return found
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,254 @@
+"""Running attempts of activities: where a user's function is called, and what comes of it.
+
+Rules:
+
+* Every attempt that ends is reported exactly once, whatever the function did: a result, a failure
+  (also for ``SystemExit`` and the like: a function cannot end the worker), or a time-out.
+* An attempt that is *abandoned* reports nothing: its queue entry is given to another worker.
+* A slot is free when the function has really ended. A time-out is reported at once, but a
+  function in a thread cannot be interrupted and keeps its slot; freeing it would let
+  functions that hang pile up without a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from . import codec
+from .activity_info import ActivityInfo, current_activity
+from .app import App
+from .definitions import Activity
+from .errors import FailureDetails, LungfishError
+from .messages import ActivityResult, ActivityTask
+
+logger = logging.getLogger(__name__)
+
+#: How long functions that are cancelled may take to clean up.
+CANCEL_S: Final = 1.0
+
+
+class Launcher(Protocol):
+    """Runs attempts elsewhere: as Ray tasks, with resources of their own."""
+
+    async def run(
+        self, activity: Activity[Any, Any], args: list[Any], kwargs: dict[str, Any], info: ActivityInfo
+    ) -> Any:
+        """Run one attempt and return the function's value; raise what it raised.
+
+        Cancelled when the attempt's time is up or the worker stops: the run must end then, too.
+        """
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """An attempt in this worker.
+
+    Attributes:
+        entry: (queue, id) of its queue entry.
+        closed: its outcome was reported, or is not to be reported by this worker.
+    """
+
+    entry: tuple[str, str]
+    task: ActivityTask
+    closed: bool = False
+    timer: asyncio.TimerHandle | None = None
+    work: asyncio.Task[None] | None = None
+
+
+class AttemptRunner:
+    """Runs attempts and tells what comes of them; used from one event loop."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        executor: Executor | None,
+        launcher: Launcher | None,
+        report: Callable[[Attempt, ActivityResult], None],
+        freed: Callable[[], None],
+    ) -> None:
+        """Make a runner.
+
+        Args:
+            executor: threads for sync functions, at least as many as attempts are started
+                at once; None runs them on the loop (simulations).
+            launcher: runs activities that ask for resources; None runs them like others.
+            report: called once per attempt, with its outcome.
+            freed: called when attempts have really ended: there is room for others.
+        """
+        self._app = app
+        self._executor = executor
+        self._launcher = launcher
+        self._report = report
+        self._freed = freed
+        self._running: set[Attempt] = set()
+        #: What threads have finished. A deque: its methods are atomic.
+        self._ended: deque[tuple[Attempt, ActivityResult]] = deque()
+        self._collecting = False
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def begin(self, attempt: Attempt) -> None:
+        """Start an attempt; never raises."""
+        self._running.add(attempt)
+        task = attempt.task
+        loop = asyncio.get_running_loop()
+        activity = self._app.activities.get(task.name)
+        if task.timeout_ms > 0:
+            attempt.timer = loop.call_later(task.timeout_ms / 1000, self._time_out, attempt)
+        if activity is None:
+            loop.call_soon(self._refuse, attempt)
+        elif activity.settings.resources and self._launcher is not None:
+            attempt.work = loop.create_task(self._launch(attempt, activity, self._launcher))
+        elif activity.is_async:
+            attempt.work = loop.create_task(self._run_async(attempt, activity))
+        elif self._executor is None:
+            loop.call_soon(self._run_here, attempt, activity, context=copy_context())
+        else:
+            self._submit(attempt, activity, self._executor, loop)
+
+    async def abandon(self) -> None:
+        """Cancel what runs, and report nothing of it. Threads go on, unheard."""
+        works = [attempt.work for attempt in self._running if attempt.work is not None]
+        for attempt in self._running:
+            attempt.closed = True
+            if attempt.timer is not None:
+                attempt.timer.cancel()
+        for work in works:
+            work.cancel()
+        if works:
+            await asyncio.wait(works, timeout=CANCEL_S)
+
+    # --- on the loop -------------------------------------------------------------------
+
+    def _refuse(self, attempt: Attempt) -> None:
+        try:
+            self._app.find_activity(attempt.task.name)
+        except LungfishError as error:
+            self._end(attempt, _failed(attempt.task, error))
+
+    def _run_here(self, attempt: Attempt, activity: Activity[Any, Any]) -> None:
+        self._end(attempt, _run_sync(attempt.task, activity))
+
+    async def _run_async(self, attempt: Attempt, activity: Activity[Any, Any]) -> None:
+        task = attempt.task
+        current_activity.set(ActivityInfo.of(task))
+        try:
+            args, kwargs = activity.signature.decode(task.args)
+            result = _succeeded(task, await activity.function(*args, **kwargs))
+        except (
+            BaseException
+        ) as error:  # also CancelledError: of ours (then it is closed) or of the user's making
+            result = _failed(task, error)
+        self._end(attempt, result)
+
+    async def _launch(self, attempt: Attempt, activity: Activity[Any, Any], launcher: Launcher) -> None:
+        task = attempt.task
+        try:
+            args, kwargs = activity.signature.decode(task.args)
+            result = _succeeded(task, await launcher.run(activity, args, kwargs, ActivityInfo.of(task)))
+        except BaseException as error:  # as in _run_async
+            result = _failed(task, error)
+        self._end(attempt, result)
+
+    def _time_out(self, attempt: Attempt) -> None:
+        if attempt.closed:
+            return
+        self._close(attempt, _timed_out(attempt.task))
+        if attempt.work is not None:
+            attempt.work.cancel()
+        else:
+            logger.warning(
+                "activity %s goes on in its thread after its time-out; it keeps a slot until it ends",
+                attempt.task.name,
+            )
+
+    def _end(self, attempt: Attempt, result: ActivityResult) -> None:
+        self._running.discard(attempt)
+        if not attempt.closed:
+            self._close(attempt, result)
+        self._freed()
+
+    def _close(self, attempt: Attempt, result: ActivityResult) -> None:
+        attempt.closed = True
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        self._report(attempt, result)
+
+    # --- in threads --------------------------------------------------------------------
+
+    def _submit(
+        self,
+        attempt: Attempt,
+        activity: Activity[Any, Any],
+        executor: Executor,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        try:
+            executor.submit(copy_context().run, self._run_in_thread, attempt, activity, loop)
+        except RuntimeError:
+            # Shut down under us, as at the interpreter's exit: another worker will run it.
+            logger.exception("activity %s could not be started", attempt.task.name)
+            attempt.closed = True
+            self._running.discard(attempt)
+
+    def _run_in_thread(
+        self, attempt: Attempt, activity: Activity[Any, Any], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        # Not run_in_executor: its futures cost a wake-up of the loop each. Here many ends share one.
+        # The order matters: append, then look at the flag; the loop clears the flag, then empties.
+        self._ended.append((attempt, _run_sync(attempt.task, activity)))
+        if not self._collecting:
+            self._collecting = True
+            try:
+                loop.call_soon_threadsafe(self._collect)
+            except RuntimeError:  # the loop is closed: the worker is gone, its entries are another's
+                return
+
+    def _collect(self) -> None:
+        self._collecting = False
+        while self._ended:
+            attempt, result = self._ended.popleft()
+            self._end(attempt, result)
+
+
+def _run_sync(task: ActivityTask, activity: Activity[Any, Any]) -> ActivityResult:
+    """Call a sync function in the current context, which is its own."""
+    current_activity.set(ActivityInfo.of(task))
+    try:
+        args, kwargs = activity.signature.decode(task.args)
+        return _succeeded(task, activity.function(*args, **kwargs))
+    except BaseException as error:  # SystemExit, too: a function must not end the worker
+        return _failed(task, error)
+
+
+def _succeeded(task: ActivityTask, value: object) -> ActivityResult:
+    result = codec.encode(value, f"result of activity {task.name}")
+    return ActivityResult(task.owner, task.execution, task.task, task.attempt, result)
+
+
+def _failed(task: ActivityTask, error: BaseException) -> ActivityResult:
+    own_frame = error.__traceback__
+    if own_frame is not None and own_frame.tb_next is not None:
+        error = error.with_traceback(own_frame.tb_next)  # users need not see the line that calls them
+    failure = FailureDetails.of(error)
+    return ActivityResult(task.owner, task.execution, task.task, task.attempt, failure=failure)
+
+
+def _timed_out(task: ActivityTask) -> ActivityResult:
+    failure = FailureDetails(
+        "builtins.TimeoutError",
+        f"attempt {task.attempt} of activity {task.name} did not end within {task.timeout_ms / 1000:g} s",
+    )
+    return ActivityResult(
+        task.owner, task.execution, task.task, task.attempt, failure=failure, timed_out=True
+    )

@@ -1,0 +1,237 @@
+"""The client for code without an event loop: scripts, plain Ray actors and tasks, notebooks.
+
+The same calls, without ``await``. An event loop of our own runs in a thread; calls from several threads
+are batched together there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
+
+from .app import EntityClass
+from .client import Client
+from .definitions import Orchestration
+from .refs import EntityRef, OrchestrationHandle
+from .status import OrchestrationStatus, RuntimeStatus
+
+E = TypeVar("E", bound=EntityClass)
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Loop:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="lungfish client", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine there and wait for its result here."""
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("a blocking client cannot be used from its own event loop")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # a KeyboardInterrupt here must not leave it running there
+            raise
+
+    def close(self) -> None:
+        """Stop the loop and its thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class BlockingEntityRef(Generic[T]):
+    """``EntityRef`` without ``await``: see there."""
+
+    def __init__(self, loop: _Loop, ref: EntityRef[T]) -> None:
+        self._loop = loop
+        self._ref = ref
+
+    @property
+    def name(self) -> str:
+        """Registered name of the entity's class."""
+        return self._ref.name
+
+    @property
+    def key(self) -> str:
+        """Key of the entity."""
+        return self._ref.key
+
+    def options(self, *, timeout: float | None) -> BlockingEntityRef[T]:
+        """Return the same handle with another longest wait for calls (s)."""
+        return BlockingEntityRef(self._loop, self._ref.options(timeout=timeout))
+
+    @overload
+    def call(
+        self,
+        operation: Callable[Concatenate[T, P], Coroutine[Any, Any, R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+    @overload
+    def call(self, operation: Callable[Concatenate[T, P], R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def call(self, operation: str, *args: Any, **kwargs: Any) -> Any: ...
+    def call(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run an operation and return its result; see ``EntityRef.call``."""
+        return self._loop.run(self._ref.call(operation, *args, **kwargs))
+
+    @overload
+    def signal(self, operation: Callable[Concatenate[T, P], Any], *args: P.args, **kwargs: P.kwargs) -> None: ...
+    @overload
+    def signal(self, operation: str, *args: Any, **kwargs: Any) -> None: ...
+    def signal(self, operation: Any, *args: Any, **kwargs: Any) -> None:
+        """Send a one-way operation, durable when this returns; see ``EntityRef.signal``."""
+        self._loop.run(self._ref.signal(operation, *args, **kwargs))
+
+    def signal_many(self, operation: Callable[..., Any] | str, batch: Iterable[Sequence[Any]]) -> None:
+        """Send many one-way operations, in order; see ``EntityRef.signal_many``."""
+        self._loop.run(self._ref.signal_many(operation, batch))
+
+    def state(self) -> T | None:
+        """Return the last committed state; see ``EntityRef.state``."""
+        return self._loop.run(self._ref.state())
+
+    def __repr__(self) -> str:
+        return repr(self._ref)
+
+
+class BlockingOrchestrationHandle(Generic[T]):
+    """``OrchestrationHandle`` without ``await``: see there."""
+
+    def __init__(self, loop: _Loop, handle: OrchestrationHandle[T]) -> None:
+        self._loop = loop
+        self._handle = handle
+
+    @property
+    def id(self) -> str:
+        """The instance id."""
+        return self._handle.id
+
+    def status(self) -> OrchestrationStatus:
+        """Return the instance as last committed."""
+        return self._loop.run(self._handle.status())
+
+    def history(self) -> list[Any]:
+        """Return the events of the current execution, oldest first."""
+        return self._loop.run(self._handle.history())
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the end (at most ``timeout`` seconds) and return the result."""
+        return self._loop.run(self._handle.result(timeout))
+
+    def raise_event(self, name: str, payload: Any = None) -> None:
+        """Send an external event; durable when this returns."""
+        self._loop.run(self._handle.raise_event(name, payload))
+
+    def terminate(self, reason: str = "") -> None:
+        """End the instance now."""
+        self._loop.run(self._handle.terminate(reason))
+
+    def suspend(self, reason: str = "") -> None:
+        """Take nothing in until ``resume``."""
+        self._loop.run(self._handle.suspend(reason))
+
+    def resume(self, reason: str = "") -> None:
+        """Undo ``suspend``."""
+        self._loop.run(self._handle.resume(reason))
+
+    def __repr__(self) -> str:
+        return repr(self._handle)
+
+
+class BlockingClient:
+    """``Client`` without ``await``; use it as ``with lungfish.connect_sync(app) as client``."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._loop: _Loop | None = None
+
+    def __enter__(self) -> BlockingClient:
+        self._loop = _Loop()
+        try:
+            self._loop.run(self._client.__aenter__())
+        except BaseException:
+            self._loop.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session and its thread."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.run(self._client.close())
+            loop.close()
+
+    @property
+    def _open(self) -> _Loop:
+        if self._loop is None:
+            raise RuntimeError("the client is not connected: use it with 'with'")
+        return self._loop
+
+    @overload
+    def entity(self, entity: type[E], key: str) -> BlockingEntityRef[E]: ...
+    @overload
+    def entity(self, entity: str, key: str) -> BlockingEntityRef[Any]: ...
+    def entity(self, entity: Any, key: str) -> BlockingEntityRef[Any]:
+        """Return a handle to an entity; see ``Client.entity``."""
+        return BlockingEntityRef(self._open, self._client.entity(entity, key))
+
+    @overload
+    def start(
+        self,
+        orchestration: Orchestration[..., R],
+        *args: Any,
+        id: str | None = None,
+        if_exists: Literal["return", "raise"] = "return",
+        **kwargs: Any,
+    ) -> BlockingOrchestrationHandle[R]: ...
+    @overload
+    def start(
+        self,
+        orchestration: str,
+        *args: Any,
+        id: str | None = None,
+        if_exists: Literal["return", "raise"] = "return",
+        **kwargs: Any,
+    ) -> BlockingOrchestrationHandle[Any]: ...
+    def start(self, orchestration: Any, *args: Any, **kwargs: Any) -> BlockingOrchestrationHandle[Any]:
+        """Create an orchestration instance, if its id is free; see ``Client.start``."""
+        loop = self._open
+        return BlockingOrchestrationHandle(loop, loop.run(self._client.start(orchestration, *args, **kwargs)))
+
+    def orchestration(self, instance_id: str, *, returns: Any = Any) -> BlockingOrchestrationHandle[Any]:
+        """Return a handle to an instance by its id."""
+        handle = self._client.orchestration(instance_id, returns=returns)
+        return BlockingOrchestrationHandle(self._open, handle)
+
+    def instances(
+        self, *, status: RuntimeStatus | str | None = None, name: str | None = None
+    ) -> Iterator[OrchestrationStatus]:
+        """Iterate over the instances of the hub; see ``Client.instances``."""
+        found = self._client.instances(status=status, name=name)
+
+        async def following() -> OrchestrationStatus | None:
+            return await anext(found, None)
+
+        while (instance := self._open.run(following())) is not None:
+            yield instance

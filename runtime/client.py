@@ -1,0 +1,215 @@
+"""The client: how any process talks to a hub. One per event loop; cheap to make, batches by itself."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Literal, TypeVar, overload
+
+from . import kinds
+from .app import App, EntityClass
+from .connection import TIMEOUT_S, Connection, raise_usage_error
+from .definitions import EntityDefinition, Orchestration
+from .errors import InstanceExists, OrchestrationFailed
+from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
+from .messages import Start
+from .refs import EntityRef, OrchestrationHandle
+from .signatures import Signature, encode_arguments
+from .status import OrchestrationStatus, RuntimeStatus
+from .store import Store
+
+E = TypeVar("E", bound=EntityClass)
+R = TypeVar("R")
+
+
+class Client:
+    """A session with a hub. Use it as ``async with lungfish.connect(app) as client``.
+
+    What is sent within one tick of the event loop travels in one batch, so many concurrent calls
+    cost little more than one. Not shared between event loops or threads; ``connect_sync``
+    gives one for code without a loop.
+    """
+
+    def __init__(self, open_store: Callable[[], Store | Awaitable[Store]], app: App | None = None, *, session: str = "") -> None:
+        self._open_store = open_store
+        self._session = session
+        self.app = app
+        self._definitions: dict[type[Any], EntityDefinition] = {}
+        self._connection: Connection | None = None
+        if app is not None:
+            self._definitions = {known.cls: known for known in app.entities.values()}
+
+    async def __aenter__(self) -> Client:
+        made = self._open_store()
+        store = await made if isinstance(made, Awaitable) else made
+        connection = Connection(store, session=self._session)
+        try:
+            await connection.open()
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection = connection
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the session. What was acknowledged is durable and goes on without us."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    @property
+    def _open(self) -> Connection:
+        if self._connection is None:
+            raise RuntimeError("the client is not connected: use it with 'async with'")
+        return self._connection
+
+    @overload
+    def entity(self, entity: type[E], key: str) -> EntityRef[E]: ...
+    @overload
+    def entity(self, entity: str, key: str) -> EntityRef[Any]: ...
+    def entity(self, entity: Any, key: str) -> EntityRef[Any]:
+        """Return a handle to an entity: a local address, whether it exists yet or not.
+
+        Args:
+            entity: the class, or its registered name.
+            key: which one of its kind.
+
+        Raises:
+            InvalidId: a key or name that cannot be used.
+        """
+        definition = self._definition(entity)
+        name = definition.name if definition is not None else str(entity)
+        actor = ActorId(ENTITY, check_id("entity name", name), check_id("entity key", key))
+        return EntityRef(self._open, actor, definition)
+
+    def _definition(self, entity: Any) -> EntityDefinition | None:
+        if isinstance(entity, str):
+            return self.app.entities.get(entity) if self.app is not None else None
+        known = self._definitions.get(entity)
+        if known is None:
+            known = self._definitions[entity] = entity.lungfish_definition(entity.__name__)
+        return known
+
+    @overload
+    async def start(
+        self,
+        orchestration: Orchestration[..., R],
+        *args: Any,
+        id: str | None = None,
+        if_exists: Literal["return", "raise"] = "return",
+        **kwargs: Any,
+    ) -> OrchestrationHandle[R]: ...
+    @overload
+    async def start(
+        self,
+        orchestration: str,
+        *args: Any,
+        id: str | None = None,
+        if_exists: Literal["return", "raise"] = "return",
+        **kwargs: Any,
+    ) -> OrchestrationHandle[Any]: ...
+    async def start(
+        self,
+        orchestration: Any,
+        *args: Any,
+        id: str | None = None,
+        if_exists: Literal["return", "raise"] = "return",
+        **kwargs: Any,
+    ) -> OrchestrationHandle[Any]:
+        """Create an orchestration instance, if its id is free; durable when this returns.
+
+        Atomic: of several starts with one id, exactly one creates it. The others return a handle to that
+        one, so a start may be repeated after a time-out without starting twice.
+
+        Args:
+            orchestration: the function, or its registered name.
+            id: the instance id; default is a new unique one.
+            if_exists: ``"return"`` its handle, or ``"raise"`` ``InstanceExists``.
+
+        Raises:
+            NotRegistered, InvalidArguments, SerializationError, PayloadTooLarge: refused; nothing was created.
+            InstanceExists: the id belongs to another orchestration, or ``if_exists="raise"``.
+            DeadlineExceeded, StoreUnavailable: the outcome is unknown; start again with the same id.
+        """
+        name, signature = self._orchestration(orchestration)
+        instance = check_id("instance id", id) if id is not None else uuid.uuid4().hex
+        if signature is not None:
+            data = signature.encode(args, kwargs)
+        else:
+            data = encode_arguments(args, kwargs, name)
+        connection = self._open
+        actor = ActorId(ORCHESTRATION, "", instance)
+
+        def make(request: str) -> Start:
+            return Start(actor, name, data, request, connection.me)
+
+        response = await connection.request(actor, make, timeout_s=TIMEOUT_S, what=f"start of {name}")
+        handle = self._handle(instance, signature)
+        if response.failure is not None:
+            try:
+                raise_usage_error(response.failure)
+            except InstanceExists:
+                if if_exists == "raise" or (await handle.status()).name != name:
+                    raise
+                return handle
+            raise OrchestrationFailed(f"start of {name}: {response.failure}", response.failure)
+        return handle
+
+    def orchestration(self, instance_id: str, *, returns: Any = Any) -> OrchestrationHandle[Any]:
+        """Return a handle to an instance by its id; talks to nobody.
+
+        Args:
+            returns: type of the result, for validation.
+        """
+        signature = Signature(instance_id, (), 0, 0, {}, returns) if returns is not Any else None
+        return self._handle(check_id("instance id", instance_id), signature)
+
+    async def instances(
+        self, *, status: RuntimeStatus | str | None = None, name: str | None = None
+    ) -> AsyncIterator[OrchestrationStatus]:
+        """Iterate over the instances of the hub, in no particular order.
+
+        Instances that exist during the whole iteration come exactly once; others may or may not.
+
+        Args:
+            status: only those with this status.
+            name: only those of this orchestration.
+        """
+        wanted = RuntimeStatus(status) if status is not None else None
+        store = self._open.store
+        for partition in range(self._open.meta.partitions):
+            cursor, seen = 0, set[str]()
+            while True:
+                cursor, rows = await store.scan_instances(partition, cursor, 500)
+                for instance, row in rows.items():
+                    found = _orchestrations().read_status(instance, row)
+                    fits = (wanted is None or found.runtime_status is wanted) and name in (None, found.name)
+                    if fits and instance not in seen:
+                        yield found
+                    seen.add(instance)
+                if cursor == 0:
+                    break
+
+    def _orchestration(self, orchestration: Any) -> tuple[str, Signature | None]:
+        if isinstance(orchestration, Orchestration):
+            return orchestration.name, orchestration.signature
+        name = check_id("orchestration name", orchestration)
+        known = self.app.orchestrations.get(name) if self.app is not None else None
+        return name, known.signature if known is not None else None
+
+    def _handle(self, instance: str, signature: Signature | None) -> OrchestrationHandle[Any]:
+        reader = _orchestrations()
+        return OrchestrationHandle(self._open, instance, signature, reader.read_status, reader.read_history)
+
+
+def _orchestrations() -> Any:
+    return kinds.kind_class(ORCHESTRATION)

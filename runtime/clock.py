@@ -1,0 +1,34 @@
+"""The store's clock as a host knows it.
+
+The store's ``TIME`` is the clock of a hub: hosts on several machines agree on it without their own
+clocks being right. Between two readings it is carried forward by the local monotonic
+clock (the event loop's, so that a simulation can drive it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class HubClock:
+    """Unix milliseconds on the store's clock; never goes back."""
+
+    def __init__(self) -> None:
+        self._base_ms = 0.0
+        self._base_s = 0.0
+        self._last_ms = 0
+
+    def sync(self, now_ms: int) -> None:
+        """Take a reading of the store's clock that has just been answered.
+
+        It was taken a little before the answer arrived, so this clock is behind the store's by
+        that much, and a timer never fires early.
+        """
+        self._base_ms = float(now_ms)
+        self._base_s = asyncio.get_running_loop().time()
+
+    def now_ms(self) -> int:
+        """Return the time; it stands still rather than go back after a new reading."""
+        elapsed_s = asyncio.get_running_loop().time() - self._base_s
+        self._last_ms = max(self._last_ms, int(self._base_ms + elapsed_s * 1_000))
+        return self._last_ms

@@ -1,0 +1,217 @@
+"""Starting and steering a runtime on the Ray cluster that this process is on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ray
+
+from .app import App
+from .blocking import BlockingClient
+from .client import Client
+from .embedded import stop_daemon
+from .errors import RuntimeNotFound
+from .open_store import DATA_FOLDER, find_url, open_store
+from .ownership import HostRecord
+from .processes import Deployment
+from .ray_actors import NAMESPACE, Controller, controller_name, pack_app
+from .store import HubMeta
+from .topology import Goal
+
+logger = logging.getLogger(__name__)
+
+#: How long ``start`` waits until every partition has an owner (s).
+READY_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """A host as its last heartbeat told."""
+
+    host_id: str
+    node: str
+    pid: int
+    partitions: int
+    activations: int
+    commits: int
+    draining: bool
+    heartbeat_age_ms: int
+
+
+def running_url(hub: str) -> str | None:
+    """Return the store's address of the runtime that is up on this Ray cluster; None if there is none."""
+    try:
+        controller = ray.get_actor(controller_name(hub), NAMESPACE)
+    except ValueError:
+        return None
+    url: str = ray.get(controller.url.remote())
+    return url
+
+
+class Runtime:
+    """A runtime on a Ray cluster. It outlives this process, until ``shutdown``."""
+
+    def __init__(self, app: App, controller: Any, url: str, *, owns_store: bool = False) -> None:
+        self._app = app
+        self._controller = controller
+        self._owns_store = owns_store
+        self.url = url
+
+    def client(self) -> Client:
+        """Return a client: ``async with runtime.client() as client``."""
+        return Client(lambda: open_store(self.url, self._app.hub), self._app)
+
+    def client_sync(self) -> BlockingClient:
+        """Return a blocking client: ``with runtime.client_sync() as client``."""
+        return BlockingClient(self.client())
+
+    def hosts(self) -> list[HostInfo]:
+        """Return the hosts that beat, by name."""
+
+        async def ask() -> list[HostInfo]:
+            store = open_store(self.url, self._app.hub)
+            try:
+                await store.open()
+                view = await store.heartbeat("", b"", lease_ms=1, lead=False)
+            finally:
+                await store.close()
+            return [_info(beat.host, beat.record, beat.age_ms) for beat in view.hosts if beat.host]
+
+        return _run(ask)
+
+    def actors(self) -> list[tuple[str, str, str, int]]:
+        """Return (Ray actor name, node id, host or worker id, process id) of all hosts and workers."""
+        found: list[tuple[str, str, str, int]] = ray.get(self._controller.actors.remote())
+        return found
+
+    def scale(self, *, hosts_per_node: int | None = None, workers_per_node: int | None = None) -> None:
+        """Change how many hosts and workers each node runs; returns when that is so.
+
+        Planned moves finish running operations, commit, and lose nothing.
+        """
+        ray.get(self._controller.scale.remote(hosts_per_node, workers_per_node))
+        self.wait_ready()
+
+    def drain(self, node: str) -> None:
+        """Move everything away from a node (Ray's node id), for good."""
+        ray.get(self._controller.drain.remote(node))
+
+    def undrain(self, node: str) -> None:
+        """Let a drained node take hosts and workers again."""
+        ray.get(self._controller.undrain.remote(node))
+
+    def wait_ready(self, timeout_s: float = READY_S) -> None:
+        """Return when all hosts and workers run and every partition has an owner.
+
+        Raises:
+            ray.exceptions.GetTimeoutError: not so within ``timeout_s`` (s).
+        """
+        ray.get(self._controller.ready.remote(), timeout=timeout_s)
+
+    def shutdown(self) -> None:
+        """Drain and remove all hosts and workers; state stays in the store.
+
+        Stops the embedded store, too, if ``start`` began to use it.
+        """
+        ray.get(self._controller.shutdown.remote())
+        ray.kill(self._controller, no_restart=True)
+        if self._owns_store:
+            stop_daemon(DATA_FOLDER)
+
+
+def launch(
+    app: App, deploy: Callable[[str], Deployment], goal: Goal, *, url: str | None, partitions: int | None
+) -> Runtime:
+    """Do what ``launch.start`` says."""
+    if not ray.is_initialized():
+        ray.init()
+    found = _run(lambda: find_url(app.hub, url))
+    _run(lambda: _create_hub(found, app.hub, partitions))
+    deployment = deploy(found)
+    pieces = pack_app(app)
+    controller = (
+        ray.remote(Controller)
+        .options(
+            name=controller_name(app.hub),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=0,
+            max_concurrency=100,
+        )
+        .remote(deployment, goal, *pieces)
+    )
+    # For a controller that was there already this is what brings the new code; else it changes nothing.
+    ray.get(controller.deploy.remote(deployment, goal, *pieces))
+    runtime = Runtime(app, controller, found, owns_store=url is None and _is_embedded(found))
+    runtime.wait_ready()
+    return runtime
+
+
+def attach(app: App) -> Runtime:
+    """Do what ``launch.attach`` says."""
+    if not ray.is_initialized():
+        ray.init(address="auto")
+    url = running_url(app.hub)
+    if url is None:
+        raise RuntimeNotFound(f"no runtime of hub {app.hub!r} on this Ray cluster; start one with 'lungfish up'")
+    return Runtime(app, ray.get_actor(controller_name(app.hub), NAMESPACE), url, owns_store=_is_embedded(url))
+
+
+async def _create_hub(url: str, hub: str, partitions: int | None) -> None:
+    store = open_store(url, hub)
+    try:
+        await store.open(HubMeta(partitions=partitions) if partitions is not None else None)
+    finally:
+        await store.close()
+
+
+def _is_embedded(url: str) -> bool:
+    from .embedded import running_daemon
+
+    daemon = running_daemon(DATA_FOLDER)
+    return daemon is not None and daemon.url == url
+
+
+def _info(host: str, data: bytes, age_ms: int) -> HostInfo:
+    record = HostRecord.decode(data)
+    return HostInfo(
+        host,
+        record.node,
+        record.pid,
+        record.partitions,
+        record.activations,
+        record.commits,
+        record.draining,
+        age_ms,
+    )
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run a coroutine to its end, also where this thread has a running loop (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work())
+    box: list[Any] = []
+
+    def run() -> None:
+        try:
+            box.append((True, asyncio.run(work())))
+        except BaseException as error:  # carried over to the waiting thread
+            box.append((False, error))
+
+    thread = threading.Thread(target=run, name="lungfish start")
+    thread.start()
+    thread.join()
+    ok, value = box[0]
+    if not ok:
+        raise value
+    return value

@@ -1,0 +1,226 @@
+"""User values to bytes and back: arguments, results, states, inputs.
+
+Rules:
+
+* msgpack, never pickle: nothing that is read from the store can run code.
+* What a value *was* is told by the annotation at the reading side, as in pydantic: bytes
+  are decoded to plain data first, then validated against the annotation. Without an
+  annotation the plain data is what you get (a model comes back as a dict).
+* Types that msgpack lacks (datetime, Decimal, UUID, set, big int …) have an extension code
+  each; codes are never reused.
+* Encoding happens where the value enters (the call site), so that a value that cannot be
+  stored fails there, with its path, and not later on a host.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import pathlib
+import uuid
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final
+
+import msgpack
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from .errors import InvalidArguments, PayloadTooLarge, SerializationError
+
+#: Largest encoded value that travels in a message or is kept as a state (bytes).
+PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
+
+_DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _SET, _BIG_INT, _COMPLEX = range(1, 10)
+
+
+def _text(code: int, value: str) -> msgpack.ExtType:
+    return msgpack.ExtType(code, value.encode())
+
+
+def _extension(value: Any) -> Any:  # noqa: PLR0911 - one line a type
+    """Turn what msgpack does not know into what it does; raises TypeError otherwise."""
+    match value:
+        case BaseModel():
+            return value.model_dump()
+        case dt.datetime():
+            return _text(_DATETIME, value.isoformat())
+        case dt.date():
+            return _text(_DATE, value.isoformat())
+        case dt.time():
+            return _text(_TIME, value.isoformat())
+        case collections.deque():
+            return list(value)
+        case dt.timedelta():
+            micros = (value.days * 86_400 + value.seconds) * 1_000_000 + value.microseconds
+            return _text(_TIMEDELTA, str(micros))
+        case decimal.Decimal():
+            return _text(_DECIMAL, str(value))
+        case uuid.UUID():
+            return msgpack.ExtType(_UUID, value.bytes)
+        case set() | frozenset():
+            return msgpack.ExtType(_SET, _packb(sorted(value, key=_packb)))
+        case enum.Enum():
+            return value.value
+        case complex():
+            return _text(_COMPLEX, repr(value))
+        case int():  # msgpack calls back for integers over 64 bits only
+            return _text(_BIG_INT, str(value))
+        case pathlib.PurePath():
+            return str(value)
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        case _:
+            raise TypeError(f"a value of type {type(value).__qualname__} cannot be stored")
+
+
+def _micros(text: bytes) -> dt.timedelta:
+    return dt.timedelta(microseconds=int(text))
+
+
+_EXTENSIONS: Final[dict[int, Callable[[bytes], Any]]] = {
+    _DATETIME: lambda data: dt.datetime.fromisoformat(data.decode()),
+    _DATE: lambda data: dt.date.fromisoformat(data.decode()),
+    _TIME: lambda data: dt.time.fromisoformat(data.decode()),
+    _TIMEDELTA: _micros,
+    _DECIMAL: lambda data: decimal.Decimal(data.decode()),
+    _UUID: lambda data: uuid.UUID(bytes=data),
+    _SET: lambda data: set(_hashable(item) for item in _unpackb(data)),
+    _BIG_INT: int,
+    _COMPLEX: lambda data: complex(data.decode()),
+}
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(item) for item in value) if isinstance(value, list) else value
+
+
+def _read_extension(code: int, data: bytes) -> Any:
+    reader = _EXTENSIONS.get(code)
+    if reader is None:
+        raise SerializationError(f"extension {code} is unknown: written by a later release?")
+    return reader(data)
+
+
+def _packb(value: Any) -> bytes:
+    packed: bytes = msgpack.packb(value, default=_extension)
+    return packed
+
+
+def _unpackb(data: bytes) -> Any:
+    return msgpack.unpackb(data, ext_hook=_read_extension, strict_map_key=False)
+
+
+def encode(value: Any, what: str = "value", limit: int = PAYLOAD_BYTES_MAX) -> bytes:
+    """Encode a user's value.
+
+    Args:
+        value: plain data, pydantic models, dataclasses, datetimes, Decimal, UUID, sets, enums.
+        what: names the value in errors ("argument of Counter.add").
+        limit: largest result (bytes).
+
+    Raises:
+        SerializationError: some part of it has a type that cannot be stored.
+        PayloadTooLarge: the result is over ``limit``.
+    """
+    try:
+        data = _packb(value)
+    except RecursionError as error:
+        raise SerializationError(f"{what} refers to itself or is nested too deeply") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        # msgpack raises OverflowError for big integers before it asks ``default``.
+        data = _encode_slowly(value, what, error)
+    if len(data) > limit:
+        raise PayloadTooLarge(
+            f"{what} is {len(data):,} bytes encoded; the limit is {limit:,}. "
+            "Store it elsewhere and send a reference."
+        )
+    return data
+
+
+def _encode_slowly(value: Any, what: str, first: Exception) -> bytes:
+    try:
+        return _packb(_plain(value, what))
+    except RecursionError as error:
+        raise SerializationError(f"{what} refers to itself or is nested too deeply") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SerializationError(f"{what} cannot be stored: {error}") from first
+
+
+def _plain(value: Any, path: str) -> Any:
+    """Walk a value, replacing big integers and naming the path of what cannot be stored."""
+    match value:
+        case bool() | None | float() | str() | bytes():
+            return value
+        case enum.Enum():
+            return _plain(value.value, path)
+        case int():
+            return value if -(2**63) <= value < 2**64 else _extension(value)
+        case dict():
+            return {
+                _plain(key, f"key of {path}"): _plain(item, f"{path}[{key!r}]")
+                for key, item in value.items()
+            }
+        case list() | tuple():
+            return [_plain(item, f"{path}[{at}]") for at, item in enumerate(value)]
+        case bytearray() | memoryview():
+            return bytes(value)
+        case set() | frozenset():
+            items = sorted((_plain(item, path) for item in value), key=_packb)
+            return msgpack.ExtType(_SET, _packb(items))
+        case _:
+            try:
+                replaced = _extension(value)
+            except TypeError as error:
+                raise SerializationError(f"{path} cannot be stored: {error}") from error
+            return replaced if isinstance(replaced, msgpack.ExtType) else _plain(replaced, path)
+
+
+def decode(data: bytes, what: str = "value") -> Any:
+    """Decode to plain data; raises ``SerializationError`` for bytes that ``encode`` never made."""
+    try:
+        return _unpackb(data)
+    except SerializationError:
+        raise
+    except Exception as error:  # msgpack raises many kinds for bytes that are not its own
+        raise SerializationError(f"{what}: the stored bytes cannot be decoded: {error!r}") from error
+
+
+@lru_cache(maxsize=4096)
+def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
+
+
+def adapter(annotation: Any) -> TypeAdapter[Any]:
+    """Return the pydantic adapter of an annotation, made once per annotation."""
+    try:
+        return _cached_adapter(annotation)
+    except TypeError:  # an unhashable annotation, such as Annotated[int, []]
+        return TypeAdapter(annotation)
+
+
+#: Annotations whose values need no validation when the class already is exactly theirs.
+_EXACT: Final = frozenset({int, float, str, bool, bytes, type(None)})
+
+
+def validate(value: Any, annotation: Any, what: str) -> Any:
+    """Return plain ``value`` as its annotation wants it; raises ``InvalidArguments``.
+
+    An annotation of ``Any`` (or none, given as ``Any``) takes everything as it is.
+    """
+    if annotation is Any or (annotation in _EXACT and type(value) is annotation):
+        return value
+    try:
+        return adapter(annotation).validate_python(value)
+    except ValidationError as error:
+        raise InvalidArguments(f"{what}: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"])
+        parts.append(f"{where + ': ' if where else ''}{item['msg']} (got {item['input']!r:.80})")
+    return "; ".join(parts)

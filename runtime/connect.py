@@ -1,0 +1,51 @@
+"""``connect`` and ``connect_sync``: from an app, an address, or a hub's name to a client."""
+
+from __future__ import annotations
+
+from .app import App
+from .blocking import BlockingClient
+from .client import Client
+from .errors import UsageError
+from .open_store import find_url, open_store
+from .store import Store
+
+
+def connect(app: App | str | None = None, *, hub: str | None = None, url: str | None = None) -> Client:
+    """Return a client of a hub: ``async with lungfish.connect(app) as client``.
+
+    Where the store is: ``url``; else ``$LUNGFISH_REDIS_URL``; else the store of the runtime that is up on
+    this process's Ray cluster; else an embedded server on ``.lungfish/``.
+
+    Args:
+        app: the app, or the store's address (``redis://…``; then ``hub`` is needed).
+        hub: name of the hub; default is the app's.
+        url: the store's address.
+
+    Raises:
+        UsageError: neither an app nor a hub is given.
+        StoreUnavailable, HubMismatch, UnsafeStore: on entering the block.
+    """
+    if isinstance(app, str):
+        if "://" not in app:
+            raise UsageError(f"connect takes an app or an address such as redis://host:6379, not {app!r}")
+        app, url = None, app
+    name = hub or (app.hub if app is not None else None)
+    if name is None:
+        raise UsageError("connect needs an app, or an address and hub=…")
+    hub_name = name
+
+    async def open_found() -> Store:
+        return open_store(await find_url(hub_name, url), hub_name)
+
+    return Client(open_found, app)
+
+
+def connect_sync(
+    app: App | str | None = None, *, hub: str | None = None, url: str | None = None
+) -> BlockingClient:
+    """Return a blocking client: ``with lungfish.connect_sync(app) as client``.
+
+    The same calls as ``connect``'s client, without ``await``: for scripts, plain Ray actors and tasks.
+    Arguments and errors as in ``connect``.
+    """
+    return BlockingClient(connect(app, hub=hub, url=url))

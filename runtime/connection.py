@@ -1,0 +1,161 @@
+"""A client's session with a hub: requests out, responses in.
+
+Rules:
+
+* A session is one producer: what it sends to one actor arrives in the order of the calls,
+  each exactly once, whatever connections break meanwhile.
+* A response is matched by request id and taken once; a second one (the outbox may
+  deliver twice) is passed over.
+* Waiting is always bounded. A time-out says that the outcome is unknown, because it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from . import wire
+from .errors import DeadlineExceeded, FailureDetails, StoreUnavailable, usage_error
+from .ids import CLIENT, ActorId, partition_of
+from .messages import Message, Response
+from .sender import Sender
+from .store import START, HubMeta, Reader, Store, client_target, partition_target
+
+logger = logging.getLogger(__name__)
+
+#: How long a request waits for its response where the caller does not say (s).
+TIMEOUT_S: Final = 30.0
+_BLOCK_MS: Final = 1_000
+_BACKOFF_S: Final = (0.02, 1.0)
+
+
+class Connection:
+    """One open session. Not shared between event loops."""
+
+    def __init__(self, store: Store, *, session: str = "") -> None:
+        self.store = store
+        self.session = session or uuid.uuid4().hex
+        self.me = ActorId(CLIENT, "", self.session)
+        self.meta = HubMeta()
+        self._sender = Sender(store, f"c:{self.session}")
+        self._waiting: dict[str, asyncio.Future[Response]] = {}
+        self._requests = 0
+        self._listener: asyncio.Task[None] | None = None
+        self._reader: Reader | None = None
+
+    async def open(self) -> None:
+        """Connect to the store; raises ``StoreUnavailable``, ``HubMismatch``, ``UnsafeStore``."""
+        self.meta = await self.store.open()
+
+    async def close(self) -> None:
+        """End the session: open requests fail, durable ones go on without us."""
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+        await self._sender.close()
+        if self._reader is not None:
+            await self._reader.close()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(StoreUnavailable("this connection was closed"))
+                future.exception()
+        await self.store.close()
+
+    def partition(self, actor: ActorId) -> int:
+        """Return the partition that owns an actor."""
+        return partition_of(actor, self.meta.partitions)
+
+    async def send(self, actor: ActorId, messages: Sequence[Message]) -> None:
+        """Send messages to one actor; they are durable when this returns.
+
+        Raises:
+            Overloaded: the actor's inbox stayed full; nothing was accepted.
+            StoreUnavailable: the outcome is unknown.
+        """
+        await self._sender.send(partition_target(self.partition(actor)), messages)
+
+    async def request(
+        self, actor: ActorId, make: Callable[[str], Message], *, timeout_s: float | None, what: str
+    ) -> Response:
+        """Send a message that asks for a response, and return the response.
+
+        Args:
+            make: makes the message from its request id.
+            timeout_s: longest wait (s); None waits for ever.
+            what: names the request in errors.
+
+        Raises:
+            DeadlineExceeded: no response in time; the outcome is unknown.
+        """
+        self._listen()
+        self._requests += 1
+        request = str(self._requests)
+        response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._waiting[request] = response
+        sent = self._sender.put(partition_target(self.partition(actor)), [make(request)])
+        sent.add_done_callback(lambda sent: _pass_on(sent, response))
+        try:
+            if timeout_s is None:
+                return await response
+            async with asyncio.timeout(timeout_s):
+                return await response
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"{what}: no answer within {timeout_s:g} s; whether it took effect is unknown. "
+                "Is a host of this hub running?"
+            ) from None
+        finally:
+            self._waiting.pop(request, None)
+
+    def _listen(self) -> None:
+        if self._listener is None:
+            self._reader = self.store.reader()
+            self._listener = asyncio.get_running_loop().create_task(
+                self._listen_forever(self._reader), name="lungfish replies"
+            )
+
+    async def _listen_forever(self, reader: Reader) -> None:
+        target = client_target(self.session)
+        position = START
+        wait_s = _BACKOFF_S[0]
+        while True:
+            try:
+                found = await reader.read({target: position}, block_ms=_BLOCK_MS, count=1_000)
+            except StoreUnavailable as error:
+                logger.warning("reading replies: %s; again in %.2f s", error, wait_s)
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, _BACKOFF_S[1])
+                continue
+            wait_s = _BACKOFF_S[0]
+            for entry in found.get(target, ()):
+                position = entry.id
+                self._take(entry.payload)
+
+    def _take(self, payload: bytes) -> None:
+        try:
+            messages = wire.unpack(payload)
+        except wire.MalformedBytes:
+            logger.exception("a reply that cannot be read was passed over")
+            return
+        for message in messages:
+            if isinstance(message, Response):
+                waiting = self._waiting.get(message.request)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(message)
+
+
+def _pass_on(sent: asyncio.Future[None], response: asyncio.Future[Response]) -> None:
+    if not sent.cancelled() and (error := sent.exception()) is not None and not response.done():
+        response.set_exception(error)
+
+
+def raise_usage_error(details: FailureDetails) -> None:
+    """Raise what a host refused as the class that it has, if it is the caller's mistake."""
+    error = usage_error(details)
+    if error is not None:
+        raise error
+    if details.error_type.rpartition(".")[2] == DeadlineExceeded.__name__:
+        raise DeadlineExceeded(details.message)

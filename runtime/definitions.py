@@ -1,0 +1,215 @@
+"""What a user declares: activities, orchestrations, operations. Data about code, no behaviour.
+
+The behaviour of these lives in ``entities`` and ``orchestrations``; a worker and the
+client need only what is declared, and that is why it stands in the runtime.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import inspect
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+
+from .errors import NotRegistered, UsageError
+from .retry import RetryPolicy
+from .signatures import Signature
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_QUEUE: Final = "default"
+_SHARED: Final = "__lungfish_shared__"
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityOptions:
+    """How an activity is run.
+
+    Attributes:
+        retry: policy for failed attempts; the default is one attempt.
+        timeout: longest run of one attempt (Temporal: start-to-close); None is unlimited.
+        schedule_to_close: longest time over all attempts, waiting included; None is unlimited.
+        queue: the queue whose workers run it.
+        inline: run in the orchestration's turn itself: for tiny pure functions only, since
+            it blocks the host's loop and is run again if the turn is not committed.
+        resources: Ray resources of each attempt (``num_cpus``, ``num_gpus``, ``memory``,
+            ``resources``); with any of them, an attempt is a Ray task of its own.
+        id: the caller's own idempotency key for this activity; default: made from
+            instance id and position.
+    """
+
+    retry: RetryPolicy = RetryPolicy()
+    timeout: dt.timedelta | None = None
+    schedule_to_close: dt.timedelta | None = None
+    queue: str = DEFAULT_QUEUE
+    inline: bool = False
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    id: str | None = None
+
+
+class Activity(Generic[P, R]):
+    """A registered activity. Calling it runs the plain function: unit tests need nothing else."""
+
+    def __init__(self, function: Callable[P, R], name: str, options: ActivityOptions) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = name
+        self.settings = options
+        self.signature = Signature.of(function, name)
+        self.is_async = inspect.iscoroutinefunction(function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def options(
+        self,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: dt.timedelta | float | None = None,
+        schedule_to_close: dt.timedelta | float | None = None,
+        queue: str | None = None,
+        id: str | None = None,
+    ) -> Activity[P, R]:
+        """Return the same activity with other options, for one call; as in Ray.
+
+        Args:
+            retry: policy for failed attempts.
+            timeout: longest run of one attempt (timedelta, or seconds).
+            schedule_to_close: longest time over all attempts (timedelta, or seconds).
+            queue: the queue whose workers run it.
+            id: the caller's own idempotency key.
+        """
+        given = {
+            "retry": retry,
+            "timeout": as_duration(timeout),
+            "schedule_to_close": as_duration(schedule_to_close),
+            "queue": queue,
+            "id": id,
+        }
+        changed = {name: value for name, value in given.items() if value is not None}
+        return Activity(self.function, self.name, replace(self.settings, **changed))
+
+    def __repr__(self) -> str:
+        return f"<activity {self.name}>"
+
+
+class Orchestration(Generic[P, R]):
+    """A registered orchestration: ``async def`` or generator, first parameter the context."""
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = name
+        self.signature = Signature.of(function, name, skip=1)
+        self.is_generator = inspect.isgeneratorfunction(function)
+        if not self.is_generator and not inspect.iscoroutinefunction(function):
+            raise UsageError(f"orchestration {name} must be 'async def' or a generator function")
+        if not inspect.signature(function).parameters:
+            raise UsageError(f"orchestration {name} must take the OrchestrationContext as first parameter")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<orchestration {self.name}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of an entity class."""
+
+    name: str
+    function: Callable[..., Any]
+    signature: Signature
+    shared: bool
+    is_async: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EntityDefinition:
+    """A registered entity class and its operations by name."""
+
+    name: str
+    cls: type[Any]
+    operations: Mapping[str, Operation]
+
+    def find(self, operation: Callable[..., Any] | str) -> Operation:
+        """Return an operation by name or by its method (``Counter.add``); raises ``NotRegistered``."""
+        name = operation if isinstance(operation, str) else getattr(operation, "__name__", repr(operation))
+        found = self.operations.get(name)
+        if found is not None and (found.function is operation or operation is name):
+            return found
+        if not isinstance(operation, str):
+            # A method of a base class, of a reloaded module, or under another name.
+            found = next((o for o in self.operations.values() if o.function is operation), found)
+        if found is None:
+            listed = ", ".join(sorted(self.operations)) or "none"
+            raise NotRegistered(f"no operation of {self.name} named {name!r}; there are: {listed}")
+        return found
+
+
+def shared(function: F) -> F:
+    """Mark an operation as read-only: it may overlap other shared ones (Orleans: ``[ReadOnly]``).
+
+    What it changes in the state is not kept.
+    """
+    setattr(function, _SHARED, True)
+    return function
+
+
+def operations_of(
+    cls: type[Any],
+    name: str,
+    base: type[Any],
+    *,
+    reserved: Container[str] = (),
+    ignored: Container[str] = (),
+) -> dict[str, Operation]:
+    """Return the operations of an entity class: its public methods that are not ``base``'s own.
+
+    Args:
+        reserved: names of methods that mean something to the runtime and cannot be operations.
+        ignored: names of methods that somebody else calls (validators, serializers, hooks).
+
+    Raises:
+        UsageError: a reserved name, or a method that cannot be an operation.
+    """
+    found: dict[str, Operation] = {}
+    for attribute in dir(cls):
+        if attribute.startswith("_") or attribute in ignored:
+            continue
+        raw = inspect.getattr_static(cls, attribute)
+        if not inspect.isfunction(raw) or inspect.getattr_static(base, attribute, None) is raw:
+            continue
+        what = f"{name}.{attribute}"
+        if attribute in reserved:
+            raise UsageError(f"{what} cannot be an operation: the name belongs to the base class; rename it")
+        if inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw):
+            raise UsageError(f"{what} cannot be an operation: a generator has no result; prefix it with '_'")
+        if not inspect.signature(raw).parameters:
+            raise UsageError(f"{what} cannot be an operation: it does not take self")
+        found[attribute] = Operation(
+            name=attribute,
+            function=raw,
+            signature=Signature.of(raw, what, skip=1),
+            shared=bool(getattr(raw, _SHARED, False)),
+            is_async=inspect.iscoroutinefunction(raw),
+        )
+    return found
+
+
+@overload
+def as_duration(value: None) -> None: ...
+@overload
+def as_duration(value: dt.timedelta | float) -> dt.timedelta: ...
+def as_duration(value: dt.timedelta | float | None) -> dt.timedelta | None:
+    """Return a timedelta for one, or for seconds; raises ``UsageError`` for anything else."""
+    if value is None or isinstance(value, dt.timedelta):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"a duration is a timedelta or a number of seconds, not {value!r}")
+    return dt.timedelta(seconds=value)

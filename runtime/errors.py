@@ -1,0 +1,272 @@
+"""Every error of Lungfish, in one tree.
+
+::
+
+    LungfishError
+    ├─ UsageError              the caller can fix it; nothing was changed
+    │  ├─ NotRegistered        no such entity, operation, activity or orchestration
+    │  ├─ InvalidId            a key, name or instance id that cannot be used
+    │  ├─ InvalidArguments     arguments do not fit the signature or its types
+    │  ├─ SerializationError   a value cannot be encoded, or stored bytes cannot be decoded
+    │  ├─ PayloadTooLarge      a value is over the size limit
+    │  ├─ InstanceExists       the instance id is taken
+    │  ├─ InstanceNotFound     no such instance
+    │  ├─ InstanceEnded        the instance has ended; it cannot be controlled any more
+    │  ├─ NotDurable           an orchestration did what replay cannot repeat (I/O, threads, foreign futures)
+    │  ├─ LimitExceeded        a bound on what one actor may do (history length, actions per turn)
+    │  ├─ HubMismatch          this process and the hub disagree on something fixed
+    │  ├─ UnsafeStore          the store may drop data (evicting maxmemory-policy)
+    │  └─ CallCycle            a call chain came back to an actor that waits for it
+    ├─ ExecutionFailed         user code raised; ``details`` says what, where, and why
+    │  ├─ EntityOperationFailed
+    │  ├─ ActivityFailed
+    │  │  └─ ActivityTimedOut
+    │  └─ OrchestrationFailed
+    │     └─ OrchestrationTerminated
+    ├─ NonDeterminism          replay took another path than the history
+    ├─ DeadlineExceeded        no answer in time; the outcome is unknown
+    ├─ Unavailable             try again later
+    │  ├─ StoreUnavailable     the store cannot be reached; the outcome may be unknown
+    │  ├─ Overloaded           a bound was reached; nothing was accepted
+    │  └─ RuntimeNotFound      no runtime of this hub on the Ray cluster
+    └─ InternalError           a bug in Lungfish: please report it
+
+``LeaseLost`` and ``StoreBehind`` are outcomes of a commit, not exceptions of users:
+they live in ``store``.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+
+class LungfishError(Exception):
+    """Base of every error that Lungfish raises on purpose."""
+
+
+class UsageError(LungfishError):
+    """The request cannot be served as made; nothing was changed by it."""
+
+
+class NotRegistered(UsageError):
+    """Nothing of that name is registered with the app that serves this hub."""
+
+
+class InvalidId(UsageError):
+    """A key, name or instance id that cannot be used."""
+
+
+class InvalidArguments(UsageError):
+    """Arguments that do not fit the signature, or do not validate against its types."""
+
+
+class SerializationError(UsageError):
+    """A value that cannot be encoded, or stored bytes that cannot be decoded."""
+
+
+class PayloadTooLarge(UsageError):
+    """A value over the size limit. Store it elsewhere and send a reference."""
+
+
+class InstanceExists(UsageError):
+    """The instance id is taken and the reuse policy does not allow to replace it."""
+
+
+class InstanceNotFound(UsageError):
+    """No orchestration instance has that id."""
+
+
+class InstanceEnded(UsageError):
+    """The instance has ended, so it cannot be suspended, resumed or terminated."""
+
+
+class NotDurable(UsageError):
+    """An orchestration did, or waits for, what replay cannot repeat. Put it into an activity."""
+
+
+class LimitExceeded(UsageError):
+    """One actor did more than a bound allows: history length, actions per turn, steps without waiting."""
+
+
+class HubMismatch(UsageError):
+    """This process and the hub disagree on something that is fixed at the hub's creation."""
+
+
+class UnsafeStore(UsageError):
+    """The store is configured so that it may silently drop data."""
+
+
+class CallCycle(UsageError):
+    """A call chain came back to an actor that is waiting for it: it would never end."""
+
+
+class NonDeterminism(LungfishError):
+    """Replay took another path than the recorded history.
+
+    The message tells the expected and the actual action, the position in the
+    history, the source line and the likely cause.
+    """
+
+
+class DeadlineExceeded(LungfishError, TimeoutError):
+    """No answer arrived in time. Whether the request took effect is unknown."""
+
+
+class Unavailable(LungfishError):
+    """Something that is needed is not there now; trying again later is safe to consider."""
+
+
+class StoreUnavailable(Unavailable):
+    """The store cannot be reached, or broke the connection; the outcome may be unknown."""
+
+
+class Overloaded(Unavailable):
+    """A bound was reached (inbox, queue, in-flight requests); nothing was accepted."""
+
+
+class RuntimeNotFound(Unavailable):
+    """No runtime of this hub was found on the Ray cluster, and no store URL was given."""
+
+
+class InternalError(LungfishError):
+    """A broken invariant: a bug in Lungfish. Please report it with the traceback."""
+
+
+#: How many causes of a failure are kept; deeper ones are cut.
+CAUSES_MAX = 10
+#: How much of a traceback's text is kept, from its end (characters).
+TRACEBACK_CHARS_MAX = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class FailureDetails:
+    """What went wrong in user code, in a form that can be stored and sent.
+
+    The shape follows Durable Functions' ``TaskFailureDetails``.
+
+    Attributes:
+        error_type: qualified name of the exception class, e.g. ``builtins.ValueError``.
+        message: ``str()`` of the exception.
+        traceback: formatted traceback (its end, if long); empty where there is none.
+        cause: the failure that led to this one, if any.
+        non_retriable: a retry cannot help (for example unregistered, bad arguments).
+    """
+
+    error_type: str
+    message: str
+    traceback: str = ""
+    cause: FailureDetails | None = None
+    non_retriable: bool = False
+
+    @classmethod
+    def of(cls, error: BaseException, depth: int = 0) -> FailureDetails:
+        """Describe ``error`` and, up to ``CAUSES_MAX`` deep, what caused it."""
+        if isinstance(error, ExecutionFailed) and error.details is not None and depth:
+            return error.details
+        nested = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if isinstance(error, ExecutionFailed) and error.details is not None:
+            cause: FailureDetails | None = error.details
+        else:
+            cause = cls.of(nested, depth + 1) if nested is not None and depth < CAUSES_MAX else None
+        text = "".join(traceback.format_exception(error, chain=False))
+        return cls(
+            error_type=qualified_name(type(error)),
+            message=_message_of(error),
+            traceback=text[-TRACEBACK_CHARS_MAX:],
+            cause=cause,
+            non_retriable=bool(getattr(error, "non_retriable", False)) or isinstance(error, UsageError),
+        )
+
+    def is_caused_by(self, error_type: type[BaseException] | str) -> bool:
+        """Tell whether this failure or one of its causes is of ``error_type``.
+
+        A class matches by its qualified name (subclasses are not known here); a str
+        matches the qualified or the bare name.
+        """
+        wanted = error_type if isinstance(error_type, str) else qualified_name(error_type)
+        here = self.error_type == wanted or self.error_type.rpartition(".")[2] == wanted
+        return here or (self.cause is not None and self.cause.is_caused_by(error_type))
+
+    def to_wire(self) -> list[Any]:
+        """Return the form that is stored; ``from_wire`` reads it."""
+        cause = self.cause.to_wire() if self.cause is not None else None
+        return [self.error_type, self.message, self.traceback, cause, self.non_retriable]
+
+    @classmethod
+    def from_wire(cls, row: list[Any]) -> FailureDetails:
+        """Read what ``to_wire`` wrote; fields added by later versions are passed over."""
+        error_type, message, text, cause, non_retriable, *_ = row
+        nested = cls.from_wire(cause) if cause is not None else None
+        return cls(error_type, message, text, nested, non_retriable)
+
+    def __str__(self) -> str:
+        own = f"{self.error_type.removeprefix('builtins.')}: {self.message}"
+        return f"{own} (caused by {self.cause})" if self.cause is not None else own
+
+
+class ExecutionFailed(LungfishError):
+    """User code raised. ``details`` carries type, message, traceback and causes."""
+
+    def __init__(self, message: str, details: FailureDetails | None = None) -> None:
+        super().__init__(message)
+        self.details = details
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.details)
+
+
+class EntityOperationFailed(ExecutionFailed):
+    """An entity's operation raised; its state and its outgoing messages were rolled back."""
+
+
+class ActivityFailed(ExecutionFailed):
+    """An activity failed, after all the retries that its policy allows."""
+
+
+class ActivityTimedOut(ActivityFailed):
+    """An activity's last attempt did not end in time."""
+
+
+class OrchestrationFailed(ExecutionFailed):
+    """An orchestration failed; ``details`` has the chain of causes."""
+
+
+class OrchestrationTerminated(OrchestrationFailed):
+    """An orchestration was terminated from outside."""
+
+
+def qualified_name(cls: type) -> str:
+    """Return ``module.QualName`` of a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def usage_error(details: FailureDetails) -> UsageError | None:
+    """Return the ``UsageError`` that ``details`` describes, or None if it is not one.
+
+    Lets a refusal that was made on a host (unknown operation, bad argument) reach the
+    caller as the same class as a refusal made at the call site.
+    """
+    cls = _USAGE_ERRORS.get(details.error_type)
+    return cls(details.message) if cls is not None else None
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # a user's __str__ may itself raise
+        return f"<str() of {type(error).__name__} raised {type(broken).__name__}>"
+
+
+def _usage_errors() -> dict[str, type[UsageError]]:
+    found: dict[str, type[UsageError]] = {}
+    todo: list[type[UsageError]] = [UsageError]
+    while todo:
+        cls = todo.pop()
+        found[qualified_name(cls)] = cls
+        todo.extend(cls.__subclasses__())
+    return found
+
+
+_USAGE_ERRORS = _usage_errors()

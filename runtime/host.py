@@ -1,0 +1,197 @@
+"""A host: a process that owns partitions and runs their actors (Orleans: silo).
+
+It is one asyncio object without Ray: ``ray_actors`` wraps it in a Ray actor, ``local`` runs it in any
+process. All I/O goes through the ``Store`` it is given; time comes from the event loop and the
+store's clock; so a simulation can run several hosts in one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from .app import App
+from .clock import HubClock
+from .errors import StoreUnavailable
+from .ids import ActorId
+from .kinds import load_kinds
+from .ownership import HostRecord, Ownership
+from .partition import Partition
+from .relay import Relay
+from .rounds import Rounds
+from .settings import HostSettings
+from .store import HubMeta, PartitionImage, Store
+
+logger = logging.getLogger(__name__)
+
+#: How often idle activations are looked for (s).
+PASSIVATION_S: Final = 5.0
+#: How often old producers are forgotten, one partition at a time (s).
+PRODUCER_SWEEP_S: Final = 60.0
+
+
+def new_id() -> str:
+    """Return a globally unique id."""
+    return uuid.uuid4().hex
+
+
+class Host:
+    """Owns partitions of one hub and runs their actors, until it is stopped."""
+
+    def __init__(
+        self,
+        store: Store,
+        app: App,
+        *,
+        host_id: str = "",
+        settings: HostSettings | None = None,
+        node: str = "",
+        unique: Callable[[], str] = new_id,
+    ) -> None:
+        """Make a host; ``start`` makes it run.
+
+        Args:
+            store: the hub's store; the host opens and closes it.
+            app: what the actors of this hub are.
+            host_id: unique name of this incarnation; never used again after it ended.
+            settings: bounds and times.
+            node: where this is, for people.
+            unique: makes unique ids (owner tokens).
+        """
+        self.app = app
+        self.host_id = host_id or f"host-{unique()[:12]}"
+        self.settings = settings or HostSettings()
+        self._store = store
+        self._node = node
+        self._unique = unique
+        self._clock = HubClock()
+        self._kinds = load_kinds(app)
+        self._loops: list[asyncio.Task[None]] = []
+        self._quarantine: set[ActorId] = set()
+        self._meta = HubMeta()
+        self.failed: asyncio.Future[None] | None = None
+
+    async def start(self, wanted: HubMeta | None = None) -> None:
+        """Open the store, join the hub and begin to run what the placement gives us.
+
+        Raises:
+            HubMismatch, UnsafeStore, StoreUnavailable: see ``Store.open``.
+        """
+        self._meta = await self._store.open(wanted)
+        self.failed = asyncio.get_running_loop().create_future()
+        self._clock.sync(await self._store.now_ms())
+        self._relay = Relay(self._store)
+        self._rounds = Rounds(self._store, self.settings, self._clock.now_ms, self._relay, self._lost)
+        self._ownership = Ownership(
+            self._store,
+            self.host_id,
+            self.settings,
+            self._clock,
+            self._rounds,
+            partitions=self._meta.partitions,
+            record=self._record,
+            make=self._make_partition,
+            adopt=self._adopt,
+            token=self._unique,
+        )
+        await self._ownership.beat()
+        self._begin(self._ownership.beat_forever, "heartbeat")
+        self._begin(self._rounds.read_forever, "reader")
+        self._begin(self._rounds.run_forever, "rounds")
+        self._begin(self._rounds.flush_lazily_forever, "lazy flush")
+        self._begin(self._relay.run_forever, "relay")
+        self._begin(self._passivate_forever, "passivation")
+        self._begin(self._sweep_producers_forever, "producers")
+
+    async def stop(self, *, drain: bool = True) -> None:
+        """Leave the hub.
+
+        With ``drain``, finish running operations, commit, release every partition (other hosts
+        take them at once) and lose nothing. Without, just stop: as if the process had died.
+        """
+        if drain:
+            await self._ownership.drain(self.settings.drain_s)
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._ownership.close()
+        await self._rounds.close()
+        if drain:
+            await self._store.remove_host(self.host_id)
+        await self._store.close()
+
+    async def wait_settled(self) -> None:
+        """Return when every partition has an owner and this host runs its own."""
+        await self._ownership.wait_settled()
+
+    def _begin(self, loop: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(loop(), name=f"lungfish {name}")
+        task.add_done_callback(self._loop_ended)
+        self._loops.append(task)
+
+    def _loop_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        # A loop of ours never ends by itself: a host without it is worse than no host.
+        error = task.exception() or RuntimeError(f"{task.get_name()} ended")
+        logger.critical("host %s: %s failed", self.host_id, task.get_name(), exc_info=error)
+        if self.failed is not None and not self.failed.done():
+            self.failed.set_exception(error)
+            self.failed.exception()
+
+    def _make_partition(self, image: PartitionImage) -> Partition:
+        return Partition(
+            image,
+            partitions=self._meta.partitions,
+            kinds=self._kinds,
+            clock=self._clock.now_ms,
+            wake=self._rounds.wake,
+            quarantine=self._quarantine,
+        )
+
+    def _adopt(self, partition: Partition, image: PartitionImage) -> None:
+        self._relay.add(partition, image.outbox)
+
+    def _lost(self, partition: Partition, why: str, broken: ActorId | None) -> None:
+        if broken is not None:
+            self._quarantine.add(broken)
+        self._ownership.lost(partition, why, broken)
+
+    def _record(self, draining: bool) -> HostRecord:
+        partitions = self._rounds.partitions
+        return HostRecord(
+            draining=draining,
+            node=self._node,
+            pid=os.getpid(),
+            partitions=len(partitions),
+            activations=sum(partition.activations for partition in partitions),
+            commits=self._rounds.commits,
+        )
+
+    async def _passivate_forever(self) -> None:
+        while True:
+            await asyncio.sleep(PASSIVATION_S)
+            partitions = self._rounds.partitions
+            now_ms = self._clock.now_ms()
+            for partition in partitions:
+                partition.passivate(now_ms - self.settings.idle_ms, most=1_000_000)
+            over = sum(p.activations for p in partitions) - self.settings.activations_max
+            for partition in sorted(partitions, key=lambda p: -p.activations):
+                if over > 0:
+                    over -= partition.passivate(now_ms, most=over)
+
+    async def _sweep_producers_forever(self) -> None:
+        at = 0
+        while True:
+            await asyncio.sleep(PRODUCER_SWEEP_S)
+            partitions = self._rounds.partitions
+            if partitions:
+                at = (at + 1) % len(partitions)
+                try:
+                    await self._store.sweep_producers(partitions[at].number, self.settings.producer_idle_ms)
+                except StoreUnavailable as error:
+                    logger.warning("forgetting old producers: %s; later", error)

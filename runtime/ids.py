@@ -1,0 +1,79 @@
+"""Identity: who a message is for, and which partition owns it.
+
+Rules:
+
+* An actor is named by ``(kind, name, key)``. An orchestration instance has an empty
+  name, because whoever raises an event knows the instance id and nothing else.
+* The partition of an actor is a function of its identity and of the hub's fixed
+  partition count. Both the count and the hash are stored in the hub and never change:
+  a different answer would make two owners for one actor.
+* The hash is ours (CRC-32 of the UTF-8 identity), not Python's ``hash()``, which
+  differs from one process to the next.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final, NamedTuple
+
+from .errors import InvalidId
+
+ENTITY: Final = "e"
+ORCHESTRATION: Final = "o"
+#: A client session: not an actor, but replies are addressed to it like to one.
+CLIENT: Final = "c"
+
+#: Name of the hash below, as stored in the hub. A new hash gets a new name.
+HASH_NAME: Final = "crc32-v1"
+
+#: Keys and names longer than this are refused (bytes of UTF-8).
+ID_BYTES_MAX: Final = 512
+
+
+class ActorId(NamedTuple):
+    """Identity of an actor (or of a client session, to which replies go).
+
+    A named tuple and not a dataclass: it is the key of the hottest dictionaries, and
+    tuples hash in C.
+    """
+
+    kind: str
+    name: str
+    key: str
+
+    def __str__(self) -> str:
+        match self.kind:
+            case "e":
+                return f"{self.name}/{self.key}"
+            case "o":
+                return self.key
+            case _:
+                return f"client {self.key}"
+
+
+def stable_hash(kind: str, name: str, key: str) -> int:
+    """Hash an identity the same way in every process, on every platform, for ever."""
+    return zlib.crc32(f"{kind}\x00{name}\x00{key}".encode())
+
+
+def partition_of(actor: ActorId, partitions: int) -> int:
+    """Return the partition (0-based) that owns ``actor`` in a hub of ``partitions``."""
+    return stable_hash(actor.kind, actor.name, actor.key) % partitions
+
+
+def check_id(what: str, text: str) -> str:
+    """Return ``text`` if it can name something; raise ``InvalidId`` if it cannot.
+
+    Args:
+        what: the thing that is named, for the message ("entity key", "instance id").
+        text: the proposed name: 1 to ``ID_BYTES_MAX`` bytes of UTF-8, no control characters.
+    """
+    if not isinstance(text, str):
+        raise InvalidId(f"{what} must be a str, not {type(text).__name__}: {text!r}")
+    if not text:
+        raise InvalidId(f"{what} must not be empty")
+    if len(text.encode("utf-8", "surrogatepass")) > ID_BYTES_MAX:
+        raise InvalidId(f"{what} is longer than {ID_BYTES_MAX} bytes: {text[:40]!r}…")
+    if not text.isprintable():
+        raise InvalidId(f"{what} has control or unprintable characters: {text!r}")
+    return text

@@ -1,0 +1,177 @@
+"""What the runtime asks of a kind of actor, and what it offers to one.
+
+The runtime owns mailboxes, commits, timers, ownership and delivery. What a message *does* is
+a kind's business: ``entities`` and ``orchestrations`` are the two kinds. They are
+plugged in by name (``PROCESSORS``), so that imports point one way: kinds import the runtime, never
+the other way round.
+
+Rules for a kind:
+
+* ``Activation.run`` is called in the host's loop and must not block. It does what can be done now and
+  returns; what must be awaited is given to ``Effects.spawn``, and ``run`` is called
+  again when that ends.
+* All that an activation does to the world goes through ``Effects``. Nothing leaves before the commit that
+  carries it; if the commit is refused, the activation is dropped and never hears of it.
+* An item is finished with ``Effects.done``. Items that are not finished when the round is committed are
+  kept by the runtime as mailbox rows and are given again, in the order of
+  acceptance, to the next activation if this one is lost.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from .ids import ENTITY, ORCHESTRATION, ActorId
+from .messages import ActivityTask, Message
+
+if TYPE_CHECKING:
+    from .app import App
+
+#: Where the processor of each kind of actor lives: ``module:class``.
+PROCESSORS: Final = {
+    ENTITY: "lungfish.entities.processor:EntityKind",
+    ORCHESTRATION: "lungfish.orchestrations.processor:OrchestrationKind",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A message that an actor has accepted.
+
+    Attributes:
+        row: number in the order of acceptance; the id of its mailbox row if it gets one.
+        record: what the kind keeps beside an unfinished message (``Effects.record``).
+        accepted_ms: when the partition took it (store's clock).
+    """
+
+    message: Message
+    row: int
+    record: bytes = b""
+    accepted_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the store has of an actor: an entity's snapshot, or an orchestration's row and history."""
+
+    row: bytes | None
+    history: tuple[bytes, ...] = ()
+
+
+class Effects(Protocol):
+    """What an activation may do. May be used at any time from the host's loop, not only in ``run``."""
+
+    @property
+    def now_ms(self) -> int:
+        """The store's clock, as the host knows it (Unix ms); never goes back."""
+        ...
+
+    def unique(self) -> str:
+        """Return an id that no other call in this hub ever returned or will return."""
+        ...
+
+    def send(self, message: Message) -> None:
+        """Send to an actor (of any partition) or, as a ``Response``, to a client."""
+        ...
+
+    def snapshot(self, actor: ActorId, state: bytes | None) -> None:
+        """Replace an entity's snapshot; None deletes it."""
+        ...
+
+    def instance(self, actor: ActorId, row: bytes | None) -> None:
+        """Replace an orchestration's metadata row; None deletes it."""
+        ...
+
+    def history(self, actor: ActorId, batch: bytes) -> None:
+        """Append a batch of events to an orchestration's history."""
+        ...
+
+    def forget_history(self, actor: ActorId) -> None:
+        """Delete the history so far (also what this round appended before)."""
+        ...
+
+    def timer(self, timer_id: str, due_ms: int, message: Message) -> None:
+        """Deliver ``message`` to its target, an actor of this partition, at ``due_ms`` or soon after."""
+        ...
+
+    def cancel_timer(self, timer_id: str) -> None:
+        """Forget a timer; one that fired already, or never was, is no error."""
+        ...
+
+    def activity(self, row_id: str, row: bytes | None) -> None:
+        """Keep a row about an activity that has no result yet; None deletes it."""
+        ...
+
+    def dispatch(self, queue: str, task: ActivityTask) -> None:
+        """Put a task into an activity queue."""
+        ...
+
+    def done(self, item: Item) -> None:
+        """The item is finished: its effects are in this commit, and it is never given again."""
+        ...
+
+    def record(self, item: Item, record: bytes) -> None:
+        """Keep ``record`` with an unfinished item; the next activation finds it in ``item.record``."""
+        ...
+
+    def spawn(self, actor: ActorId, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` as a task of the host; when it ends, the actor's ``run`` is called."""
+        ...
+
+    def activity_rows(self, prefix: str) -> dict[str, bytes]:
+        """Return the activity rows of this partition whose id starts with ``prefix``."""
+        ...
+
+
+class Activation(Protocol):
+    """An actor's incarnation in memory."""
+
+    def accept(self, item: Item) -> None:
+        """Queue an item; ``run`` follows in the same round."""
+        ...
+
+    def run(self, effects: Effects) -> None:
+        """Do all that can be done now. Must not raise: a failure of user code is an outcome."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """True when ``run`` left something that it could do at once (it bounds what one run does)."""
+        ...
+
+    @property
+    def passive(self) -> bool:
+        """True when nothing is queued or running, so that it may be dropped and loaded again."""
+        ...
+
+    def drop(self) -> None:
+        """Let go of everything in memory, quietly: no effects, no user code. Never called twice."""
+        ...
+
+
+class ActorKind(Protocol):
+    """Makes the activations of one kind of actor."""
+
+    def __init__(self, app: App) -> None: ...
+
+    def activate(self, actor: ActorId, stored: Stored) -> Activation:
+        """Return the activation of an actor from what the store has of it.
+
+        Must not raise for what users wrote (a state that no longer fits its model, an
+        unregistered name): such an activation answers every message with the failure.
+        """
+        ...
+
+
+def kind_class(kind: str) -> Any:
+    """Import and return the processor class of a kind."""
+    module, _, name = PROCESSORS[kind].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def load_kinds(app: App, wanted: Sequence[str] = tuple(PROCESSORS)) -> dict[str, ActorKind]:
+    """Import and make the processors of the wanted kinds."""
+    return {kind: kind_class(kind)(app) for kind in wanted}

@@ -1,0 +1,69 @@
+"""``start`` and ``attach``: the doors to ``cluster``, which is loaded only when one of them is used.
+
+A client or a local runtime needs no Ray; importing it costs most of a second.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .app import App
+from .settings import HostSettings
+
+if TYPE_CHECKING:
+    from .cluster import Runtime
+
+
+def start(
+    app: App,
+    *,
+    url: str | None = None,
+    replicas: int = 0,
+    partitions: int | None = None,
+    hosts_per_node: int = 1,
+    workers_per_node: int = 1,
+    concurrency: int = 32,
+    settings: HostSettings | None = None,
+) -> Runtime:
+    """Run an app's hosts and workers on the Ray cluster that this process is on.
+
+    They are detached, named Ray actors in the namespace ``lungfish``, on every node, and are kept so as nodes
+    come and go. They outlive this process. Called again, with changed code, it replaces
+    the code: new hosts come up, then the old ones are drained.
+
+    Args:
+        app: what to run; code of ``__main__`` and of notebook cells travels with it.
+        url: the store; default: ``$LUNGFISH_REDIS_URL``, the running runtime's, or an embedded server.
+        replicas: replicas that must have a write before it counts (durability ``replicated``).
+        partitions: partition count of a new hub (default 32); fixed for ever.
+        hosts_per_node, workers_per_node: processes on each node.
+        concurrency: activities that one worker runs at once.
+        settings: bounds and times of the hosts.
+
+    Raises:
+        HubMismatch: the hub exists with another partition count or format.
+        UnsafeStore: the store evicts keys when memory is short.
+        StoreUnavailable: the store cannot be reached from here.
+    """
+    from . import cluster
+    from .processes import Deployment
+    from .topology import Goal
+
+    return cluster.launch(
+        app,
+        lambda found: Deployment(app.hub, found, replicas, concurrency, settings or HostSettings()),
+        Goal(hosts_per_node, workers_per_node),
+        url=url,
+        partitions=partitions,
+    )
+
+
+def attach(app: App) -> Runtime:
+    """Return the runtime of the app's hub that is up on this process's Ray cluster.
+
+    Raises:
+        RuntimeNotFound: there is none.
+    """
+    from . import cluster
+
+    return cluster.attach(app)

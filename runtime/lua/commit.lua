@@ -1,0 +1,102 @@
+-- commit: apply rounds of partitions, each with all its consequences or not at all.
+--
+-- KEYS     all keys that the commits name, in any order
+-- ARGV[1]  msgpack list, one item per commit:
+--          {owner, token, number, owner_fields, outbox, rows, deliveries, producer}
+--          owner, outbox  index in KEYS; outbox 0: it has no deliveries
+--          owner_fields   {field, value, ...} for the owner row: n (this number), pos, s:<target>
+--          rows           list of {command, index in KEYS, argument, ...}, applied in order
+--          deliveries     list of {id, target, sequence, payloads [, stream, producers, length_max]}
+--                         with a stream they go straight into it if it is their turn there and
+--                         there is room (producers 0: a client's replies), else into the outbox
+-- ARGV[2]  lifetime of a client's stream, ms
+-- Result   one item per commit:
+--          0                nothing of it waits in the outbox
+--          {0, id, ...}     these wait in the outbox
+--          {1, host}        another token, or none (''), owns the partition: nothing was written
+--          {2, n}           the stored commit number is too low (store behind): nothing was written
+-- Fails    only at its first write (no memory, a replica, MISCONF), before anything of the first
+--          commit to be applied was written. Safe to repeat: a number that is applied is
+--          answered from what is stored.
+--
+-- Redis refuses a script's writes for lack of memory only before its first write, and only for
+-- commands that may grow memory. So the owner row, an HSET, goes first: a commit that is
+-- refused there was refused as a whole, and one that got past it will not be refused any more.
+--
+-- On a Cluster there is one commit per call, all keys have its tag, and no delivery has a stream.
+
+local COMMITTED, LEASE_LOST, STORE_BEHIND = 0, 1, 2
+
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local refreshed = {}
+
+local function deliver_to_client(stream, length_max, payloads)
+  for _, payload in ipairs(payloads) do
+    redis.call('XADD', stream, 'MAXLEN', '~', length_max, '*', 'p', payload)
+  end
+  if not refreshed[stream] then
+    redis.call('PEXPIRE', stream, ARGV[2])
+    refreshed[stream] = true
+  end
+end
+
+-- True if the delivery is in its target. While an earlier one waits in the outbox the target's mark is
+-- not the number before, so none can overtake.
+local function deliver(producer, sequence, payloads, stream, producers, length_max)
+  if not stream then return false end
+  if not producers then
+    deliver_to_client(stream, length_max, payloads)
+    return true
+  end
+  local mark = redis.call('HGET', producers, producer)
+  local last = mark and tonumber(string.match(mark, '^%d+')) or 0
+  if last ~= sequence - 1 or redis.call('XLEN', stream) >= length_max then return false end
+  for _, payload in ipairs(payloads) do
+    redis.call('XADD', stream, '*', 'p', payload)
+  end
+  redis.call('HSET', producers, producer, string.format('%.0f %s', sequence, now))
+  return true
+end
+
+local function apply(item)
+  local outcome = COMMITTED
+  redis.call('HSET', KEYS[item[1]], unpack(item[4]))
+  for _, row in ipairs(item[6]) do
+    redis.call(row[1], KEYS[row[2]], unpack(row, 3))
+  end
+  for _, d in ipairs(item[7]) do
+    if not deliver(item[8], d[3], d[4], KEYS[d[5]], KEYS[d[6]], d[7]) then
+      redis.call('XADD', KEYS[item[5]], d[1], 't', d[2], 's', d[3], 'b', cmsgpack.pack(d[4]))
+      if outcome == COMMITTED then outcome = {COMMITTED} end
+      outcome[#outcome + 1] = d[1]
+    end
+  end
+  return outcome
+end
+
+-- What the first try of a number left in the outbox and nobody has delivered since.
+local function answer_again(item)
+  if item[5] == 0 then return COMMITTED end
+  local outcome = {COMMITTED}
+  local first, last = string.format('%.0f-0', item[3]), string.format('%.0f-18446744073709551615', item[3])
+  for _, entry in ipairs(redis.call('XRANGE', KEYS[item[5]], first, last)) do
+    outcome[#outcome + 1] = entry[1]
+  end
+  return outcome
+end
+
+local function commit(item)
+  local row = redis.call('HMGET', KEYS[item[1]], 'token', 'n', 'host')
+  local stored = tonumber(row[2] or 0)
+  if row[1] ~= item[2] or item[2] == '' then return {LEASE_LOST, row[3] or ''} end
+  if item[3] > stored + 1 then return {STORE_BEHIND, stored} end
+  if item[3] <= stored then return answer_again(item) end
+  return apply(item)
+end
+
+local outcomes = {}
+for index, item in ipairs(cmsgpack.unpack(ARGV[1])) do
+  outcomes[index] = commit(item)
+end
+return outcomes

@@ -1,0 +1,10 @@
+-- finish: remove taken entries of one queue for good.
+--
+-- KEYS[1]  queue
+-- ARGV     group, id, id, ...
+-- Result   how many there still were
+-- Fails    NOGROUP cannot happen here: XACK answers 0. Safe to repeat.
+
+local ids = {unpack(ARGV, 2)}
+redis.call('XACK', KEYS[1], ARGV[1], unpack(ids))
+return redis.call('XDEL', KEYS[1], unpack(ids))

@@ -1,0 +1,21 @@
+-- sweep: forget producers that will not come back.
+--
+-- KEYS[1]  producers of one target
+-- ARGV     older_ms
+-- Result   how many were forgotten
+-- Fails    only as a whole. Safe to repeat.
+--
+-- Partitions (p:<n>) are never forgotten: their sequences go on for the life of the hub, so a
+-- forgotten one would find nothing but gaps. There are only so many of them.
+
+local time = redis.call('TIME')
+local limit = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[1])
+local marks, swept = redis.call('HGETALL', KEYS[1]), 0
+for i = 1, #marks, 2 do
+  local seen = tonumber(string.match(marks[i + 1], '%d+$'))
+  if seen < limit and string.sub(marks[i], 1, 2) ~= 'p:' then
+    redis.call('HDEL', KEYS[1], marks[i])
+    swept = swept + 1
+  end
+end
+return swept

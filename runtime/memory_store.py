@@ -1,0 +1,328 @@
+"""A ``Store`` in memory: the verified fake for fast tests and simulations.
+
+Rules:
+
+* A ``MemoryStore`` is one process's handle; handles on one ``MemoryServer`` see the
+  same hub, as hosts and clients do. Faults are injected around a handle, not in it.
+* A call takes effect at once and then yields to the loop once: callers meet the same
+  interleavings as with a real store, and a cancelled call may have taken effect.
+* Waiting is done on asyncio futures and the loop's time only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from .errors import InternalError, StoreUnavailable
+from .hub_meta import check_meta
+from .keys import Keys
+from .memory_server import Hub, MemoryServer
+from .store import (
+    Append,
+    Appended,
+    ClusterView,
+    Commit,
+    CommitOutcome,
+    Entry,
+    HostBeat,
+    HubMeta,
+    OwnerRow,
+    PartitionImage,
+    QueueEntry,
+    StoredInstance,
+    queue_target,
+)
+
+__all__ = ["MemoryServer", "MemoryStore"]
+
+T = TypeVar("T")
+
+
+class MemoryStore:
+    """One handle on a hub in a ``MemoryServer``."""
+
+    def __init__(self, server: MemoryServer, hub: str) -> None:
+        """Make a handle; nothing is created before ``open``."""
+        self.server = server
+        self._name = Keys(hub).hub
+        self._closed = False
+        self._waiting: set[_Waiting] = set()
+
+    @property
+    def hub(self) -> str:
+        """Name of the hub."""
+        return self._name
+
+    async def open(self, wanted: HubMeta | None = None) -> HubMeta:
+        """See ``Store.open``."""
+        self._closed = False
+        hub = self._hub()
+        if hub.meta is None:
+            hub.meta = wanted or HubMeta()
+        return check_meta(self._name, hub.meta, wanted)
+
+    async def close(self) -> None:
+        """See ``Store.close``."""
+        self._closed = True
+        for waiting in tuple(self._waiting):
+            await waiting.close()
+
+    def _hub(self) -> Hub:
+        if self._closed:
+            raise StoreUnavailable("this store is closed")
+        return self.server.hub(self._name)
+
+    # --- appending and committing ------------------------------------------------------
+
+    async def append(self, appends: Sequence[Append]) -> list[Appended]:
+        """See ``Store.append``."""
+        self._hub()
+        return await _soon([self.server.append(self._name, append) for append in appends])
+
+    async def commit(self, commits: Sequence[Commit]) -> list[CommitOutcome]:
+        """See ``Store.commit``."""
+        self._hub()
+        return await _soon([self.server.commit(self._name, commit) for commit in commits])
+
+    def reader(self) -> MemoryReader:
+        """See ``Store.reader``."""
+        return MemoryReader(self)
+
+    async def claim(self, partition: int, host: str, token: str) -> PartitionImage:
+        """See ``Store.claim``."""
+        self._hub()
+        return await _soon(self.server.claim(self._name, partition, host, token))
+
+    async def release(self, partition: int, token: str) -> bool:
+        """See ``Store.release``."""
+        self._hub()
+        return await _soon(self.server.release(self._name, partition, token))
+
+    async def owners(self) -> list[OwnerRow]:
+        """See ``Store.owners``."""
+        hub = self._hub()
+        if hub.meta is None:
+            raise InternalError("owners() before open()")
+        rows = [hub.partition(partition) for partition in range(hub.meta.partitions)]
+        return await _soon([OwnerRow(row.host, row.epoch) for row in rows])
+
+    # --- hosts -------------------------------------------------------------------------
+
+    async def heartbeat(self, host: str, record: bytes, *, lease_ms: int, lead: bool = True) -> ClusterView:
+        """See ``Store.heartbeat``."""
+        hub, now_ms = self._hub(), self.server.now_ms()
+        if host:
+            hub.hosts[host] = (now_ms, record)
+        if hub.leader_until_ms <= now_ms:
+            hub.leader = ""
+        if lead and hub.leader in ("", host):
+            hub.leader, hub.leader_until_ms = host, now_ms + lease_ms
+        hosts = _beats(hub.hosts, now_ms)
+        view = ClusterView(now_ms, tuple(hosts), hub.leader, hub.placement_version, hub.placement)
+        return await _soon(view)
+
+    async def place(self, leader: str, version: int, placement: bytes) -> bool:
+        """See ``Store.place``."""
+        hub = self._hub()
+        leads = hub.leader == leader and self.server.now_ms() < hub.leader_until_ms
+        if leads and version == hub.placement_version + 1:
+            hub.placement_version, hub.placement = version, placement
+        placed = (hub.placement_version, hub.placement) == (version, placement)
+        return await _soon(leads and placed)
+
+    async def remove_host(self, host: str) -> None:
+        """See ``Store.remove_host``."""
+        hub = self._hub()
+        hub.hosts.pop(host, None)
+        if hub.leader == host:
+            hub.leader = ""
+        await _soon(None)
+
+    async def now_ms(self) -> int:
+        """See ``Store.now_ms``."""
+        self._hub()
+        return await _soon(self.server.now_ms())
+
+    # --- reading -----------------------------------------------------------------------
+
+    async def snapshots(self, keys: Sequence[tuple[int, str, str]]) -> list[bytes | None]:
+        """See ``Store.snapshots``."""
+        hub = self._hub()
+        return await _soon([hub.partition(p).snapshots.get((name, key)) for p, name, key in keys])
+
+    async def instances(self, keys: Sequence[tuple[int, str]], *, history: bool) -> list[StoredInstance]:
+        """See ``Store.instances``."""
+        hub = self._hub()
+        found = []
+        for partition, instance in keys:
+            row = hub.partition(partition)
+            batches = list(row.histories.get(instance, ())) if history else []
+            found.append(StoredInstance(row.instances.get(instance), batches))
+        return await _soon(found)
+
+    async def has_activities(self, keys: Sequence[tuple[int, str]]) -> list[bool]:
+        """See ``Store.has_activities``."""
+        hub = self._hub()
+        return await _soon([row_id in hub.partition(p).activities for p, row_id in keys])
+
+    async def scan_instances(self, partition: int, cursor: int, count: int) -> tuple[int, dict[str, bytes]]:
+        """See ``Store.scan_instances``.
+
+        Goes by hash, as HSCAN does: rows that come and go meanwhile neither hide nor
+        repeat others. May return more than ``count``, as HSCAN may.
+        """
+        instances = self._hub().partition(partition).instances
+        left = sorted((h, i) for i in instances if (h := zlib.crc32(i.encode()) + 1) > cursor)
+        page = left[:count]
+        if page:
+            page = [item for item in left if item[0] <= page[-1][0]]
+        following = page[-1][0] if len(page) < len(left) else 0
+        return await _soon((following, {instance: instances[instance] for _, instance in page}))
+
+    async def sweep_producers(self, partition: int, older_ms: int) -> int:
+        """See ``Store.sweep_producers``."""
+        self._hub()
+        return await _soon(self.server.sweep_producers(self._name, partition, older_ms))
+
+    # --- queues and workers ------------------------------------------------------------
+
+    def queue_reader(self, worker: str) -> MemoryQueueReader:
+        """See ``Store.queue_reader``."""
+        return MemoryQueueReader(self, worker)
+
+    async def finish_entries(self, entries: Sequence[tuple[str, str]]) -> None:
+        """See ``Store.finish_entries``."""
+        self._hub()
+        for queue, entry_id in entries:
+            self.server.finish(self._name, queue, entry_id)
+        await _soon(None)
+
+    async def claim_entries(
+        self, worker: str, queues: Sequence[str], *, alive_ms: int, count: int
+    ) -> list[QueueEntry]:
+        """See ``Store.claim_entries``."""
+        hub, limit_ms = self._hub(), self.server.now_ms() - alive_ms
+
+        def is_dead(holder: str) -> bool:
+            return holder != worker and (holder not in hub.workers or hub.workers[holder][0] < limit_ms)
+
+        claimed: list[QueueEntry] = []
+        for queue in queues:
+            claimed += self.server.take_over(self._name, worker, queue, is_dead, count - len(claimed))
+        return await _soon(claimed)
+
+    async def worker_beat(self, worker: str, record: bytes) -> None:
+        """See ``Store.worker_beat``."""
+        self._hub().workers[worker] = (self.server.now_ms(), record)
+        await _soon(None)
+
+    async def remove_worker(self, worker: str) -> None:
+        """See ``Store.remove_worker``."""
+        self._hub().workers.pop(worker, None)
+        await _soon(None)
+
+    async def workers(self) -> list[HostBeat]:
+        """See ``Store.workers``."""
+        return await _soon(_beats(self._hub().workers, self.server.now_ms()))
+
+
+async def _soon(result: T) -> T:
+    await asyncio.sleep(0)
+    return result
+
+
+def _beats(rows: Mapping[str, tuple[int, bytes]], now_ms: int) -> list[HostBeat]:
+    return [HostBeat(name, record, now_ms - beat_ms) for name, (beat_ms, record) in sorted(rows.items())]
+
+
+class _Waiting:
+    """A call that can wait for something to arrive, be woken and be closed."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._closed = False
+        self._woken = False
+        self._waiter: asyncio.Future[None] | None = None
+        store._waiting.add(self)
+
+    async def _poll(self, attempt: Callable[[], T], targets: Iterable[str], block_ms: int) -> T:
+        """Return ``attempt()`` once it finds something, time is up or it is woken."""
+        server, hub, targets = self._store.server, self._store.hub, tuple(targets)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + block_ms / 1000
+        await asyncio.sleep(0)
+        while True:
+            self._check_open()
+            found = attempt()
+            left_s = until - loop.time()
+            if found or left_s <= 0 or self._woken:
+                self._woken = False
+                return found
+            self._waiter = server.wait_for(hub, targets)
+            try:
+                await asyncio.wait((self._waiter,), timeout=left_s)
+            finally:
+                self._waiter.cancel()  # also when cancelled: it must leave the server's lists
+
+    def _check_open(self) -> None:
+        self._store._hub()
+        if self._closed:
+            raise StoreUnavailable("this reader is closed")
+
+    async def wake(self) -> None:
+        """Make a call that waits return soon."""
+        self._woken = True
+        self._release_waiter()
+
+    async def close(self) -> None:
+        """Make a call that waits raise ``StoreUnavailable``."""
+        self._closed = True
+        self._store._waiting.discard(self)
+        self._release_waiter()
+
+    def _release_waiter(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class MemoryReader(_Waiting):
+    """See ``Reader``."""
+
+    async def read(
+        self, positions: Mapping[str, str], *, block_ms: int, count: int
+    ) -> dict[str, list[Entry]]:
+        """See ``Reader.read``."""
+        server, hub = self._store.server, self._store.hub
+        return await self._poll(lambda: server.read(hub, positions, count), positions, block_ms)
+
+
+class MemoryQueueReader(_Waiting):
+    """See ``QueueReader``."""
+
+    def __init__(self, store: MemoryStore, worker: str) -> None:
+        """Read for ``worker``."""
+        super().__init__(store)
+        self._worker = worker
+        self._turn = 0
+
+    async def take(self, queues: Sequence[str], *, block_ms: int, count: int) -> list[QueueEntry]:
+        """See ``QueueReader.take``."""
+        server, hub = self._store.server, self._store.hub
+        self._turn += 1  # a busy first queue must not starve the others
+        start = self._turn % max(1, len(queues))
+        order = [*queues[start:], *queues[:start]]
+        targets = [queue_target(queue) for queue in queues]
+        return await self._poll(lambda: server.take(hub, self._worker, order, count), targets, block_ms)
+
+    async def retake(self, queues: Sequence[str], *, count: int) -> list[QueueEntry]:
+        """See ``QueueReader.retake``."""
+        self._check_open()
+        taken: list[QueueEntry] = []
+        for queue in queues:
+            taken += self._store.server.take_over(
+                self._store.hub, self._worker, queue, self._worker.__eq__, count - len(taken)
+            )
+        return await _soon(taken)

@@ -1,0 +1,188 @@
+"""The closed set of messages that travel between clients, actors and workers.
+
+Rules:
+
+* User values are opaque bytes here (``codec`` made them), so that routing, storing and
+  forwarding a message never decodes what a user sent, and cannot fail on it.
+* A new field goes to the end and has a default: the wire form is positional, and an
+  old row must still be readable. A message class is never removed or renumbered.
+* A message is accepted at most once by its target's partition (``store.append``
+  drops repeats), so no message carries an id of its own. Requests carry one, so
+  that the response finds its way back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .errors import FailureDetails
+from .ids import ActorId
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One-way operations on an entity: one or many, applied in order, each on its own.
+
+    Attributes:
+        batch: encoded list of argument lists, one per operation.
+        count: how many operations ``batch`` holds.
+        due_ms: not before this time (Unix ms); 0 is now. Scheduled signals have no FIFO promise.
+        chain: actors that this message came through, for diagnosis.
+    """
+
+    target: ActorId
+    operation: str
+    batch: bytes
+    count: int = 1
+    due_ms: int = 0
+    chain: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operation on an entity whose outcome is sent to ``reply_to``.
+
+    Attributes:
+        args: encoded ``[positional, keyword]``.
+        request: id under which the caller awaits the ``Response``.
+        deadline_ms: after this time (Unix ms) it is not started any more; 0 is never.
+        chain: entities that wait for this call, outermost first.
+    """
+
+    target: ActorId
+    operation: str
+    args: bytes
+    request: str
+    reply_to: ActorId
+    deadline_ms: int = 0
+    chain: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The outcome of a ``Call``, ``Start``, ``Control``, ``Watch`` or sub-orchestration."""
+
+    target: ActorId
+    request: str
+    result: bytes | None = None
+    failure: FailureDetails | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Create an orchestration instance if its id is free.
+
+    Attributes:
+        input: encoded ``[positional, keyword]``.
+        request: where ``reply_to`` awaits whether it was created; empty: nobody asks.
+        parent: the orchestration that waits for the outcome, under ``parent_request``.
+        due_ms: not before this time (Unix ms); 0 is now.
+        version: code version to pin; empty is the app's current one.
+    """
+
+    target: ActorId
+    name: str
+    input: bytes
+    request: str = ""
+    reply_to: ActorId | None = None
+    parent: ActorId | None = None
+    parent_request: str = ""
+    due_ms: int = 0
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseEvent:
+    """An external event for an orchestration; kept until it is waited for."""
+
+    target: ActorId
+    name: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A management verb for an orchestration: ``terminate``, ``suspend``, ``resume``.
+
+    Attributes:
+        reason: the operator's words; the output of a terminated instance.
+        request: where ``reply_to`` awaits that it took effect; empty: nobody asks.
+    """
+
+    target: ActorId
+    verb: str
+    reason: str = ""
+    request: str = ""
+    reply_to: ActorId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Ask for the outcome of an orchestration, now or when it ends."""
+
+    target: ActorId
+    request: str
+    reply_to: ActorId
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityResult:
+    """A worker's report of one attempt of an activity.
+
+    ``execution``, ``task`` and ``attempt`` must all match what the instance waits for;
+    anything else is late or doubled, and is dropped.
+    """
+
+    target: ActorId
+    execution: str
+    task: int
+    attempt: int
+    result: bytes | None = None
+    failure: FailureDetails | None = None
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A due timer of an orchestration, or an engine's own (``purpose``).
+
+    Attributes:
+        purpose: ``timer`` (the user's), ``retry`` or ``timeout`` (of activity ``task``,
+            ``attempt``), ``start`` (a delayed start).
+    """
+
+    target: ActorId
+    execution: str
+    task: int
+    due_ms: int
+    purpose: str = "timer"
+    attempt: int = 0
+
+
+Message: TypeAlias = (
+    Signal | Call | Response | Start | RaiseEvent | Control | Watch | ActivityResult | TimerFired
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityTask:
+    """One attempt of an activity, as a worker finds it in its queue.
+
+    Attributes:
+        args: encoded ``[positional, keyword]``.
+        idempotency_key: the same for every attempt of this activity.
+        timeout_ms: longest run of this attempt; 0 is unlimited.
+        row: id of the activity's row in its owner's partition: while it is there, the
+            result is not yet recorded.
+    """
+
+    owner: ActorId
+    execution: str
+    task: int
+    attempt: int
+    name: str
+    args: bytes
+    idempotency_key: str
+    timeout_ms: int = 0
+    row: str = ""

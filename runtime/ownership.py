@@ -1,0 +1,286 @@
+"""Owning partitions: heartbeat, leadership, placement, claims and releases of one host.
+
+Rules:
+
+* Who *should* own a partition is in the placement, which the leader writes. Who *may write* it is in its
+  owner row, which a claim writes. The second is what safety stands on; the first
+  only tells where to go.
+* A host is taken for dead when its heartbeat is older than the lease, on the store's clock. A leader judges
+  so only when it has itself been beating for a whole lease: after a stop of the store every heartbeat is
+  old, and nobody is dead.
+* A planned move waits for the old owner to release (it finishes its turns); a move away from a dead or
+  gone host does not wait for anything.
+* This runs for ever and looks at the whole picture every time: a second crash in the middle
+  of a takeover is just another picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from .clock import HubClock
+from .errors import StoreUnavailable
+from .ids import ActorId
+from .partition import Partition
+from .placement import decode_placement, encode_placement, place
+from .rounds import Rounds
+from .settings import HostSettings
+from .store import ClusterView, PartitionImage, Store
+
+logger = logging.getLogger(__name__)
+
+#: How often a host that waits for a partition's release looks again (s).
+RELEASE_POLL_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class HostRecord:
+    """What a host says of itself with every heartbeat."""
+
+    draining: bool = False
+    node: str = ""
+    pid: int = 0
+    partitions: int = 0
+    activations: int = 0
+    commits: int = 0
+
+    def encode(self) -> bytes:
+        """Return the stored form: a map, so that releases may differ in what they know."""
+        packed: bytes = msgpack.packb({name: getattr(self, name) for name in self.__slots__})
+        return packed
+
+    @classmethod
+    def decode(cls, data: bytes) -> HostRecord:
+        """Read a record; what this release does not know is passed over."""
+        try:
+            found: dict[str, Any] = msgpack.unpackb(data)
+        except ValueError:
+            return cls()
+        return cls(**{name: value for name, value in found.items() if name in cls.__slots__})
+
+
+class Ownership:
+    """Keeps the partitions that a host runs in line with the placement."""
+
+    def __init__(
+        self,
+        store: Store,
+        host: str,
+        settings: HostSettings,
+        clock: HubClock,
+        rounds: Rounds,
+        *,
+        partitions: int,
+        record: Callable[[bool], HostRecord],
+        make: Callable[[PartitionImage], Partition],
+        adopt: Callable[[Partition, PartitionImage], None],
+        token: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._host = host
+        self._settings = settings
+        self._clock = clock
+        self._rounds = rounds
+        self._partitions = partitions
+        self._record = record
+        self._make = make
+        self._adopt = adopt
+        self._token = token
+        self._view: ClusterView | None = None
+        self._placement: dict[int, str] = {}
+        self._steady_since_s: float | None = None
+        self._last_beat_s = 0.0
+        self._moving: dict[int, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        self.draining = False
+        self.takeovers = 0
+
+    # --- heartbeat -------------------------------------------------------------------------
+
+    async def beat_forever(self) -> None:
+        """Renew the heartbeat, lead if it falls to us, follow the placement."""
+        while True:
+            try:
+                await self.beat()
+            except StoreUnavailable as error:
+                logger.warning("heartbeat: %s", error)
+            await asyncio.sleep(self._settings.heartbeat_ms / 1_000)
+
+    async def beat(self) -> None:
+        """One heartbeat and what follows from it."""
+        asked_s = asyncio.get_running_loop().time()
+        lease_s = self._settings.lease_ms / 1_000
+        view = await self._store.heartbeat(
+            self._host, self._record(self.draining).encode(), lease_ms=self._settings.lease_ms
+        )
+        answered_s = asyncio.get_running_loop().time()
+        self._clock.sync(view.now_ms)
+        if self._steady_since_s is None or answered_s - self._last_beat_s > lease_s:
+            # We were away ourselves (or are new): what we see of others' ages is no evidence yet.
+            self._steady_since_s = asked_s
+        self._last_beat_s = answered_s
+        self._view = view
+        self._placement = decode_placement(view.placement)
+        if view.leader == self._host:
+            await self._lead(view)
+        self._follow()
+
+    # --- leading ---------------------------------------------------------------------------
+
+    def _alive(self, view: ClusterView) -> dict[str, HostRecord]:
+        steady = (
+            self._steady_since_s is not None
+            and self._last_beat_s - self._steady_since_s >= self._settings.lease_ms / 1_000
+        )
+        return {
+            beat.host: HostRecord.decode(beat.record)
+            for beat in view.hosts
+            if not steady or beat.age_ms <= self._settings.lease_ms
+        }
+
+    async def _lead(self, view: ClusterView) -> None:
+        alive = self._alive(view)
+        for beat in view.hosts:
+            if beat.host not in alive:
+                logger.warning("host %s is dead: silent for %d ms", beat.host, beat.age_ms)
+                await self._store.remove_host(beat.host)
+        takers = [host for host, record in alive.items() if not record.draining]
+        if not takers:
+            return
+        wanted = place(self._placement, takers, self._partitions)
+        if wanted == self._placement:
+            return
+        placed = await self._store.place(self._host, view.placement_version + 1, encode_placement(wanted))
+        if placed:
+            logger.info("placement %d over %d hosts", view.placement_version + 1, len(takers))
+            self._placement = wanted
+
+    # --- following ---------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        for number in range(self._partitions):
+            if number in self._moving:
+                continue
+            mine = self._placement.get(number) == self._host
+            running = self._rounds.get(number) is not None
+            if mine and not running:
+                self._move(number, self._take(number))
+            elif running and not mine and number in self._placement:
+                self._move(number, self._give(number))
+
+    def _move(self, number: int, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"lungfish move {number}")
+        self._moving[number] = task
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._moving.pop(number, None)
+            self._changed.set()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.error("moving partition %d: %r; tried again", number, error)
+
+        task.add_done_callback(ended)
+
+    async def _take(self, number: int) -> None:
+        await self._await_release(number)
+        if self._placement.get(number) != self._host:
+            return
+        image = await self._store.claim(number, self._host, self._token())
+        partition = self._make(image)
+        self.takeovers += 1
+        self._adopt(partition, image)
+        await self._rounds.add(partition)
+
+    async def _await_release(self, number: int) -> None:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._settings.release_grace_ms / 1_000
+        while loop.time() < until_s and self._placement.get(number) == self._host:
+            owner = (await self._store.owners())[number].host
+            if owner in ("", self._host) or not self._is_alive(owner):
+                return
+            await asyncio.sleep(RELEASE_POLL_S)
+
+    def _is_alive(self, host: str) -> bool:
+        return self._view is not None and any(
+            beat.host == host and beat.age_ms <= self._settings.lease_ms for beat in self._view.hosts
+        )
+
+    async def _give(self, number: int) -> None:
+        partition = self._rounds.get(number)
+        if partition is None:
+            return
+        self._rounds.stop_reading(number)
+        grace_s = self._settings.release_grace_ms / 1_000
+        await self._rounds.settle(partition, grace_s / 2)
+        self._rounds.forget(partition)
+        await self._store.release(number, partition.token)
+
+    # --- losing and leaving ------------------------------------------------------------------
+
+    def lost(self, partition: Partition, why: str, _broken: ActorId | None) -> None:
+        """A partition was dropped; if the placement still says it is ours, it is claimed again."""
+        logger.warning("host %s lost partition %d: %s", self._host, partition.number, why)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let go of everything: to other hosts where there are any, otherwise to nobody."""
+        self.draining = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.beat()
+                while self._rounds.partitions and self._others():
+                    await asyncio.sleep(RELEASE_POLL_S)
+                    await self.beat()
+        except (TimeoutError, StoreUnavailable) as error:
+            logger.warning("draining host %s: %r", self._host, error)
+        await self._stop_moving()
+        await asyncio.gather(
+            *(self._give(partition.number) for partition in self._rounds.partitions), return_exceptions=True
+        )
+
+    def _others(self) -> bool:
+        view = self._view
+        return view is not None and any(
+            beat.host != self._host
+            and beat.age_ms <= self._settings.lease_ms
+            and not HostRecord.decode(beat.record).draining
+            for beat in view.hosts
+        )
+
+    async def _stop_moving(self) -> None:
+        moving = list(self._moving.values())
+        for task in moving:
+            task.cancel()
+        await asyncio.gather(*moving, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Stop at once, without a word to anyone."""
+        await self._stop_moving()
+
+    async def _all_owned(self) -> bool:
+        return all(row.host and self._is_alive(row.host) for row in await self._store.owners())
+
+    @property
+    def settled(self) -> bool:
+        """True when this host runs exactly the partitions that the placement gives it, and all are given."""
+        mine = {number for number, host in self._placement.items() if host == self._host}
+        return (
+            len(self._placement) == self._partitions
+            and not self._moving
+            and mine == {partition.number for partition in self._rounds.partitions}
+        )
+
+    async def wait_settled(self) -> None:
+        """Return when ``settled`` is true and every other partition has a live owner."""
+        await self.beat()
+        while not self.settled or not await self._all_owned():
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(RELEASE_POLL_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue

@@ -1,0 +1,477 @@
+"""A partition in memory: mailboxes, activations, timers and the commit in the making.
+
+No I/O and no clock of its own: the host feeds it entries, due times and stored state, runs it, and takes
+commits from it.
+
+Rules:
+
+* Messages are accepted in the order of the inbox and given to actors in that order.
+* Everything that happens lands in one *draft*. ``take_commit`` turns the draft into the next numbered
+  commit. At most one commit is under way; what happens meanwhile collects in the
+  next draft, so a slow store makes larger commits and not more of them.
+* Memory runs ahead of the store by the commit under way and the draft, never by more, and
+  nothing of that is visible outside. If a commit is refused, the host drops this
+  object whole and loads the partition again: there is no partial undo.
+* A message to an actor of the same partition is accepted at once, before the commit. Like any accepted
+  message it is in the commit either as finished or as a mailbox row.
+* A message for elsewhere goes into the commit as a delivery with the next sequence
+  number of its target, so that the target can refuse repeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from . import wire
+from .ids import CLIENT, ActorId, partition_of
+from .kinds import Activation, ActorKind, Effects, Item, Stored
+from .messages import ActivityTask, Message
+from .store import Commit, Delivery, Entry, PartitionImage, client_target, partition_target, queue_target
+
+_ROW_VERSION: Final = 1
+
+
+class ActivationBroke(Exception):
+    """An activation raised out of ``run``: a bug in a kind. Its partition must be loaded again."""
+
+    def __init__(self, actor: ActorId) -> None:
+        super().__init__(f"the activation of {actor} raised")
+        self.actor = actor
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """An activation and what passivation wants to know of it.
+
+    Attributes:
+        commit: number of the last commit that carries something of it. Only when that is
+            acknowledged does a load from the store see what the activation did.
+        tasks: how many spawned tasks of it are running.
+    """
+
+    activation: Activation
+    used_ms: int
+    commit: int = 0
+    tasks: int = 0
+
+
+class Partition(Effects):
+    """One owned partition. See the rules of this module."""
+
+    def __init__(
+        self,
+        image: PartitionImage,
+        *,
+        partitions: int,
+        kinds: Mapping[str, ActorKind],
+        clock: Callable[[], int],
+        wake: Callable[[], None],
+        quarantine: Iterable[ActorId] = (),
+    ) -> None:
+        self.number = image.partition
+        self.token = image.token
+        self.epoch = image.epoch
+        self.committed = image.commit_number
+        self.dropped = False
+        self.read_position = image.position
+        self.malformed = 0
+        self._partitions = partitions
+        self._kinds = kinds
+        self._clock = clock
+        self._wake = wake
+        self._quarantine = frozenset(quarantine)
+        self._last_ms = 0
+        self._ids = 0
+        self._number = image.commit_number
+        self._sequences = dict(image.sequences)
+        self._slots: dict[ActorId, Slot] = {}
+        #: Accepted for actors that are not in memory, in order: what the host must load.
+        self._unloaded: dict[ActorId, list[Item]] = {}
+        #: Actors to run, in order; a dict for its order and its uniqueness.
+        self._ready: dict[ActorId, None] = {}
+        self._buffer: deque[Entry] = deque()
+        #: Unfinished items without a mailbox row yet, and those with one.
+        self._fresh: dict[int, Item] = {}
+        self._kept: dict[int, Item] = {}
+        self._timers: dict[str, tuple[int, bytes]] = dict(image.timers)
+        self._due: list[tuple[int, str]] = [(due, name) for name, (due, _) in image.timers.items()]
+        heapq.heapify(self._due)
+        self._activities = dict(image.activities)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._new_draft()
+        self._restore_mailbox(image.mailbox)
+
+    # --- what the host feeds in --------------------------------------------------------
+
+    def buffer(self, entries: Iterable[Entry]) -> None:
+        """Take entries that were read; they are accepted by the next ``receive``."""
+        for entry in entries:
+            self._buffer.append(entry)
+            self.read_position = entry.id
+
+    @property
+    def buffered(self) -> int:
+        """How many entries were read and not yet accepted."""
+        return len(self._buffer)
+
+    def receive(self, messages_max: int) -> None:
+        """Accept buffered entries, until about ``messages_max`` messages are taken."""
+        taken = 0
+        while self._buffer and taken < messages_max:
+            entry = self._buffer.popleft()
+            taken += self._receive_entry(entry)
+
+    def _receive_entry(self, entry: Entry) -> int:
+        # The position moves with the messages, in one commit: an entry is consumed exactly once.
+        self._draft.position = entry.id
+        try:
+            rows = wire.unpack_rows(entry.payload)
+        except wire.MalformedBytes:
+            self._set_aside(entry.payload)
+            return 1
+        for row in rows:
+            try:
+                message = wire.message_from_row(row)
+            except wire.MalformedBytes:
+                self._set_aside(wire.pack_rows([row]))
+            else:
+                self.accept(message)
+        return len(rows)
+
+    def _set_aside(self, payload: bytes) -> None:
+        # Kept and counted: one broken producer must neither stop a partition nor vanish.
+        self.malformed += 1
+        self._draft.dead.append(payload)
+        self._urgent = True
+
+    def fire_timers(self) -> None:
+        """Accept the messages of all timers that are due."""
+        now = self.now_ms
+        while self._due and self._due[0][0] <= now:
+            due_ms, timer_id = heapq.heappop(self._due)
+            timer = self._timers.get(timer_id)
+            if timer is None or timer[0] != due_ms:
+                continue  # cancelled, or set again to another time
+            del self._timers[timer_id]
+            self._draft.timers[timer_id] = None
+            try:
+                messages = wire.unpack(timer[1])
+            except wire.MalformedBytes:
+                self._set_aside(timer[1])
+                continue
+            for message in messages:
+                self.accept(message)
+
+    @property
+    def next_due_ms(self) -> int | None:
+        """When the next timer may be due (Unix ms); None: there is none."""
+        return self._due[0][0] if self._due else None
+
+    def accept(self, message: Message) -> None:
+        """Take a message for an actor of this partition."""
+        self._rows += 1
+        item = Item(message, self._rows, b"", self.now_ms)
+        self._fresh[item.row] = item
+        self._give(item)
+
+    def _give(self, item: Item) -> None:
+        actor = item.message.target
+        slot = self._slots.get(actor)
+        if slot is not None:
+            slot.activation.accept(item)
+            self._ready[actor] = None
+        elif actor.kind not in self._kinds or actor in self._quarantine:
+            return  # kept as a mailbox row: a host that knows the kind, or a fixed release, runs it
+        else:
+            self._unloaded.setdefault(actor, []).append(item)
+
+    # --- what the host asks ------------------------------------------------------------
+
+    def wanted(self) -> list[ActorId]:
+        """Return the actors that must be activated before their messages can be run."""
+        return list(self._unloaded)
+
+    def activate(self, actor: ActorId, stored: Stored) -> None:
+        """Put an actor into memory and give it the messages that wait for it."""
+        items = self._unloaded.pop(actor, [])
+        activation = self._kinds[actor.kind].activate(actor, stored)
+        self._slots[actor] = Slot(activation, self.now_ms)
+        for item in items:
+            activation.accept(item)
+        self._ready[actor] = None
+
+    @property
+    def busy(self) -> bool:
+        """True while something can be run now, or must be loaded first."""
+        return bool(self._ready or self._unloaded or self._buffer)
+
+    @property
+    def running(self) -> int:
+        """How many spawned tasks (async operations) are running."""
+        return len(self._tasks)
+
+    def run(self, runs_max: int) -> int:
+        """Run actors that have something to do, at most ``runs_max`` of them; return how many."""
+        runs = 0
+        now = self.now_ms
+        while self._ready and runs < runs_max:
+            actor = next(iter(self._ready))
+            del self._ready[actor]
+            slot = self._slots.get(actor)
+            if slot is None:
+                continue
+            runs += 1
+            slot.used_ms = now
+            self._run_slot(actor, slot)
+        return runs
+
+    def _run_slot(self, actor: ActorId, slot: Slot) -> None:
+        try:
+            slot.activation.run(self)
+        except Exception as error:
+            raise ActivationBroke(actor) from error
+        slot.commit = self._number + 1
+        if slot.activation.ready:
+            self._ready[actor] = None
+
+    @property
+    def dirty(self) -> bool:
+        """True if the draft holds something that should be committed soon."""
+        return self._urgent or bool(self._fresh)
+
+    @property
+    def uncommitted(self) -> int:
+        """About how many messages wait in the draft."""
+        return len(self._fresh) + sum(map(len, self._outgoing.values())) + len(self._draft.snapshots)
+
+    @property
+    def stale(self) -> bool:
+        """True if the draft holds anything at all, also what may wait (positions, outbox trims)."""
+        draft = self._draft
+        return self.dirty or draft.position is not None or bool(draft.delivered or draft.timers)
+
+    def take_commit(self) -> Commit:
+        """Return the draft as the next commit, and begin a new draft."""
+        draft = self._draft
+        self._number += 1
+        draft.number = self._number
+        for row, item in self._fresh.items():
+            draft.mailbox[_row_id(row)] = _pack_item(item)
+        self._kept.update(self._fresh)
+        self._fresh.clear()
+        for target, rows in self._outgoing.items():
+            draft.deliveries.append(self._delivery(target, rows))
+        self._new_draft()
+        return draft
+
+    def _delivery(self, target: str, rows: list[list[Any]]) -> Delivery:
+        if target.startswith("c:"):
+            return Delivery(target, 0, (wire.pack_rows(rows),))
+        sequence = self._sequences[target] = self._sequences.get(target, 0) + 1
+        if target.startswith("q:"):
+            # One entry per activity: workers share a queue entry by entry.
+            return Delivery(target, sequence, tuple(wire.pack_rows([row]) for row in rows))
+        return Delivery(target, sequence, (wire.pack_rows(rows),))
+
+    def acknowledged(self, number: int) -> None:
+        """Note that commit ``number`` is in the store."""
+        self.committed = number
+
+    def delivered(self, outbox_id: str) -> None:
+        """Note that an outbox entry has reached its target; it is trimmed by a later commit."""
+        self._draft.delivered.append(outbox_id)
+
+    def drop(self) -> None:
+        """Forget everything: another host owns the partition, or it must be loaded again."""
+        self.dropped = True
+        for task in self._tasks:
+            task.cancel()
+        for slot in self._slots.values():
+            slot.activation.drop()
+        self._slots.clear()
+        self._ready.clear()
+        self._unloaded.clear()
+        self._buffer.clear()
+        self._new_draft()
+        self._fresh.clear()
+
+    @property
+    def activations(self) -> int:
+        """How many actors are in memory."""
+        return len(self._slots)
+
+    @property
+    def backlog(self) -> int:
+        """How many accepted messages are unfinished."""
+        return len(self._fresh) + len(self._kept)
+
+    def passivate(self, unused_since_ms: int, most: int) -> int:
+        """Drop up to ``most`` passive activations not used since then; return how many."""
+        idle = [
+            actor
+            for actor, slot in self._slots.items()
+            if slot.used_ms <= unused_since_ms and self._may_go(actor, slot)
+        ]
+        idle.sort(key=lambda actor: self._slots[actor].used_ms)
+        for actor in idle[:most]:
+            self._slots.pop(actor).activation.drop()
+        return min(len(idle), most)
+
+    def _may_go(self, actor: ActorId, slot: Slot) -> bool:
+        # Loading it again must see all that it did, so its last commit must be acknowledged.
+        return (
+            slot.commit <= self.committed
+            and not slot.tasks
+            and slot.activation.passive
+            and actor not in self._ready
+        )
+
+    # --- Effects: what activations do ----------------------------------------------------
+
+    @property
+    def now_ms(self) -> int:
+        self._last_ms = max(self._last_ms, self._clock())
+        return self._last_ms
+
+    def unique(self) -> str:
+        # The epoch is new for every owner, the counter for every id: no other call returns this.
+        self._ids += 1
+        return f"{self.number:x}.{self.epoch:x}.{self._ids:x}"
+
+    def send(self, message: Message) -> None:
+        self._urgent = True
+        target = message.target
+        if target.kind == CLIENT:
+            self._queue(client_target(target.key), wire.to_row(message))
+            return
+        number = partition_of(target, self._partitions)
+        if number == self.number:
+            if not self.dropped:
+                self.accept(message)
+                self._wake()
+            return
+        self._queue(partition_target(number), wire.to_row(message))
+
+    def _queue(self, target: str, row: list[Any]) -> None:
+        self._outgoing.setdefault(target, []).append(row)
+        self._wake()
+
+    def snapshot(self, actor: ActorId, state: bytes | None) -> None:
+        self._draft.snapshots[(actor.name, actor.key)] = state
+        self._urgent = True
+
+    def instance(self, actor: ActorId, row: bytes | None) -> None:
+        self._draft.instances[actor.key] = row
+        self._urgent = True
+
+    def history(self, actor: ActorId, batch: bytes) -> None:
+        self._draft.histories.setdefault(actor.key, []).append(batch)
+        self._urgent = True
+
+    def forget_history(self, actor: ActorId) -> None:
+        self._draft.histories.pop(actor.key, None)
+        self._draft.forget_histories.add(actor.key)
+        self._urgent = True
+
+    def timer(self, timer_id: str, due_ms: int, message: Message) -> None:
+        payload = wire.pack([message])
+        self._timers[timer_id] = self._draft.timers[timer_id] = (due_ms, payload)
+        heapq.heappush(self._due, (due_ms, timer_id))
+        self._urgent = True
+        self._wake()
+
+    def cancel_timer(self, timer_id: str) -> None:
+        if self._timers.pop(timer_id, None) is not None:
+            self._draft.timers[timer_id] = None
+            self._urgent = True
+
+    def activity(self, row_id: str, row: bytes | None) -> None:
+        if row is None:
+            self._activities.pop(row_id, None)
+        else:
+            self._activities[row_id] = row
+        self._draft.activities[row_id] = row
+        self._urgent = True
+
+    def activity_rows(self, prefix: str) -> dict[str, bytes]:
+        return {key: row for key, row in self._activities.items() if key.startswith(prefix)}
+
+    def dispatch(self, queue: str, task: ActivityTask) -> None:
+        self._urgent = True
+        self._queue(queue_target(queue), wire.to_row(task))
+
+    def done(self, item: Item) -> None:
+        if self._fresh.pop(item.row, None) is None and self._kept.pop(item.row, None) is not None:
+            self._draft.mailbox[_row_id(item.row)] = None
+            self._urgent = True
+
+    def record(self, item: Item, record: bytes) -> None:
+        item.record = record
+        if item.row in self._kept:
+            self._draft.mailbox[_row_id(item.row)] = _pack_item(item)
+            self._urgent = True
+
+    def spawn(self, actor: ActorId, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"lungfish {actor}")
+        self._tasks.add(task)
+        slot = self._slots.get(actor)
+        if slot is not None:
+            slot.tasks += 1
+        task.add_done_callback(lambda task: self._ended(actor, slot, task))
+
+    def _ended(self, actor: ActorId, slot: Slot | None, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if slot is not None:
+            slot.tasks -= 1
+        if self.dropped:
+            if not task.cancelled():
+                task.exception()  # seen: whatever it was, the next owner runs the operation again
+            return
+        self._ready[actor] = None
+        self._wake()
+
+    # --- inside --------------------------------------------------------------------------
+
+    def _new_draft(self) -> None:
+        self._draft = Commit(self.number, self.token, 0)
+        self._outgoing: dict[str, list[list[Any]]] = {}
+        self._urgent = False
+
+    def _restore_mailbox(self, rows: Mapping[str, bytes]) -> None:
+        self._rows = 0
+        for row_id in sorted(rows):
+            number = int(row_id, 16)
+            self._rows = max(self._rows, number)
+            item = _unpack_item(number, rows[row_id])
+            if item is None:
+                self._draft.mailbox[row_id] = None
+                self._set_aside(rows[row_id])
+                continue
+            self._kept[number] = item
+            self._give(item)
+
+
+def _row_id(row: int) -> str:
+    return f"{row:016x}"
+
+
+def _pack_item(item: Item) -> bytes:
+    payload = wire.pack([item.message])
+    packed: bytes = msgpack.packb([_ROW_VERSION, item.accepted_ms, item.record, payload])
+    return packed
+
+
+def _unpack_item(row: int, data: bytes) -> Item | None:
+    try:
+        _version, accepted_ms, record, payload, *_ = msgpack.unpackb(data)
+        (message,) = wire.unpack(payload)
+    except Exception:  # whatever is wrong with it: it is set aside by the caller
+        return None
+    return Item(message, row, record, accepted_ms)

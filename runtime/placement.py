@@ -1,0 +1,71 @@
+"""Which host owns which partition: a pure function of the last placement and the hosts.
+
+Rules:
+
+* Balanced: no host has more than one partition over its share.
+* Sticky: a partition stays where it is unless its host is gone or has too many; what must
+  move is the least that balances.
+* Deterministic: the same input gives the same placement on every host, so that it does
+  not matter which host leads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgpack
+
+from .errors import SerializationError
+
+
+def place(previous: Mapping[int, str], hosts: Sequence[str], partitions: int) -> dict[int, str]:
+    """Return partition → host for all partitions; empty if there are no hosts.
+
+    Args:
+        previous: the placement before; partitions of hosts that are gone may be in it.
+        hosts: the hosts that take partitions (alive, not draining).
+        partitions: how many partitions the hub has.
+    """
+    names = sorted(set(hosts))
+    if not names:
+        return {}
+    owned: dict[str, list[int]] = {name: [] for name in names}
+    homeless = []
+    for partition in range(partitions):
+        host = previous.get(partition, "")
+        if host in owned:
+            owned[host].append(partition)
+        else:
+            homeless.append(partition)
+    for name, share in _shares(owned, partitions).items():
+        homeless += owned[name][share:]
+        del owned[name][share:]
+    for partition in sorted(homeless):
+        # The emptiest takes it; among equals the first by name.
+        owned[min(names, key=lambda name: (len(owned[name]), name))].append(partition)
+    return {partition: name for name in names for partition in owned[name]}
+
+
+def _shares(owned: Mapping[str, list[int]], partitions: int) -> dict[str, int]:
+    """Return how many each host may keep: those that have most keep the odd ones."""
+    least, odd = divmod(partitions, len(owned))
+    by_count = sorted(owned, key=lambda name: (-len(owned[name]), name))
+    return {name: least + (1 if rank < odd else 0) for rank, name in enumerate(by_count)}
+
+
+def encode_placement(placement: Mapping[int, str]) -> bytes:
+    """Return the stored form of a placement."""
+    packed: bytes = msgpack.packb([1, {str(key): host for key, host in placement.items()}])
+    return packed
+
+
+def decode_placement(data: bytes) -> dict[int, str]:
+    """Read a stored placement; none stored yet is empty."""
+    if not data:
+        return {}
+    try:
+        decoded: Any = msgpack.unpackb(data)
+        return {int(key): str(host) for key, host in decoded[1].items()}
+    except Exception as error:  # msgpack raises many kinds
+        raise SerializationError(f"the stored placement cannot be read: {error!r}") from error

@@ -1,0 +1,117 @@
+"""What a host process and a worker process are made of, whoever starts them.
+
+A ``Deployment`` says what to run. ``HostProcess`` and ``WorkerProcess`` run it: in a Ray actor (``ray_actors``),
+or in any other process (tests that kill processes, a future shell).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from .app import App
+from .attempts import Launcher
+from .host import Host, new_id
+from .open_store import open_store
+from .settings import HostSettings
+from .worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What hosts and workers need to know beside the app.
+
+    Attributes:
+        hub: name of the hub.
+        url: the store's address, as the processes see it.
+        replicas: replicas that must have a write before it counts; 0 is none.
+        concurrency: activities that one worker runs at once.
+    """
+
+    hub: str
+    url: str
+    replicas: int = 0
+    concurrency: int = 32
+    settings: HostSettings = HostSettings()
+
+
+class HostProcess:
+    """A host and its store."""
+
+    def __init__(self, deployment: Deployment, app: App, *, slot: str, node: str = "") -> None:
+        """Prepare a host.
+
+        Args:
+            slot: stable name of the place that this incarnation takes: a former incarnation
+                of the same slot is known to be dead, so that its partitions are taken at once.
+        """
+        self._slot = slot
+        self._store = open_store(deployment.url, deployment.hub, replicas=deployment.replicas)
+        self.host = Host(
+            self._store,
+            app,
+            host_id=f"{slot}#{new_id()[:12]}",
+            settings=deployment.settings,
+            node=node,
+        )
+
+    async def start(self) -> None:
+        """Join the hub."""
+        await self._store.open()
+        view = await self._store.heartbeat(self.host.host_id, b"", lease_ms=60_000, lead=False)
+        for beat in view.hosts:
+            if beat.host.startswith(f"{self._slot}#") and beat.host != self.host.host_id:
+                await self._store.remove_host(beat.host)
+        await self.host.start()
+
+    async def stop(self) -> None:
+        """Leave the hub gracefully."""
+        await self.host.stop()
+
+    async def failure(self) -> BaseException:
+        """Return what ended the host, when something does: the process is of no use any more."""
+        failed = self.host.failed
+        assert failed is not None
+        try:
+            await asyncio.shield(failed)
+        except Exception as error:
+            return error
+        raise AssertionError("a host does not end without an error")
+
+
+class WorkerProcess:
+    """A worker, its store and its threads."""
+
+    def __init__(
+        self, deployment: Deployment, app: App, *, slot: str, launcher: Launcher | None = None
+    ) -> None:
+        self._app = app
+        self._deployment = deployment
+        self._slot = slot
+        self._launcher = launcher
+        self._store = open_store(deployment.url, deployment.hub)
+        self._threads = ThreadPoolExecutor(deployment.concurrency, thread_name_prefix="lungfish activity")
+        self.worker: Worker | None = None
+
+    async def start(self) -> None:
+        """Begin to take activities."""
+        await self._store.open()
+        for beat in await self._store.workers():
+            if beat.host.startswith(f"{self._slot}#"):
+                await self._store.remove_worker(beat.host)
+        self.worker = Worker(
+            self._store,
+            self._app,
+            worker_id=f"{self._slot}#{new_id()[:12]}",
+            concurrency=self._deployment.concurrency,
+            executor=self._threads,
+            launcher=self._launcher,
+        )
+        await self.worker.start()
+
+    async def stop(self) -> None:
+        """Finish what runs and leave."""
+        if self.worker is not None:
+            await self.worker.stop()
+        self._threads.shutdown(wait=False, cancel_futures=True)

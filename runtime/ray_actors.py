@@ -1,0 +1,243 @@
+"""The Ray actors: a host, a worker, and the controller that keeps them placed over the cluster.
+
+Rules:
+
+* Everything durable is in the store; these actors may die at any time. Ray restarts a dead host or worker
+  in its place (``max_restarts``); retries of *calls* are off (``max_task_retries=0``), because
+  retries are ours, under message ids.
+* The app travels as bytes in small pieces, inside the actor's creation task: Ray would put a
+  large argument into its object store, owned by the driver, and could then not restart
+  the actor when the driver has gone.
+* The controller is goal-seeking: it compares what should run with what Ray says is running, once a second, and
+  creates or removes the difference. It keeps no other state, so its own restart needs no recovery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Any, Final
+
+import ray
+from ray import cloudpickle
+from ray.util import list_named_actors
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from .app import App
+from .processes import Deployment, HostProcess, WorkerProcess
+from .ray_tasks import RayLauncher
+from .topology import Goal, RunningActor, plan
+
+logger = logging.getLogger(__name__)
+
+NAMESPACE: Final = "lungfish"
+RECONCILE_S: Final = 1.0
+#: Ray keeps arguments up to 100 KiB inside the task itself.
+_PIECE_BYTES: Final = 64 * 1024
+
+
+def controller_name(hub: str) -> str:
+    """Return the name of a hub's controller actor in ``NAMESPACE``."""
+    return f"{hub}:controller"
+
+
+def pack_app(app: App) -> list[bytes]:
+    """Return an app, with the code of ``__main__`` and notebook cells, in pieces for actor arguments."""
+    data = cloudpickle.dumps(app)
+    return [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
+
+
+def unpack_app(pieces: tuple[bytes, ...]) -> App:
+    """Undo ``pack_app``. The bytes come from the driver's own call, never from the store."""
+    app: App = cloudpickle.loads(b"".join(pieces))
+    return app
+
+
+class HostActor:
+    """One host process."""
+
+    async def __init__(self, deployment: Deployment, slot: str, *app: bytes) -> None:
+        node = ray.get_runtime_context().get_node_id()
+        self._process = HostProcess(deployment, unpack_app(app), slot=slot, node=node)
+        await self._process.start()
+        self._watch = asyncio.get_running_loop().create_task(self._exit_on_failure())
+
+    async def _exit_on_failure(self) -> None:
+        error = await self._process.failure()
+        # Nothing is lost: the store has it all, and Ray starts a sound host in this place.
+        logger.critical("host failed: %r", error)
+        os._exit(1)
+
+    async def ping(self) -> tuple[str, int]:
+        """Return host id and process id."""
+        return self._process.host.host_id, os.getpid()
+
+    async def ready(self) -> None:
+        """Return when every partition has its owner."""
+        await self._process.host.wait_settled()
+
+    async def stop(self) -> None:
+        """Drain."""
+        await self._process.stop()
+
+
+class WorkerActor:
+    """One worker process."""
+
+    async def __init__(self, deployment: Deployment, slot: str, *app: bytes) -> None:
+        self._process = WorkerProcess(deployment, unpack_app(app), slot=slot, launcher=RayLauncher())
+        await self._process.start()
+
+    async def ping(self) -> tuple[str, int]:
+        """Return worker id and process id."""
+        worker = self._process.worker
+        return (worker.worker_id if worker is not None else ""), os.getpid()
+
+    async def ready(self) -> None:
+        """Return at once: a worker is ready when it was made."""
+
+    async def stop(self) -> None:
+        """Finish what runs and leave."""
+        await self._process.stop()
+
+
+class Controller:
+    """Keeps hosts and workers on all nodes of the cluster; one per hub."""
+
+    async def __init__(self, deployment: Deployment, goal: Goal, *app: bytes) -> None:
+        self._deployment = deployment
+        self._goal = goal
+        self._app = app
+        self._draining: set[str] = set()
+        self._stopping: dict[str, asyncio.Task[None]] = {}
+        self._lock = asyncio.Lock()
+        self._loop = asyncio.get_running_loop().create_task(self._reconcile_forever())
+
+    async def url(self) -> str:
+        """Return the store's address."""
+        return self._deployment.url
+
+    async def deploy(self, deployment: Deployment, goal: Goal, *app: bytes) -> None:
+        """Replace code and settings: new hosts come up first, then the old ones are drained."""
+        same = app == self._app and deployment == self._deployment
+        generation = self._goal.generation if same else self._goal.generation + 1
+        self._deployment, self._app = deployment, app
+        self._goal = goal.with_generation(generation)
+        await self.reconcile()
+
+    async def scale(self, hosts_per_node: int | None, workers_per_node: int | None) -> None:
+        """Change how many hosts and workers there are on each node."""
+        self._goal = self._goal.scaled(hosts_per_node, workers_per_node)
+        await self.reconcile()
+
+    async def drain(self, node: str) -> None:
+        """Move everything away from a node, for good; returns when nothing of ours runs there."""
+        self._draining.add(node)
+        await self.reconcile()
+        await self._wait_stopped()
+
+    async def undrain(self, node: str) -> None:
+        """Let a drained node take hosts and workers again."""
+        self._draining.discard(node)
+        await self.reconcile()
+
+    async def shutdown(self) -> None:
+        """Drain and remove all hosts and workers. The controller itself is left for the caller to kill."""
+        self._loop.cancel()
+        self._goal = self._goal.scaled(0, 0)
+        await self.reconcile()
+        await self._wait_stopped()
+
+    async def ready(self) -> None:
+        """Return when all that should run does, and every partition has an owner."""
+        while True:
+            missing, _ = self._plan()
+            if not missing and not self._stopping:
+                break
+            await self.reconcile()
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*(ray.get_actor(a.name, NAMESPACE).ready.remote() for a in self._running()))
+
+    async def actors(self) -> list[tuple[str, str, str, int]]:
+        """Return (actor name, node, host or worker id, process id) of all that answers."""
+        found = []
+        for actor in self._running():
+            try:
+                identity, pid = await asyncio.wait_for(ray.get_actor(actor.name, NAMESPACE).ping.remote(), 5)
+            except (ValueError, TimeoutError, ray.exceptions.RayActorError):
+                continue  # dying, or being restarted: it is not there now
+            found.append((actor.name, actor.node, identity, pid))
+        return found
+
+    async def _reconcile_forever(self) -> None:
+        while True:
+            try:
+                await self.reconcile()
+            except Exception:  # Ray's control plane may be away; running hosts do not need it
+                logger.exception("reconciling; again in %.0f s", RECONCILE_S)
+            await asyncio.sleep(RECONCILE_S)
+
+    async def reconcile(self) -> None:
+        """Create what is missing; drain and remove what should not be there."""
+        async with self._lock:
+            missing, extra = self._plan()
+            created = [self._create(actor) for actor in missing]
+            for handle in created:
+                await handle.ping.remote()
+            for actor in extra:
+                if actor.name not in self._stopping:
+                    task = asyncio.get_running_loop().create_task(self._remove(actor))
+                    self._stopping[actor.name] = task
+
+    def _plan(self) -> tuple[list[RunningActor], list[RunningActor]]:
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        usable = [node for node in nodes if node not in self._draining]
+        return plan(self._deployment.hub, self._goal, usable, self._running())
+
+    def _running(self) -> list[RunningActor]:
+        names = [entry["name"] for entry in list_named_actors(all_namespaces=True) if _ours(entry)]
+        parsed = [RunningActor.parse(name) for name in names]
+        return [actor for actor in parsed if actor is not None and actor.hub == self._deployment.hub]
+
+    def _create(self, actor: RunningActor) -> Any:
+        cls = HostActor if actor.role == "host" else WorkerActor
+        cpus = self._goal.cpus_per_host if actor.role == "host" else self._goal.cpus_per_worker
+        return (
+            ray.remote(cls)
+            .options(
+                name=actor.name,
+                namespace=NAMESPACE,
+                lifetime="detached",
+                get_if_exists=True,
+                num_cpus=cpus,
+                max_restarts=-1,
+                max_task_retries=0,
+                max_concurrency=100,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(actor.node, soft=False),
+            )
+            .remote(self._deployment, actor.name, *self._app)
+        )
+
+    async def _remove(self, actor: RunningActor) -> None:
+        try:
+            handle = ray.get_actor(actor.name, NAMESPACE)
+            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            if actor.node in alive:
+                try:
+                    await asyncio.wait_for(handle.stop.remote(), self._deployment.settings.drain_s + 20)
+                except (ray.exceptions.RayError, TimeoutError) as error:
+                    logger.warning("stopping %s: %r; killed", actor.name, error)
+            ray.kill(handle, no_restart=True)
+        except ValueError:
+            return  # gone already
+        finally:
+            self._stopping.pop(actor.name, None)
+
+    async def _wait_stopped(self) -> None:
+        while self._stopping:
+            await asyncio.gather(*self._stopping.values(), return_exceptions=True)
+
+
+def _ours(entry: dict[str, Any]) -> bool:
+    return entry["namespace"] == NAMESPACE

@@ -1,0 +1,191 @@
+"""Activity queues: taking entries, and taking over what dead workers hold.
+
+Rules:
+
+* What is taken stays in the group's list of pending entries, under its worker's name,
+  until it is finished. Nothing but ``take_over.lua`` moves it to another worker.
+* A worker beats before it takes. A sweep lists the holders first and reads the
+  beats after that: a holder that is not among the beats was removed or never came back.
+* A queue's group is made when someone meets a queue without one, and from the first
+  entry on, so that what was appended before is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from .errors import StoreUnavailable
+from .keys import GROUP, Keys
+from .redis_link import Command, Reply, ResponseError, check, error_code
+from .redis_readers import BlockingLink, poll
+from .redis_scripts import script
+from .redis_servers import ADMIN, Call, Servers
+from .store import QueueEntry
+
+_NO_GROUP: Final = frozenset({"NOGROUP"})
+#: XINFO of a queue that nobody has used yet: "ERR no such key".
+_NO_QUEUE: Final = frozenset({"NOGROUP", "ERR"})
+_GROUP_EXISTS: Final = frozenset({"BUSYGROUP"})
+
+_serial = itertools.count(1)
+
+
+class RedisQueueReader:
+    """See ``QueueReader``."""
+
+    def __init__(self, connected: Callable[[], Awaitable[Servers]], keys: Keys, worker: str) -> None:
+        """Read for ``worker``; nothing is connected before the first take."""
+        self._connected = connected
+        self._keys = keys
+        self._worker = worker
+        self._lane = f"take{next(_serial)}"
+        self._servers: Servers | None = None
+        self._blocking: BlockingLink | None = None
+        self._woken = asyncio.Event()
+        self._closed = False
+        self._turn = 0
+
+    async def take(self, queues: Sequence[str], *, block_ms: int, count: int) -> list[QueueEntry]:
+        """See ``QueueReader.take``."""
+        servers = await self._open()
+        self._turn += 1  # a busy first queue must not starve the others
+        start = self._turn % max(1, len(queues))
+        order = [*queues[start:], *queues[:start]]
+        if not servers.is_single:
+
+            async def attempt() -> list[QueueEntry]:
+                return await self._take_one_by_one(servers, order, count)
+
+            found: list[QueueEntry] = await poll(attempt, block_ms, self._woken, lambda: self._closed)
+            return found
+        if len(order) > 1 or not block_ms:
+            entries = await self._take_now(servers, order, count)
+            if entries or not block_ms:
+                return entries
+        return await self._wait(servers, order, block_ms, count)
+
+    async def _take_now(self, servers: Servers, queues: Sequence[str], count: int) -> list[QueueEntry]:
+        names = [self._keys.queue(queue) for queue in queues]
+        call = (names[0], script("take", names, GROUP, self._worker, count))
+        reply = (await servers.run(self._lane, [call], expected=_NO_GROUP))[0]
+        if isinstance(reply, ResponseError):
+            await make_groups(servers, self._keys, queues)
+            reply = (await servers.run(self._lane, [call]))[0]
+        return [QueueEntry(queues[at - 1], entry_id.decode(), payload) for at, entry_id, payload in reply]
+
+    async def _take_one_by_one(self, servers: Servers, queues: Sequence[str], count: int) -> list[QueueEntry]:
+        entries: list[QueueEntry] = []
+        for queue in queues:
+            if len(entries) < count:
+                entries += await self._take_now(servers, [queue], count - len(entries))
+        return entries
+
+    async def _wait(
+        self, servers: Servers, queues: Sequence[str], block_ms: int, count: int
+    ) -> list[QueueEntry]:
+        """Wait at the server for the first entries.
+
+        Redis counts per stream, so with several queues one entry of each is asked for. That more than
+        ``count`` become ready at the same moment is rare; those are put back, for another worker.
+        """
+        if self._blocking is None:
+            self._blocking = BlockingLink(servers, self._lane)
+        names = {self._keys.queue(queue): queue for queue in queues}
+        each = count if len(queues) == 1 else 1
+
+        def command(wait_ms: int) -> Command:
+            block = ("BLOCK", wait_ms) if wait_ms else ()
+            group = ("XREADGROUP", "GROUP", GROUP, self._worker, "COUNT", each)
+            return (*group, *block, "STREAMS", *names, *(">" for _ in names))
+
+        reply = await self._blocking.call(command, block_ms)
+        if isinstance(reply, ResponseError) and error_code(reply) in _NO_GROUP:
+            await make_groups(servers, self._keys, queues)
+            reply = await self._blocking.call(command, block_ms)
+        entries = [
+            QueueEntry(names[name.decode()], entry_id.decode(), fields[1])
+            for name, found in check(reply) or ()
+            for entry_id, fields in found
+        ]
+        for spare in entries[count:]:
+            name = self._keys.queue(spare.queue)
+            await servers.run(self._lane, [(name, script("put_back", [name], GROUP, spare.id))])
+        return entries[:count]
+
+    async def retake(self, queues: Sequence[str], *, count: int) -> list[QueueEntry]:
+        """See ``QueueReader.retake``."""
+        servers = await self._open()
+        holders = {queue: [self._worker] for queue in queues}
+        return await take_over(servers, self._keys, self._worker, holders, count)
+
+    async def _open(self) -> Servers:
+        if self._closed:
+            raise StoreUnavailable("this reader is closed")
+        self._servers = await self._connected()
+        return self._servers
+
+    async def close(self) -> None:
+        """See ``QueueReader.close``."""
+        self._closed = True
+        self._woken.set()
+        if self._blocking is not None:
+            await self._blocking.close()
+        if self._servers is not None:
+            await self._servers.close(self._lane)
+
+
+async def make_groups(servers: Servers, keys: Keys, queues: Sequence[str]) -> None:
+    """Make the consumer group of each queue that has none."""
+    names = [keys.queue(queue) for queue in queues]
+    calls: list[Call] = [(name, ("XGROUP", "CREATE", name, GROUP, "0", "MKSTREAM")) for name in names]
+    await servers.run(ADMIN, calls, expected=_GROUP_EXISTS)
+
+
+async def holders_of(servers: Servers, keys: Keys, queues: Sequence[str]) -> dict[str, list[str]]:
+    """Return who is known to each queue's group, whether it holds entries or not."""
+    calls: list[Call] = [
+        (name, ("XINFO", "CONSUMERS", name, GROUP)) for name in (keys.queue(queue) for queue in queues)
+    ]
+    replies = await servers.run(ADMIN, calls, expected=_NO_QUEUE)
+    return {queue: _consumers(reply) for queue, reply in zip(queues, replies, strict=True)}
+
+
+def _consumers(reply: Reply) -> list[str]:
+    if isinstance(reply, ResponseError):
+        return []
+    rows = (dict(zip(row[::2], row[1::2], strict=True)) for row in reply)
+    return [row[b"name"].decode() for row in rows]
+
+
+async def take_over(
+    servers: Servers, keys: Keys, worker: str, holders: dict[str, list[str]], count: int
+) -> list[QueueEntry]:
+    """Hand up to ``count`` entries of the named holders to ``worker``."""
+    entries: list[QueueEntry] = []
+    for queue, names in holders.items():
+        if not names or len(entries) >= count:
+            continue
+        key = keys.queue(queue)
+        call = (key, script("take_over", [key], GROUP, worker, count - len(entries), *names))
+        reply = (await servers.run(ADMIN, [call], expected=_NO_GROUP))[0]
+        if not isinstance(reply, ResponseError):
+            entries += [
+                QueueEntry(queue, entry_id.decode(), payload, deliveries)
+                for entry_id, payload, deliveries in reply
+            ]
+    return entries
+
+
+def finish_calls(keys: Keys, entries: Sequence[tuple[str, str]]) -> list[Call]:
+    """Return the calls that remove taken entries, named by (queue, id)."""
+    ids: dict[str, list[str]] = {}
+    for queue, entry_id in entries:
+        ids.setdefault(keys.queue(queue), []).append(entry_id)
+    return [
+        (key, script("finish", [key], GROUP, *found[start : start + 1000]))
+        for key, found in ids.items()
+        for start in range(0, len(found), 1000)
+    ]

@@ -1,0 +1,198 @@
+"""Reading inboxes and replies: waiting at one server, or looking again and again at a Cluster.
+
+Rules:
+
+* A read that waits has a connection of its own. A cancelled one gives that connection up:
+  the answer that may still come must not become the answer to the next read.
+* Nothing depends on being woken: a wake-up may be lost, a read ends by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from .errors import StoreUnavailable
+from .keys import Keys
+from .redis_link import Command, Link, Reply, check
+from .redis_servers import ADMIN, Call, Servers, run_on
+from .store import Entry
+
+#: How often a Cluster is looked at: at first, and after nothing came for a while.
+POLL_S: Final = 0.005
+POLL_MAX_S: Final = 0.02
+#: How often a wake-up that came before the read had begun to wait is repeated.
+_WAKE_TRIES: Final = 20
+
+_serial = itertools.count(1)
+
+
+class BlockingLink:
+    """A connection for commands that wait at the server, and the way to wake them."""
+
+    def __init__(self, servers: Servers, name: str) -> None:
+        """Nothing is connected before the first call."""
+        self._servers = servers
+        self._link: Link = servers.link(name)
+        self._wait: object | None = None
+        self._woken = False
+
+    async def call(self, command: Callable[[int], Command], block_ms: int) -> Reply:
+        """Run ``command(block_ms)`` and return its reply, refusals included."""
+        if self._woken:  # by someone who came before the wait
+            self._woken, block_ms = False, 0
+        wait = self._wait = object()
+        try:
+            return (await run_on(self._link, [command(block_ms)], wait_s=block_ms / 1000))[0]
+        except asyncio.CancelledError:
+            self._link.reconnect(ConnectionAbortedError("a read was cancelled"))
+            raise
+        finally:
+            if self._wait is wait:
+                self._wait = None
+
+    async def wake(self) -> None:
+        """Make a call that waits return; see ``Reader.wake``."""
+        wait = self._wait
+        if wait is None:
+            self._woken = True
+            return
+        for _ in range(_WAKE_TRIES):
+            unblock: Call = ("", ("CLIENT", "UNBLOCK", self._link.client_id))
+            if self._wait is not wait or (await self._servers.run(ADMIN, [unblock]))[0]:
+                return
+            # Its command is on the way, but does not wait yet: there is nothing to be told by.
+            await asyncio.sleep(0.001)
+
+    async def close(self) -> None:
+        """Disconnect; a call that waits raises ``StoreUnavailable``."""
+        await self._link.close()
+
+
+async def poll(
+    attempt: Callable[[], Awaitable[Any]], block_ms: int, woken: asyncio.Event, is_closed: Callable[[], bool]
+) -> Any:
+    """Repeat ``attempt`` until it finds something, time is up or ``woken`` is set."""
+    loop = asyncio.get_running_loop()
+    until, pause_s = loop.time() + block_ms / 1000, POLL_S
+    while True:
+        if is_closed():
+            raise StoreUnavailable("this reader is closed")
+        found = await attempt()
+        left_s = until - loop.time()
+        if found or left_s <= 0 or woken.is_set():
+            woken.clear()
+            return found
+        try:
+            await asyncio.wait_for(woken.wait(), min(pause_s, left_s))
+        except TimeoutError:
+            pause_s = min(pause_s * 1.2, POLL_MAX_S)
+
+
+class RedisReader:
+    """See ``Reader``: finds out at its first read which kind of servers there are."""
+
+    def __init__(self, connected: Callable[[], Awaitable[Servers]], keys: Keys) -> None:
+        """Nothing is connected before the first read."""
+        self._connected = connected
+        self._keys = keys
+        self._inner: SingleReader | ClusterReader | None = None
+        self._closed = False
+
+    async def read(
+        self, positions: Mapping[str, str], *, block_ms: int, count: int
+    ) -> dict[str, list[Entry]]:
+        """See ``Reader.read``."""
+        servers = await self._connected()
+        if self._closed:
+            raise StoreUnavailable("this reader is closed")
+        if self._inner is None:
+            kind = SingleReader if servers.is_single else ClusterReader
+            self._inner = kind(servers, self._keys)
+        return await self._inner.read(positions, block_ms=block_ms, count=count)
+
+    async def wake(self) -> None:
+        """See ``Reader.wake``."""
+        if self._inner is not None:
+            await self._inner.wake()
+
+    async def close(self) -> None:
+        """See ``Reader.close``."""
+        self._closed = True
+        if self._inner is not None:
+            await self._inner.close()
+
+
+class SingleReader:
+    """See ``Reader``; on a single server."""
+
+    def __init__(self, servers: Servers, keys: Keys) -> None:
+        """Nothing is connected before the first read."""
+        self._keys = keys
+        self._blocking = BlockingLink(servers, f"read{next(_serial)}")
+
+    async def read(
+        self, positions: Mapping[str, str], *, block_ms: int, count: int
+    ) -> dict[str, list[Entry]]:
+        """See ``Reader.read``."""
+        targets = {self._keys.stream(target): target for target in positions}
+
+        def command(wait_ms: int) -> Command:
+            block = ("BLOCK", wait_ms) if wait_ms else ()  # BLOCK 0 would be for ever
+            return ("XREAD", "COUNT", count, *block, "STREAMS", *targets, *positions.values())
+
+        reply = check(await self._blocking.call(command, block_ms))
+        return {targets[key.decode()]: _entries(found) for key, found in reply or ()}
+
+    async def wake(self) -> None:
+        """See ``Reader.wake``."""
+        await self._blocking.wake()
+
+    async def close(self) -> None:
+        """See ``Reader.close``."""
+        await self._blocking.close()
+
+
+class ClusterReader:
+    """See ``Reader``; on a Cluster, where no command may wait for keys of several slots."""
+
+    def __init__(self, servers: Servers, keys: Keys) -> None:
+        """Nothing is connected before the first read."""
+        self._servers = servers
+        self._keys = keys
+        self._lane = f"read{next(_serial)}"
+        self._woken = asyncio.Event()
+        self._closed = False
+
+    async def read(
+        self, positions: Mapping[str, str], *, block_ms: int, count: int
+    ) -> dict[str, list[Entry]]:
+        """See ``Reader.read``."""
+        calls: list[Call] = [
+            (key := self._keys.stream(target), ("XREAD", "COUNT", count, "STREAMS", key, position))
+            for target, position in positions.items()
+        ]
+
+        async def attempt() -> dict[str, list[Entry]]:
+            replies = await self._servers.run(self._lane, calls)
+            found = zip(positions, replies, strict=True)
+            return {target: _entries(reply[0][1]) for target, reply in found if reply}
+
+        entries: dict[str, list[Entry]] = await poll(attempt, block_ms, self._woken, lambda: self._closed)
+        return entries
+
+    async def wake(self) -> None:
+        """See ``Reader.wake``."""
+        self._woken.set()
+
+    async def close(self) -> None:
+        """See ``Reader.close``."""
+        self._closed = True
+        self._woken.set()
+        await self._servers.close(self._lane)
+
+
+def _entries(found: list[tuple[bytes, list[bytes]]]) -> list[Entry]:
+    return [Entry(entry_id.decode(), fields[1]) for entry_id, fields in found]

@@ -1,0 +1,316 @@
+"""Where commands go: to the one server, or to the primaries of a Redis Cluster.
+
+Rules:
+
+* A *lane* is a connection per server for one kind of traffic, so that writes keep their
+  order and nothing waits behind a blocking read or a slow scan.
+* A Cluster that moved (MOVED, ASK, a lost primary) is not chased: the caller gets
+  ``StoreUnavailable`` and repeats; the next call looks at the slots again.
+* A script that a server does not know is loaded and called again: it did not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, Protocol, TypeAlias
+
+from .errors import InvalidArguments, StoreUnavailable
+from .redis_link import (
+    CALL_TIMEOUT_S,
+    Address,
+    Command,
+    Link,
+    Reply,
+    ResponseError,
+    check,
+    error_code,
+    key_slot,
+    needs_scripts,
+    says_moved,
+    says_replica,
+)
+from .redis_scripts import LOAD_ALL
+
+#: A key that tells the slot, and the command.
+Call: TypeAlias = tuple[str, Command]
+
+WRITE: Final = "write"
+ADMIN: Final = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What to ask a server for after writes, on the same connection, before they count as done.
+
+    Attributes:
+        command: WAIT or WAITAOF.
+        replicas: how many must have the writes.
+        wait_s: how long the server may wait for them.
+    """
+
+    command: Command
+    replicas: int
+    wait_s: float
+
+    def check(self, reply: Reply) -> None:
+        """Raise ``StoreUnavailable`` if too few replicas have confirmed."""
+        counts = check(reply)
+        reached = counts[1] if isinstance(counts, list) else counts
+        kept_here = counts[0] >= self.command[1] if isinstance(counts, list) else True
+        if reached < self.replicas or not kept_here:
+            raise StoreUnavailable(
+                f"only {reached} of {self.replicas} replicas confirmed in {self.wait_s:g} s "
+                f"({self.command[0]}): the outcome is unknown"
+            )
+
+
+class Servers(Protocol):
+    """The servers of one store."""
+
+    #: Keys of several partitions may be in one command.
+    is_single: bool
+
+    async def run(
+        self,
+        lane: str,
+        calls: Sequence[Call],
+        *,
+        confirmation: Confirmation | None = None,
+        expected: frozenset[str] = frozenset(),
+    ) -> list[Reply]:
+        """Run commands; those for one server in the order given, pipelined.
+
+        Args:
+            lane: which connection.
+            calls: what to run.
+            confirmation: what must hold before this returns.
+            expected: codes of refusals to return, as ``ResponseError``, instead of raising them.
+        """
+        ...
+
+    async def everywhere(self, commands: Sequence[Command]) -> list[list[Reply]]:
+        """Run commands on every primary; refusals are among the replies."""
+        ...
+
+    def link(self, name: str) -> Link:
+        """Return a connection of its own (for blocking reads; a single server only)."""
+        ...
+
+    async def close(self, lane: str | None = None) -> None:
+        """Close one lane, or everything."""
+        ...
+
+
+async def connect(address: Address, name: str, call_timeout_s: float = CALL_TIMEOUT_S) -> Servers:
+    """Find out what is at an address: one server, or a Cluster."""
+    single = SingleServer(address, name, call_timeout_s)
+    try:
+        info = bytes((await single.run(ADMIN, [("", ("INFO", "cluster"))]))[0])
+        is_cluster = b"cluster_enabled:1" in info
+        if address.wants_cluster and not is_cluster:
+            raise InvalidArguments(f"the server at {address} is not part of a Redis Cluster")
+    except BaseException:
+        await single.close()
+        raise
+    if not is_cluster:
+        return single
+    await single.close()
+    return ClusterServers(address, name, call_timeout_s)
+
+
+class SingleServer:
+    """One server."""
+
+    is_single = True
+
+    def __init__(self, address: Address, name: str, call_timeout_s: float = CALL_TIMEOUT_S) -> None:
+        """Nothing is connected before the first call."""
+        self._address = address
+        self._name = name
+        self._call_timeout_s = call_timeout_s
+        self._links: dict[str, Link] = {}
+
+    def link(self, name: str) -> Link:
+        """See ``Servers.link``."""
+        full_name = f"{self._name}:{name}"
+        return Link(self._address, full_name, greeting=LOAD_ALL, call_timeout_s=self._call_timeout_s)
+
+    async def run(
+        self,
+        lane: str,
+        calls: Sequence[Call],
+        *,
+        confirmation: Confirmation | None = None,
+        expected: frozenset[str] = frozenset(),
+    ) -> list[Reply]:
+        """See ``Servers.run``."""
+        link = self._links.get(lane)
+        if link is None:
+            link = self._links[lane] = self.link(lane)
+        replies = await run_on(link, [command for _, command in calls], confirmation)
+        return _checked(replies, expected)
+
+    async def everywhere(self, commands: Sequence[Command]) -> list[list[Reply]]:
+        """See ``Servers.everywhere``."""
+        codes = frozenset({"ERR", "NOPERM"})
+        return [await self.run(ADMIN, [("", command) for command in commands], expected=codes)]
+
+    async def close(self, lane: str | None = None) -> None:
+        """See ``Servers.close``."""
+        for name in [lane] if lane else list(self._links):
+            link = self._links.pop(name, None)
+            if link is not None:
+                await link.close()
+
+
+class ClusterServers:
+    """The primaries of a Redis Cluster."""
+
+    is_single = False
+
+    def __init__(self, address: Address, name: str, call_timeout_s: float = CALL_TIMEOUT_S) -> None:
+        """Nothing is connected before the first call."""
+        self._seed = address
+        self._name = name
+        self._call_timeout_s = call_timeout_s
+        self._nodes: dict[tuple[str, int], SingleServer] = {}
+        self._by_slot: list[SingleServer | None] = []
+        self._looking = asyncio.Lock()
+        self._closed = False
+
+    def link(self, name: str) -> NoReturn:
+        """See ``Servers.link``: on a Cluster there is no one server to wait at."""
+        raise NotImplementedError(f"{name}: no blocking reads over the slots of a Cluster")
+
+    async def run(
+        self,
+        lane: str,
+        calls: Sequence[Call],
+        *,
+        confirmation: Confirmation | None = None,
+        expected: frozenset[str] = frozenset(),
+    ) -> list[Reply]:
+        """See ``Servers.run``."""
+        by_slot = await self._slots()
+        places: dict[SingleServer, list[int]] = {}
+        for place, (key, _) in enumerate(calls):
+            node = by_slot[key_slot(key.encode())]
+            if node is None:
+                self._by_slot = []
+                raise StoreUnavailable(f"no server of the Redis Cluster at {self._seed} serves {key!r}")
+            places.setdefault(node, []).append(place)
+        replies: list[Reply] = [None] * len(calls)
+        answers = await asyncio.gather(
+            *(
+                node.run(lane, [calls[p] for p in at], confirmation=confirmation, expected=expected)
+                for node, at in places.items()
+            ),
+            return_exceptions=True,
+        )
+        for at, answer in zip(places.values(), answers, strict=True):
+            if isinstance(answer, BaseException):
+                self._by_slot = []  # look again: the Cluster may have moved
+                raise answer
+            for place, reply in zip(at, answer, strict=True):
+                replies[place] = reply
+        return replies
+
+    async def everywhere(self, commands: Sequence[Command]) -> list[list[Reply]]:
+        """See ``Servers.everywhere``."""
+        nodes = {node for node in await self._slots() if node is not None}
+        return [answer for node in nodes for answer in await node.everywhere(commands)]
+
+    async def close(self, lane: str | None = None) -> None:
+        """See ``Servers.close``."""
+        self._closed = self._closed or lane is None
+        for node in self._nodes.values():
+            await node.close(lane)
+
+    async def _slots(self) -> list[SingleServer | None]:
+        if not self._by_slot:
+            async with self._looking:
+                if not self._by_slot:
+                    self._by_slot = await self._look()
+        return self._by_slot
+
+    async def _look(self) -> list[SingleServer | None]:
+        """Ask the known servers, the seed last, who serves which slot."""
+        if self._closed:
+            raise StoreUnavailable("this store is closed")
+        failure: StoreUnavailable | None = None
+        for host, port in [*self._nodes, *self._seed_place()]:
+            server = self._node(host, port)
+            try:
+                ranges = (await server.run(ADMIN, [("", ("CLUSTER", "SLOTS"))]))[0]
+            except StoreUnavailable as error:
+                failure = error
+                continue
+            if ranges:
+                return await self._adopt(ranges, host)
+        raise failure or StoreUnavailable(f"the Redis Cluster at {self._seed} serves no slots")
+
+    async def _adopt(self, ranges: list[Any], asked: str) -> list[SingleServer | None]:
+        by_slot: list[SingleServer | None] = [None] * 16_384
+        for first, last, primary, *_ in ranges:
+            host = (primary[0] or b"").decode()
+            node = self._node(asked if host in ("", "?") else host, int(primary[1]))
+            by_slot[first : last + 1] = [node] * (last + 1 - first)
+        serving = set(by_slot)
+        for place, node in list(self._nodes.items()):
+            if node not in serving:
+                del self._nodes[place]
+                await node.close()
+        return by_slot
+
+    def _seed_place(self) -> list[tuple[str, int]]:
+        place = (self._seed.arguments.get("host", "localhost"), int(self._seed.arguments.get("port", 6379)))
+        return [] if place in self._nodes else [place]
+
+    def _node(self, host: str, port: int) -> SingleServer:
+        node = self._nodes.get((host, port))
+        if node is None:
+            node = SingleServer(self._seed.at(host, port), self._name, self._call_timeout_s)
+            self._nodes[(host, port)] = node
+        return node
+
+
+async def run_on(
+    link: Link, commands: Sequence[Command], confirmation: Confirmation | None = None, wait_s: float = 0.0
+) -> list[Reply]:
+    """Run commands on one connection; refusals are among the replies."""
+    if confirmation is not None:
+        commands, wait_s = [*commands, confirmation.command], wait_s + confirmation.wait_s
+    replies = await link.call(commands, wait_s=wait_s)
+    if any(map(needs_scripts, replies)):
+        replies = await _repeat_unknown(link, commands, replies, confirmation, wait_s)
+    for reply in replies:
+        if isinstance(reply, ResponseError) and says_replica(reply):
+            link.reconnect(reply)
+    if confirmation is not None:
+        confirmation.check(replies.pop())
+    return replies
+
+
+async def _repeat_unknown(
+    link: Link,
+    commands: Sequence[Command],
+    replies: list[Reply],
+    confirmation: Confirmation | None,
+    wait_s: float,
+) -> list[Reply]:
+    again = [place for place, reply in enumerate(replies) if needs_scripts(reply)]
+    if confirmation is not None:
+        again.append(len(commands) - 1)  # it must cover the repeated writes, too
+    answers = await link.call([*LOAD_ALL, *(commands[place] for place in again)], wait_s=wait_s)
+    for place, reply in zip(again, answers[len(LOAD_ALL) :], strict=True):
+        replies[place] = reply
+    return replies
+
+
+def _checked(replies: list[Reply], expected: frozenset[str]) -> list[Reply]:
+    for reply in replies:
+        if isinstance(reply, ResponseError) and (says_moved(reply) or error_code(reply) not in expected):
+            check(reply)
+    return replies

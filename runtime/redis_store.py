@@ -1,0 +1,351 @@
+"""A hub in Redis or Valkey: the ``Store`` for one server and for a Redis Cluster.
+
+Rules:
+
+* One connection carries all writes of a process (appends and commits), so that their
+  order is the callers' order and WAIT covers what was written before it. Everything
+  else goes over other connections.
+* On one server a batch is one script call, however many partitions it touches. On a Cluster it is one
+  call per slot, pipelined per server, and deliveries go through the outbox: a script
+  there cannot write another partition's slot.
+* In replicated mode deliveries go through the outbox, too: what is put into a target can be read
+  at once, and nothing may be read that a failover could still take back.
+* The clock is the server's, inside the scripts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from .errors import InternalError, InvalidArguments, StoreUnavailable
+from .hub_meta import check_meta
+from .keys import INBOX_LENGTH_MAX, QUEUE_LENGTH_MAX, Keys
+from .persistence import Durability, judge
+from .redis_checks import choose_confirmation, read_persistence
+from .redis_commit import (
+    Limits,
+    append_command,
+    claim_commands,
+    commit_command,
+    pairs,
+    read_appended,
+    read_image,
+    read_outcome,
+)
+from .redis_link import CALL_TIMEOUT_S, Address
+from .redis_queues import RedisQueueReader, finish_calls, holders_of, take_over
+from .redis_readers import RedisReader
+from .redis_scripts import script
+from .redis_servers import ADMIN, WRITE, Confirmation, Servers, connect
+from .store import (
+    Append,
+    Appended,
+    ClusterView,
+    Commit,
+    CommitOutcome,
+    HostBeat,
+    HubMeta,
+    OwnerRow,
+    PartitionImage,
+    QueueEntry,
+    StoredInstance,
+)
+
+B = TypeVar("B", Append, Commit)
+
+
+class RedisStore:
+    """One process's connections to a hub in Redis."""
+
+    def __init__(
+        self,
+        url: str,
+        hub: str,
+        *,
+        replicas: int = 0,
+        inbox_length_max: int = INBOX_LENGTH_MAX,
+        queue_length_max: int = QUEUE_LENGTH_MAX,
+        call_timeout_s: float = CALL_TIMEOUT_S,
+    ) -> None:
+        """Bind to a hub; nothing is connected before the first call.
+
+        Args:
+            url: ``redis://``, ``rediss://`` or ``unix://``, as in redis-py. A Redis Cluster is recognised
+                by itself; ``redis+cluster://`` (``rediss+cluster://``) or ``?cluster=true`` insist on one.
+            hub: the hub's name.
+            replicas: how many replicas must confirm each append and commit (``replicated`` mode).
+            inbox_length_max: entries an inbox takes before it answers ``FULL``.
+            queue_length_max: the same for activity queues.
+            call_timeout_s: a server that is silent for this long is taken for gone.
+        """
+        if replicas < 0:
+            raise InvalidArguments(f"replicas must be 0 or more, not {replicas}")
+        self._keys = Keys(hub)
+        self._address = Address.of(url)
+        self._name = f"lungfish:{hub}:{uuid.uuid4().hex[:8]}"
+        self._replicas = replicas
+        self._limits = Limits(inbox_length_max, queue_length_max)
+        self._call_timeout_s = call_timeout_s
+        self._servers: Servers | None = None
+        self._confirmation: Confirmation | None = None
+        self._connecting = asyncio.Lock()
+        self._partitions = 0
+        self._readers: weakref.WeakSet[RedisReader | RedisQueueReader] = weakref.WeakSet()
+        self._closed = False
+        self._durability = Durability.UNKNOWN
+
+    @property
+    def hub(self) -> str:
+        """Name of the hub."""
+        return self._keys.hub
+
+    @property
+    def durability(self) -> str:
+        """What an acknowledged commit survives: a ``Durability`` value or ``replicated``."""
+        return "replicated" if self._replicas else self._durability.value
+
+    # --- connecting --------------------------------------------------------------------
+
+    async def open(self, wanted: HubMeta | None = None) -> HubMeta:
+        """See ``Store.open``."""
+        self._closed = False
+        servers = await self._connected()
+        where = str(self._address)
+        self._durability = judge(await read_persistence(servers), where, replicas=self._replicas)
+        new, key = wanted or HubMeta(), self._keys.meta
+        fixed = (new.partitions, new.format_version, new.hash_name)
+        partitions, version, hash_name = (await servers.run(WRITE, [(key, script("open", [key], *fixed))]))[0]
+        stored = HubMeta(int(partitions), int(version), hash_name.decode())
+        meta = check_meta(self.hub, stored, wanted)
+        self._partitions = meta.partitions
+        return meta
+
+    async def _connected(self) -> Servers:
+        if self._closed:
+            raise StoreUnavailable("this store is closed")
+        if self._servers is None:
+            async with self._connecting:
+                if self._servers is None:
+                    servers = await connect(self._address, self._name, self._call_timeout_s)
+                    try:
+                        self._confirmation = await choose_confirmation(servers, self._keys, self._replicas)
+                    except BaseException:
+                        await servers.close()
+                        raise
+                    self._servers = servers
+        return self._servers
+
+    async def close(self) -> None:
+        """See ``Store.close``."""
+        self._closed = True
+        servers, self._servers = self._servers, None
+        for reader in tuple(self._readers):
+            await reader.close()
+        self._readers.clear()
+        if servers is not None:
+            await servers.close()
+
+    # --- appending and committing ------------------------------------------------------
+
+    async def append(self, appends: Sequence[Append]) -> list[Appended]:
+        """See ``Store.append``."""
+        servers = await self._connected()
+        batches = _batches(appends, servers, lambda append: self._keys.stream(append.target))
+        calls = [(key, append_command(self._keys, batch, self._limits)) for key, batch in batches]
+        replies = await servers.run(WRITE, calls, confirmation=self._confirmation)
+        found = _Sorted(batches, [read_appended(reply) for reply in replies])
+        return [found.next(self._keys.stream(append.target)) for append in appends]
+
+    async def commit(self, commits: Sequence[Commit]) -> list[CommitOutcome]:
+        """See ``Store.commit``."""
+        servers = await self._connected()
+        batches = _batches(commits, servers, lambda commit: self._keys.partition(commit.partition).owner)
+        in_place = servers.is_single and not self._replicas
+        calls = [
+            (key, commit_command(self._keys, batch, self._limits, in_place=in_place))
+            for key, batch in batches
+        ]
+        replies = await servers.run(WRITE, calls, confirmation=self._confirmation)
+        found = _Sorted(batches, replies)
+        return [
+            read_outcome(commit, found.next(self._keys.partition(commit.partition).owner))
+            for commit in commits
+        ]
+
+    def reader(self) -> RedisReader:
+        """See ``Store.reader``."""
+        reader = RedisReader(self._connected, self._keys)
+        self._readers.add(reader)
+        return reader
+
+    async def claim(self, partition: int, host: str, token: str) -> PartitionImage:
+        """See ``Store.claim``."""
+        servers = await self._connected()
+        key = self._keys.partition(partition).owner
+        commands = claim_commands(self._keys, partition, host, token)
+        replies = await servers.run(ADMIN, [(key, command) for command in commands])
+        return read_image(partition, token, replies)
+
+    async def release(self, partition: int, token: str) -> bool:
+        """See ``Store.release``."""
+        key = self._keys.partition(partition).owner
+        return bool(await self._one(WRITE, key, script("release", [key], token)))
+
+    async def owners(self) -> list[OwnerRow]:
+        """See ``Store.owners``."""
+        servers = await self._connected()
+        if not self._partitions:
+            raise InternalError("owners() before open()")
+        names = [self._keys.partition(partition).owner for partition in range(self._partitions)]
+        rows = await servers.run(ADMIN, [(key, ("HMGET", key, "host", "epoch")) for key in names])
+        return [OwnerRow((host or b"").decode(), int(epoch or 0)) for host, epoch in rows]
+
+    async def _one(self, lane: str, key: str, command: tuple[Any, ...]) -> Any:
+        return (await (await self._connected()).run(lane, [(key, command)]))[0]
+
+    # --- hosts -------------------------------------------------------------------------
+
+    async def heartbeat(self, host: str, record: bytes, *, lease_ms: int, lead: bool = True) -> ClusterView:
+        """See ``Store.heartbeat``."""
+        keys = [self._keys.hosts, self._keys.leader, self._keys.placement]
+        command = script("heartbeat", keys, host, record, lease_ms, int(lead))
+        now, rows, leader, version, placement = await self._one(ADMIN, keys[0], command)
+        beats = tuple(_beats(rows, int(now)))
+        return ClusterView(int(now), beats, leader.decode(), int(version), placement)
+
+    async def place(self, leader: str, version: int, placement: bytes) -> bool:
+        """See ``Store.place``."""
+        keys = [self._keys.leader, self._keys.placement]
+        return bool(await self._one(ADMIN, keys[0], script("place", keys, leader, version, placement)))
+
+    async def remove_host(self, host: str) -> None:
+        """See ``Store.remove_host``."""
+        keys = [self._keys.hosts, self._keys.leader]
+        await self._one(ADMIN, keys[0], script("remove_host", keys, host))
+
+    async def now_ms(self) -> int:
+        """See ``Store.now_ms``."""
+        return _time_ms(await self._one(ADMIN, self._keys.meta, ("TIME",)))
+
+    # --- reading -----------------------------------------------------------------------
+
+    async def snapshots(self, keys: Sequence[tuple[int, str, str]]) -> list[bytes | None]:
+        """See ``Store.snapshots``."""
+        named = [(self._keys.partition(p).entities(name), key) for p, name, key in keys]
+        return await self._fields("HMGET", named)
+
+    async def instances(self, keys: Sequence[tuple[int, str]], *, history: bool) -> list[StoredInstance]:
+        """See ``Store.instances``."""
+        names = [(self._keys.partition(partition), instance) for partition, instance in keys]
+        if not history:
+            rows = await self._fields("HMGET", [(name.instances, instance) for name, instance in names])
+            return [StoredInstance(row, []) for row in rows]
+        calls = [
+            (name.instances, script("instance", [name.instances, name.history(instance)], instance))
+            for name, instance in names
+        ]
+        return [
+            StoredInstance(row, batches) for row, batches in await (await self._connected()).run(ADMIN, calls)
+        ]
+
+    async def has_activities(self, keys: Sequence[tuple[int, str]]) -> list[bool]:
+        """See ``Store.has_activities``."""
+        named = [(self._keys.partition(p).activities, row_id) for p, row_id in keys]
+        servers = await self._connected()
+        return [bool(found) for found in await servers.run(ADMIN, [(k, ("HEXISTS", k, f)) for k, f in named])]
+
+    async def _fields(self, command: str, named: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        """Read fields of hashes, one command per hash."""
+        wanted: dict[str, list[str]] = {}
+        for key, field in named:
+            wanted.setdefault(key, []).append(field)
+        servers = await self._connected()
+        rows = await servers.run(ADMIN, [(key, (command, key, *fields)) for key, fields in wanted.items()])
+        found = {key: iter(row) for key, row in zip(wanted, rows, strict=True)}
+        return [next(found[key]) for key, _ in named]
+
+    async def scan_instances(self, partition: int, cursor: int, count: int) -> tuple[int, dict[str, bytes]]:
+        """See ``Store.scan_instances``."""
+        key = self._keys.partition(partition).instances
+        following, rows = await self._one(ADMIN, key, ("HSCAN", key, cursor, "COUNT", count))
+        return int(following), pairs(rows)
+
+    async def sweep_producers(self, partition: int, older_ms: int) -> int:
+        """See ``Store.sweep_producers``; partitions are never forgotten as producers."""
+        key = self._keys.partition(partition).producers
+        return int(await self._one(ADMIN, key, script("sweep", [key], older_ms)))
+
+    # --- queues and workers ------------------------------------------------------------
+
+    def queue_reader(self, worker: str) -> RedisQueueReader:
+        """See ``Store.queue_reader``."""
+        reader = RedisQueueReader(self._connected, self._keys, worker)
+        self._readers.add(reader)
+        return reader
+
+    async def finish_entries(self, entries: Sequence[tuple[str, str]]) -> None:
+        """See ``Store.finish_entries``."""
+        await (await self._connected()).run(ADMIN, finish_calls(self._keys, entries))
+
+    async def claim_entries(
+        self, worker: str, queues: Sequence[str], *, alive_ms: int, count: int
+    ) -> list[QueueEntry]:
+        """See ``Store.claim_entries``."""
+        servers = await self._connected()
+        holders = await holders_of(servers, self._keys, queues)
+        alive = {beat.host for beat in await self.workers() if beat.age_ms <= alive_ms} | {worker}
+        dead = {queue: [name for name in names if name not in alive] for queue, names in holders.items()}
+        return await take_over(servers, self._keys, worker, dead, count)
+
+    async def worker_beat(self, worker: str, record: bytes) -> None:
+        """See ``Store.worker_beat``."""
+        key = self._keys.workers
+        await self._one(ADMIN, key, script("beat", [key], worker, record))
+
+    async def remove_worker(self, worker: str) -> None:
+        """See ``Store.remove_worker``."""
+        await self._one(ADMIN, self._keys.workers, ("HDEL", self._keys.workers, worker))
+
+    async def workers(self) -> list[HostBeat]:
+        """See ``Store.workers``."""
+        key, servers = self._keys.workers, await self._connected()
+        rows, time = await servers.run(ADMIN, [(key, ("HGETALL", key)), (key, ("TIME",))])
+        return _beats(rows, _time_ms(time))
+
+
+def _batches(items: Sequence[B], servers: Servers, key_of: Callable[[B], str]) -> list[tuple[str, list[B]]]:
+    """Group items by what one script call may touch: everything, or on a Cluster one slot."""
+    if servers.is_single:
+        return [("", list(items))] if items else []
+    by_key: dict[str, list[B]] = {}
+    for item in items:
+        by_key.setdefault(key_of(item), []).append(item)
+    return list(by_key.items())
+
+
+class _Sorted:
+    """Outcomes of batches, to be handed out in the order of the items they were made of."""
+
+    def __init__(self, batches: Sequence[tuple[str, object]], outcomes: Sequence[Sequence[Any]]) -> None:
+        self._by_key = {key: iter(each) for (key, _), each in zip(batches, outcomes, strict=True)}
+        self._all = self._by_key.get("")  # of one server: one batch, in the items' order
+
+    def next(self, key: str) -> Any:
+        return next(self._all if self._all is not None else self._by_key[key])
+
+
+def _beats(rows: list[bytes], now_ms: int) -> list[HostBeat]:
+    beats = []
+    for name, value in sorted(pairs(rows).items()):
+        beat_ms, _, record = value.partition(b" ")
+        beats.append(HostBeat(name, record, now_ms - int(beat_ms)))
+    return beats
+
+
+def _time_ms(reply: list[bytes]) -> int:
+    seconds, micros = reply
+    return int(seconds) * 1000 + int(micros) // 1000

@@ -1,0 +1,348 @@
+"""Handles that a client gives out: to an entity, to an orchestration instance.
+
+A handle is an address: making one costs nothing and talks to nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
+
+from . import codec
+from .connection import TIMEOUT_S, Connection, raise_usage_error
+from .definitions import EntityDefinition, Operation
+from .errors import (
+    DeadlineExceeded,
+    EntityOperationFailed,
+    InstanceNotFound,
+    InvalidArguments,
+    NotRegistered,
+    OrchestrationFailed,
+    OrchestrationTerminated,
+    UsageError,
+)
+from .ids import ActorId
+from .messages import Call, Control, RaiseEvent, Response, Signal, Watch
+from .signatures import Signature, encode_arguments
+from .status import OrchestrationStatus, StatusReader
+
+E = TypeVar("E")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Operations of one ``signal_many`` that travel in one message.
+SIGNALS_PER_MESSAGE: Final = 1_000
+
+
+def operation_name(operation: Any, definition: EntityDefinition | None) -> tuple[str, Operation | None]:
+    """Return the name of an operation given as a function or a str, and what is known of it.
+
+    Raises:
+        NotRegistered: the class has no such operation.
+        UsageError: neither a function nor a str.
+    """
+    name = operation if isinstance(operation, str) else getattr(operation, "__name__", None)
+    if not isinstance(name, str):
+        raise UsageError(f"an operation is a method of the entity class, or its name, not {operation!r}")
+    if definition is None:
+        return name, None
+    found = definition.operations.get(name)
+    if found is None:
+        listed = ", ".join(sorted(definition.operations)) or "none"
+        raise NotRegistered(f"no operation named {name!r} on entity {definition.name}; there are: {listed}")
+    return name, found
+
+
+class EntityRef(Generic[E]):
+    """A handle to one entity, existing or not; as in Orleans, it never has to be created."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        actor: ActorId,
+        definition: EntityDefinition | None,
+        timeout_s: float | None = TIMEOUT_S,
+    ) -> None:
+        self._connection = connection
+        self._actor = actor
+        self._definition = definition
+        self._timeout_s = timeout_s
+
+    @property
+    def name(self) -> str:
+        """Registered name of the entity's class."""
+        return self._actor.name
+
+    @property
+    def key(self) -> str:
+        """Key of the entity."""
+        return self._actor.key
+
+    @property
+    def partition(self) -> int:
+        """Number of the partition that owns the entity."""
+        return self._connection.partition(self._actor)
+
+    def options(self, *, timeout: float | None) -> EntityRef[E]:
+        """Return the same handle with another longest wait for calls (s); None waits for ever."""
+        return EntityRef(self._connection, self._actor, self._definition, timeout)
+
+    @overload
+    async def call(
+        self,
+        operation: Callable[Concatenate[E, P], Coroutine[Any, Any, R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+    @overload
+    async def call(self, operation: Callable[Concatenate[E, P], R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def call(self, operation: str, *args: Any, **kwargs: Any) -> Any: ...
+    async def call(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run an operation and return its result, once its effect is durable.
+
+        The effect on the state happens at most once. It has happened, durably, when this returns.
+
+        Args:
+            operation: the method, as ``Counter.add``, or its name.
+
+        Raises:
+            NotRegistered, InvalidArguments, SerializationError, PayloadTooLarge: refused; nothing happened.
+            EntityOperationFailed: the operation raised, and was rolled back.
+            DeadlineExceeded: no answer in time; the outcome is unknown.
+            Overloaded: the inbox stayed full; nothing happened.
+            StoreUnavailable: the outcome is unknown.
+        """
+        name, known = operation_name(operation, self._definition)
+        what = f"{self._actor}.{name}"
+        if known is not None:
+            data = known.signature.encode(args, kwargs)
+        else:
+            data = encode_arguments(args, kwargs, what)
+
+        def make(request: str) -> Call:
+            return Call(self._actor, name, data, request, self._connection.me)
+
+        response = await self._connection.request(self._actor, make, timeout_s=self._timeout_s, what=what)
+        return _result(response, known.signature if known is not None else None, what)
+
+    @overload
+    async def signal(self, operation: Callable[Concatenate[E, P], Any], *args: P.args, **kwargs: P.kwargs) -> None: ...
+    @overload
+    async def signal(self, operation: str, *args: Any, **kwargs: Any) -> None: ...
+    async def signal(self, operation: Any, *args: Any, **kwargs: Any) -> None:
+        """Send a one-way operation. When this returns it is durable and will be applied exactly once.
+
+        Signals (and calls) of one client to one entity are applied in the order in which they were sent.
+        If the operation raises there, it is rolled back and logged; nobody is told.
+
+        Raises:
+            NotRegistered, InvalidArguments, SerializationError, PayloadTooLarge: refused; nothing was sent.
+            Overloaded: the inbox stayed full; nothing was accepted.
+            StoreUnavailable: the outcome is unknown.
+        """
+        name, known = operation_name(operation, self._definition)
+        args = _positional(known, name, args, kwargs)
+        await self._signal(name, known, [args])
+
+    async def signal_many(self, operation: Callable[..., Any] | str, batch: Iterable[Sequence[Any]]) -> None:
+        """Send many one-way operations of one kind, in order; all are durable when this returns.
+
+        Each is applied exactly once and rolls back alone. Far cheaper than one ``signal`` each.
+
+        Args:
+            operation: the method, as ``Counter.add``, or its name.
+            batch: positional arguments, one sequence per operation.
+
+        Raises:
+            As ``signal``. With ``StoreUnavailable``, or ``Overloaded`` in a batch of over 1,000,
+            the first part of the batch may have been accepted.
+        """
+        name, known = operation_name(operation, self._definition)
+        await self._signal(name, known, list(batch))
+
+    async def _signal(self, name: str, known: Operation | None, batch: list[Sequence[Any]]) -> None:
+        messages = []
+        for at in range(0, len(batch), SIGNALS_PER_MESSAGE):
+            part = batch[at : at + SIGNALS_PER_MESSAGE]
+            if known is not None:
+                data, count = known.signature.encode_many(part)
+            else:
+                data = codec.encode([list(args) for args in part], f"arguments of {self._actor}.{name}")
+                count = len(part)
+            messages.append(Signal(self._actor, name, data, count))
+        if messages:
+            await self._connection.send(self._actor, messages)
+
+    async def state(self) -> E | None:
+        """Return the last committed state; None if the entity does not exist. Activates nothing.
+
+        Raises:
+            SerializationError: what is stored does not fit the class.
+            StoreUnavailable: the store cannot be reached.
+        """
+        partition = self._connection.partition(self._actor)
+        (row,) = await self._connection.store.snapshots([(partition, self._actor.name, self._actor.key)])
+        if row is None:
+            return None
+        if self._definition is None:
+            state: Any = codec.decode(row, f"state of {self._actor}")[2]
+            return state  # type: ignore[no-any-return]  # without a class: the plain fields
+        read: E = self._definition.cls.lungfish_state(row, self._actor.key)
+        return read
+
+    def __repr__(self) -> str:
+        return f"<entity {self._actor}>"
+
+
+class OrchestrationHandle(Generic[R]):
+    """A handle to one orchestration instance."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        instance_id: str,
+        signature: Signature | None,
+        read_status: StatusReader,
+        read_history: Callable[[Sequence[bytes]], list[Any]],
+    ) -> None:
+        self._connection = connection
+        self._actor = ActorId("o", "", instance_id)
+        self._signature = signature
+        self._read_status = read_status
+        self._read_history = read_history
+
+    @property
+    def id(self) -> str:
+        """The instance id."""
+        return self._actor.key
+
+    async def status(self) -> OrchestrationStatus:
+        """Return the instance as last committed.
+
+        Raises:
+            InstanceNotFound: there is no such instance.
+            StoreUnavailable: the store cannot be reached.
+        """
+        partition = self._connection.partition(self._actor)
+        (stored,) = await self._connection.store.instances([(partition, self.id)], history=False)
+        if stored.row is None:
+            raise InstanceNotFound(f"no orchestration instance {self.id!r}")
+        return self._read_status(self.id, stored.row)
+
+    async def history(self) -> list[Any]:
+        """Return the events of the current execution, oldest first.
+
+        Raises:
+            InstanceNotFound: there is no such instance.
+        """
+        partition = self._connection.partition(self._actor)
+        (stored,) = await self._connection.store.instances([(partition, self.id)], history=True)
+        if stored.row is None:
+            raise InstanceNotFound(f"no orchestration instance {self.id!r}")
+        return self._read_history(stored.history)
+
+    async def result(self, timeout: float | None = None) -> R:
+        """Wait for the end and return the result.
+
+        Args:
+            timeout: longest wait (s); None waits for ever.
+
+        Raises:
+            OrchestrationFailed: it failed; ``details`` has the chain of causes.
+            OrchestrationTerminated: it was terminated.
+            InstanceNotFound: there is no such instance.
+            DeadlineExceeded: it has not ended in time; it goes on.
+        """
+
+        def make(request: str) -> Watch:
+            return Watch(self._actor, request, self._connection.me)
+
+        what = f"orchestration {self.id}"
+        response = await self._watch(make, timeout, what)
+        details = response.failure
+        if details is not None:
+            raise_usage_error(details)
+            kind = details.error_type.rpartition(".")[2]
+            failed = OrchestrationTerminated if kind == "OrchestrationTerminated" else OrchestrationFailed
+            raise failed(f"{what} failed: {details}", details)
+        result: R = _result(response, self._signature, what)
+        return result
+
+    async def _watch(self, make: Callable[[str], Watch], timeout: float | None, what: str) -> Response:
+        if timeout is not None:
+            return await self._connection.request(self._actor, make, timeout_s=timeout, what=what)
+        while True:
+            # Asked again now and then: the reply stream of a silent client expires.
+            try:
+                return await self._connection.request(self._actor, make, timeout_s=600.0, what=what)
+            except DeadlineExceeded:
+                continue
+
+    async def raise_event(self, name: str, payload: Any = None) -> None:
+        """Send an external event; durable when this returns.
+
+        It is kept until the instance waits for it. One for an instance that does not exist or has
+        ended is dropped.
+        """
+        data = codec.encode(payload, f"payload of event {name}")
+        await self._connection.send(self._actor, [RaiseEvent(self._actor, name, data)])
+
+    async def terminate(self, reason: str = "") -> None:
+        """End the instance now, and its running sub-orchestrations; ``reason`` becomes its output.
+
+        Running activities are not stopped; their results are dropped.
+
+        Raises:
+            InstanceNotFound: there is no such instance.
+        """
+        await self._control("terminate", reason)
+
+    async def suspend(self, reason: str = "") -> None:
+        """Take nothing in until ``resume``; idempotent. Timers then fire late, none is lost."""
+        await self._control("suspend", reason)
+
+    async def resume(self, reason: str = "") -> None:
+        """Undo ``suspend``; idempotent."""
+        await self._control("resume", reason)
+
+    async def _control(self, verb: str, reason: str) -> None:
+        def make(request: str) -> Control:
+            return Control(self._actor, verb, reason, request, self._connection.me)
+
+        what = f"{verb} of {self.id}"
+        response = await self._connection.request(self._actor, make, timeout_s=TIMEOUT_S, what=what)
+        if response.failure is not None:
+            raise_usage_error(response.failure)
+            raise OrchestrationFailed(f"{what}: {response.failure}", response.failure)
+
+    def __repr__(self) -> str:
+        return f"<orchestration {self.id}>"
+
+
+def _positional(
+    known: Operation | None, name: str, args: Sequence[Any], kwargs: dict[str, Any]
+) -> Sequence[Any]:
+    """Return a signal's arguments as positional ones: a batch of signals carries no names."""
+    if not kwargs:
+        return args
+    if known is None:
+        raise InvalidArguments(f"{name}: a signal by name takes positional arguments only")
+    known.signature.check(args, kwargs)
+    bound = known.signature.raw.bind(*args, **kwargs)
+    bound.apply_defaults()
+    if bound.kwargs:
+        raise InvalidArguments(f"{known.signature.what}: keyword-only parameters cannot be signalled")
+    return bound.args
+
+
+def _result(response: Response, signature: Signature | None, what: str) -> Any:
+    if response.failure is not None:
+        raise_usage_error(response.failure)
+        raise EntityOperationFailed(f"{what} failed: {response.failure}", response.failure)
+    if response.result is None:
+        return None
+    if signature is not None:
+        return signature.decode_result(response.result)
+    return codec.decode(response.result, f"result of {what}")
+

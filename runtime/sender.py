@@ -1,0 +1,207 @@
+"""A producer: sends messages to targets, each exactly once, in order, in as few calls as can be.
+
+Rules:
+
+* One batch per target is under way; what is sent meanwhile makes up the next one. So batches grow
+  with the load by themselves, and order needs no further care.
+* A batch keeps its sequence number until its outcome is known. It is sent again, byte
+  for byte, after a broken connection; the store drops it if it had arrived.
+* A batch that is given up (``give_up_s``) may or may not have arrived, so its number is
+  never used for another one: the next batch skips it (``resync``).
+* A full target holds up its own messages only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from . import wire
+from .errors import Overloaded, StoreUnavailable
+from .messages import Message
+from .store import Append, Appended, Store
+
+logger = logging.getLogger(__name__)
+
+#: Largest number of messages, and about the largest size (bytes), of one batch.
+BATCH_MESSAGES_MAX: Final = 2_000
+BATCH_BYTES_MAX: Final = 1_000_000
+#: Waits between tries (s): doubled from the first to the second.
+BACKOFF_S: Final = (0.005, 0.5)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """Messages of one ``send`` call: they go together, or at least in order."""
+
+    rows: list[list[Any]]
+    size: int
+    accepted: asyncio.Future[None]
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """One target: what waits for it, and the batch that is under way."""
+
+    target: str
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    batch: list[_Waiting] = field(default_factory=list)
+    append: Append | None = None
+    sequence: int = 0
+    resync: bool = False
+    not_before_s: float = 0.0
+    wait_s: float = BACKOFF_S[0]
+    since_s: float = 0.0
+
+
+class Sender:
+    """Sends messages under one producer name. Not shared between event loops."""
+
+    def __init__(self, store: Store, producer: str, *, give_up_s: float = 30.0) -> None:
+        """Make a sender.
+
+        Args:
+            store: where the targets are.
+            producer: unique name; its sequence numbers start at 1 and are kept here only.
+            give_up_s: how long one batch is tried before its senders get the error (s).
+        """
+        self._store = store
+        self._producer = producer
+        self._give_up_s = give_up_s
+        self._lanes: dict[str, _Lane] = {}
+        self._active: dict[str, _Lane] = {}
+        self._pump: asyncio.Task[None] | None = None
+        self._more = asyncio.Event()
+        self._closed = False
+
+    async def send(self, target: str, messages: Sequence[Message]) -> None:
+        """Send messages to a target; they are durable, in order, when this returns.
+
+        Raises:
+            Overloaded: the target stayed full for ``give_up_s``; nothing of this was accepted.
+            StoreUnavailable: the store could not be reached; the outcome is unknown.
+        """
+        await self.put(target, messages)
+
+    def put(self, target: str, messages: Sequence[Message]) -> asyncio.Future[None]:
+        """Like ``send``, but return at once with a future; order is that of the calls."""
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise StoreUnavailable("this connection was closed")
+        rows = [wire.to_row(message) for message in messages]
+        waiting = _Waiting(rows, sum(map(_size, messages)), loop.create_future())
+        lane = self._lanes.get(target)
+        if lane is None:
+            lane = self._lanes[target] = _Lane(target)
+        lane.waiting.append(waiting)
+        self._active[target] = lane
+        if self._pump is None:
+            self._pump = loop.create_task(self._run(), name="lungfish sender")
+        self._more.set()
+        return waiting.accepted
+
+    async def close(self) -> None:
+        """Stop sending; what has no outcome yet fails with ``StoreUnavailable``."""
+        self._closed = True
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+        for lane in self._active.values():
+            self._fail(lane, [*lane.batch, *lane.waiting], StoreUnavailable("this connection was closed"))
+            lane.waiting.clear()
+
+    async def _run(self) -> None:
+        while self._active:
+            self._more.clear()
+            now_s = asyncio.get_running_loop().time()
+            lanes = [lane for lane in self._active.values() if lane.not_before_s <= now_s]
+            if not lanes:
+                await self._wait(min(lane.not_before_s for lane in self._active.values()) - now_s)
+                continue
+            appends = [lane.append or self._next(lane, now_s) for lane in lanes]
+            try:
+                outcomes = await self._store.append(appends)
+            except StoreUnavailable as error:
+                for lane in lanes:
+                    self._later(lane, error)
+                continue
+            for lane, outcome in zip(lanes, outcomes, strict=True):
+                self._settle(lane, outcome)
+        self._pump = None
+
+    async def _wait(self, delay_s: float) -> None:
+        # New messages for another target must not wait for a full one.
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._more.wait()
+        except TimeoutError:
+            return
+
+    def _next(self, lane: _Lane, now_s: float) -> Append:
+        count = size = 0
+        while lane.waiting and (not lane.batch or count < BATCH_MESSAGES_MAX and size < BATCH_BYTES_MAX):
+            waiting = lane.waiting.popleft()
+            lane.batch.append(waiting)
+            count += len(waiting.rows)
+            size += waiting.size
+        lane.sequence += 1
+        rows = [row for waiting in lane.batch for row in waiting.rows]
+        lane.since_s = now_s
+        lane.append = Append(
+            lane.target, self._producer, lane.sequence, (wire.pack_rows(rows),), resync=lane.resync
+        )
+        return lane.append
+
+    def _settle(self, lane: _Lane, outcome: Appended) -> None:
+        match outcome:
+            case Appended.OK:
+                for waiting in lane.batch:
+                    if not waiting.accepted.done():
+                        waiting.accepted.set_result(None)
+                self._finish_batch(lane, resync=False)
+            case Appended.FULL:
+                self._later(lane, Overloaded(f"{lane.target} is full; slow down and try again"))
+            case Appended.GAP:
+                # The store lost what it had acknowledged (a failover). Going on is all that can be done.
+                logger.warning("%s lost acknowledged messages of %s", lane.target, self._producer)
+                assert lane.append is not None
+                lane.append = Append(
+                    lane.target, self._producer, lane.sequence, lane.append.payloads, resync=True
+                )
+
+    def _later(self, lane: _Lane, error: Overloaded | StoreUnavailable) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s - lane.since_s < self._give_up_s:
+            lane.not_before_s = now_s + lane.wait_s
+            lane.wait_s = min(lane.wait_s * 2, BACKOFF_S[1])
+            return
+        self._fail(lane, lane.batch, error)
+        self._finish_batch(lane, resync=True)
+
+    def _fail(self, lane: _Lane, batch: list[_Waiting], error: Exception) -> None:
+        for waiting in batch:
+            if not waiting.accepted.done():
+                waiting.accepted.set_exception(type(error)(f"{error} (sending to {lane.target})"))
+                waiting.accepted.exception()  # seen: a caller that was cancelled never looks
+
+    def _finish_batch(self, lane: _Lane, *, resync: bool) -> None:
+        lane.batch.clear()
+        lane.append = None
+        lane.resync = resync
+        lane.wait_s = BACKOFF_S[0]
+        lane.not_before_s = 0.0
+        if not lane.waiting:
+            del self._active[lane.target]
+
+
+def _size(message: Message) -> int:
+    """Return about how many bytes a message takes: its user payload and a bit."""
+    for name in ("batch", "args", "input", "payload", "result"):
+        payload = getattr(message, name, None)
+        if payload is not None:
+            return len(payload) + 64
+    return 128

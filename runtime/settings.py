@@ -1,0 +1,48 @@
+"""What can be set about hosts and workers; every bound has its place here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """Settings of a host. Times in the unit that the name ends with.
+
+    Attributes:
+        heartbeat_ms: how often a host renews its heartbeat and looks at the placement.
+        lease_ms: a host that has not beaten for this long is taken for dead; also the
+            leader's lease. Takeover takes about this plus one heartbeat.
+        release_grace_ms: how long a planned move waits for the old owner to let go.
+        drain_s: how long a graceful stop waits for running operations.
+        idle_ms: an activation not used for this long is passivated.
+        activations_max: activations per host; over it the least recently used ones go first.
+        read_entries_max: entries per inbox and read.
+        buffer_entries_max: entries read ahead of the rounds; then reading pauses.
+        round_messages_max: messages accepted per partition and round.
+        round_runs_max: actors run per partition and round.
+        commit_bytes_max: about the size of the commits sent in one call to the store (bytes).
+        producer_idle_ms: a producer's last sequence number is kept this long after its last message.
+    """
+
+    heartbeat_ms: int = 500
+    lease_ms: int = 3_000
+    release_grace_ms: int = 5_000
+    drain_s: float = 10.0
+    idle_ms: int = 15 * 60_000
+    activations_max: int = 50_000
+    read_entries_max: int = 64
+    buffer_entries_max: int = 512
+    round_messages_max: int = 4_000
+    round_runs_max: int = 2_000
+    commit_bytes_max: int = 8_000_000
+    producer_idle_ms: int = 24 * 3_600_000
+
+    def __post_init__(self) -> None:
+        if self.lease_ms < 2 * self.heartbeat_ms:
+            raise UsageError(
+                f"lease_ms ({self.lease_ms}) must be at least twice heartbeat_ms ({self.heartbeat_ms}): "
+                "one late heartbeat would be taken for a death"
+            )

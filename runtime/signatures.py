@@ -1,0 +1,157 @@
+"""A callable's parameters as a contract: checked where the call is made, restored where it runs.
+
+Rules:
+
+* Arguments are checked against the signature at the call site, where a mistake has a
+  traceback that points at it, and validated against the annotations where the code runs.
+* The wire form is ``[positional, keyword]``: names survive, so that a parameter may be
+  given by name and a default may be added without breaking stored calls.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import codec
+from .errors import InvalidArguments, SerializationError
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Parameters and result of a callable, without its first ``skip`` parameters.
+
+    Attributes:
+        what: names the callable in errors, e.g. ``Counter.add``.
+        annotations: one per positional parameter, in order.
+        least, most: how many positional arguments it takes; ``most`` is -1 for ``*args``.
+        by_name: annotation per parameter that may be given by name.
+        result: the return annotation; ``Any`` where there is none.
+    """
+
+    what: str
+    annotations: tuple[Any, ...]
+    least: int
+    most: int
+    by_name: Mapping[str, Any]
+    result: Any
+    rest: Any = Any
+    raw: inspect.Signature = field(default_factory=inspect.Signature, compare=False)
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], what: str, skip: int = 0) -> Signature:
+        """Read the signature of ``function``; unresolvable annotations count as ``Any``."""
+        hints = _hints(function)
+        raw = inspect.signature(function)
+        parameters = list(raw.parameters.values())[skip:]
+        positional = [p for p in parameters if p.kind in _POSITIONAL]
+        keyword_only = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        rest = [p for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL]
+        named = [p for p in positional if p.kind is not inspect.Parameter.POSITIONAL_ONLY]
+        return cls(
+            what=what,
+            annotations=tuple(hints.get(p.name, Any) for p in positional),
+            least=sum(p.default is inspect.Parameter.empty for p in positional),
+            most=-1 if rest else len(positional),
+            by_name={p.name: hints.get(p.name, Any) for p in (*named, *keyword_only)},
+            result=hints.get("return", Any),
+            rest=hints.get(rest[0].name, Any) if rest else Any,
+            raw=raw.replace(parameters=parameters),
+        )
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise ``InvalidArguments`` if a call with these arguments cannot be made."""
+        if not kwargs and len(args) >= self.least and (self.most < 0 or len(args) <= self.most):
+            required_names = self.raw.parameters.values()
+            if not any(
+                p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is inspect.Parameter.empty
+                for p in required_names
+            ):
+                return
+        try:
+            self.raw.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArguments(f"{self.what}{self.raw}: {error}") from None
+
+    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        """Check a call's arguments and return their wire form."""
+        self.check(args, kwargs)
+        return encode_arguments(args, kwargs, self.what)
+
+    def encode_many(self, batch: Iterable[Sequence[Any]]) -> tuple[bytes, int]:
+        """Check the positional arguments of many calls; return wire form and count."""
+        calls = [list(args) for args in batch]
+        lengths = set(map(len, calls))
+        for length in lengths:
+            self.check([None] * length, {})
+        return codec.encode(calls, f"arguments of {self.what}"), len(calls)
+
+    def encode_signal(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        """Check one signal's arguments and return their wire form: a batch of one.
+
+        An element of a batch is a list of positional arguments or, where some are given by
+        name, a map ``{"args": [...], "kwargs": {...}}``.
+        """
+        self.check(args, kwargs)
+        call = {"args": list(args), "kwargs": dict(kwargs)} if kwargs else list(args)
+        return codec.encode([call], f"arguments of {self.what}")
+
+    def decode(self, data: bytes) -> tuple[list[Any], dict[str, Any]]:
+        """Restore arguments, validated against the annotations."""
+        args, kwargs = codec.decode(data, f"arguments of {self.what}")
+        return self.restore(args, kwargs)
+
+    def restore(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Validate plain arguments against signature and annotations."""
+        self.check(args, kwargs)
+        known = len(self.annotations)
+        restored = [
+            codec.validate(value, self.annotations[at] if at < known else self.rest, f"{self.what}: argument {at + 1}")
+            for at, value in enumerate(args)
+        ]
+        if not kwargs:
+            return restored, kwargs
+        return restored, {
+            name: codec.validate(value, self.by_name.get(name, Any), f"{self.what}: argument {name}")
+            for name, value in kwargs.items()
+        }
+
+    def decode_result(self, data: bytes | None) -> Any:
+        """Restore a result; raises ``SerializationError`` if it does not fit the return annotation."""
+        if data is None:
+            return None
+        what = f"result of {self.what}"
+        try:
+            return codec.validate(codec.decode(data, what), self.result, what)
+        except InvalidArguments as error:
+            raise SerializationError(f"{error}: not what its annotation promises") from error
+
+
+def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], what: str) -> bytes:
+    """Return the wire form of arguments whose signature is not known here."""
+    return codec.encode([list(args), dict(kwargs)], f"arguments of {what}")
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations, resolved one by one: one that cannot be is left out."""
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:  # a forward reference to something that exists for type checkers only
+        return _hints_one_by_one(function)
+
+
+def _hints_one_by_one(function: Callable[..., Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    target = inspect.unwrap(function)
+    for name, annotation in getattr(target, "__annotations__", {}).items():
+        probe = type("_Probe", (), {"__annotations__": {name: annotation}, "__module__": target.__module__})
+        try:
+            found.update(typing.get_type_hints(probe, vars(inspect.getmodule(target) or probe), include_extras=True))
+        except Exception:  # noqa: S112 - unresolvable here means "not validated", as if it were absent
+            continue
+    return found

@@ -1,0 +1,67 @@
+"""What is told about an orchestration instance to whoever asks."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from .errors import FailureDetails
+
+
+class RuntimeStatus(StrEnum):
+    """Where an instance stands; names as in Durable Functions."""
+
+    #: Accepted; its first turn has not run (a delayed start, too).
+    PENDING = "Pending"
+    #: Begun and not ended; also while it waits.
+    RUNNING = "Running"
+    #: Takes nothing in until it is resumed.
+    SUSPENDED = "Suspended"
+    #: Returned.
+    COMPLETED = "Completed"
+    #: Raised, or could not be replayed.
+    FAILED = "Failed"
+    #: Ended from outside.
+    TERMINATED = "Terminated"
+
+    @property
+    def is_terminal(self) -> bool:
+        """True if nothing more will happen to the instance."""
+        return self in (RuntimeStatus.COMPLETED, RuntimeStatus.FAILED, RuntimeStatus.TERMINATED)
+
+
+@dataclass(frozen=True, slots=True)
+class OrchestrationStatus:
+    """An instance as last committed.
+
+    Attributes:
+        output: what it returned, decoded; what ``terminate`` was given; None otherwise.
+        failure: why it failed.
+        created_at, updated_at: aware datetimes (UTC), on the store's clock.
+        custom_status: the last value given to ``set_custom_status``.
+        execution_id: new for every run of the instance (continue-as-new).
+        parent_id: the orchestration that started it, if one did.
+    """
+
+    instance_id: str
+    name: str
+    runtime_status: RuntimeStatus
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    output: Any = None
+    failure: FailureDetails | None = None
+    custom_status: Any = None
+    execution_id: str = ""
+    parent_id: str | None = None
+
+
+#: Reads a stored row of an instance: instance id, row → status.
+StatusReader = Callable[[str, bytes], OrchestrationStatus]
+
+
+def from_ms(milliseconds: int) -> dt.datetime:
+    """Return the aware UTC datetime of a Unix time in milliseconds."""
+    return dt.datetime.fromtimestamp(milliseconds / 1_000, dt.timezone.utc)

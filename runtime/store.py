@@ -1,0 +1,440 @@
+"""The Store protocol: everything durable, and the only I/O of hosts, clients and workers.
+
+Rules (each implementation is held to them by one contract suite):
+
+* A *target* is where a batch of messages can be put: a partition's inbox (``p:17``), an
+  activity queue (``q:default``) or a client's replies (``c:<client>``).
+* A *producer* is who puts it there, with a sequence number per target that starts at 1.
+  A repeat is answered as the first time; a gap is refused. So a target never holds a
+  double, whatever was retried. Clients' replies take no sequence: a request id is
+  answered once, later answers are passed over.
+* Only the owner of a partition writes it. Every commit shows the owner token and the next commit
+  number; the store checks both before it writes anything, and writes all or nothing.
+* Methods raise ``StoreUnavailable`` when the connection broke. The outcome is then
+  unknown and *the same call* may be made again: every method here is safe to repeat.
+* Implementations never retry by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Protocol, TypeAlias
+
+from .ids import HASH_NAME
+
+FORMAT_VERSION: Final = 1
+
+#: The position before the first entry of any stream.
+START: Final = "0-0"
+
+
+def partition_target(partition: int) -> str:
+    """Return the target that is the inbox of ``partition``."""
+    return f"p:{partition}"
+
+
+def queue_target(queue: str) -> str:
+    """Return the target that is the activity queue ``queue``."""
+    return f"q:{queue}"
+
+
+def client_target(client: str) -> str:
+    """Return the target that holds the replies to ``client``."""
+    return f"c:{client}"
+
+
+@dataclass(frozen=True, slots=True)
+class HubMeta:
+    """What is fixed when a hub is created."""
+
+    partitions: int = 32
+    format_version: int = FORMAT_VERSION
+    hash_name: str = HASH_NAME
+
+
+# --- appending -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One batch for one target.
+
+    Attributes:
+        sequence: 1, 2, 3 … per (producer, target); 0 where the target takes none.
+        payloads: one stream entry each. Inboxes and clients get one packed batch; a
+            queue gets one entry per activity, so that workers can share them.
+        resync: accept a gap and go on from ``sequence``: only for an outbox whose target
+            lost acknowledged writes in a failover.
+    """
+
+    target: str
+    producer: str
+    sequence: int
+    payloads: tuple[bytes, ...]
+    resync: bool = False
+
+
+class Appended(Enum):
+    """Outcome of an ``Append``."""
+
+    #: It is stored, now or by an earlier try of the same sequence number.
+    OK = "ok"
+    #: Refused: an earlier sequence number is missing. Send from there, in order.
+    GAP = "gap"
+    #: Refused: the target has reached its length limit. Nothing was stored; try later.
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stream entry as read: its id in the stream and its payload."""
+
+    id: str
+    payload: bytes
+
+
+class Reader(Protocol):
+    """A connection of its own for blocking reads, so that no write waits behind one."""
+
+    async def read(
+        self, positions: Mapping[str, str], *, block_ms: int, count: int
+    ) -> dict[str, list[Entry]]:
+        """Return up to ``count`` entries per target after the given positions.
+
+        Waits up to ``block_ms`` for the first one (0: not at all) and returns ``{}`` when
+        none came or ``wake`` was called. Repeatable: reading consumes nothing.
+        """
+        ...
+
+    async def wake(self) -> None:
+        """Make a ``read`` that waits return soon. A hint: it may be lost."""
+        ...
+
+    async def close(self) -> None:
+        """Release the connection; a waiting ``read`` raises ``StoreUnavailable``."""
+        ...
+
+
+# --- ownership -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """A committed batch that is not yet known to be delivered."""
+
+    id: str
+    target: str
+    sequence: int
+    payloads: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionImage:
+    """A partition as its new owner finds it: everything but snapshots and histories.
+
+    Attributes:
+        position: id of the last inbox entry that is part of the state.
+        sequences: last sequence number used per target of the outbox.
+        mailbox: accepted, unfinished messages by row id; timers: id → (due ms, payload).
+        released: the previous owner let go by itself.
+    """
+
+    partition: int
+    token: str
+    epoch: int
+    commit_number: int
+    position: str
+    sequences: dict[str, int]
+    mailbox: dict[str, bytes]
+    timers: dict[str, tuple[int, bytes]]
+    activities: dict[str, bytes]
+    outbox: list[OutboxEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerRow:
+    """Who owns a partition, as anyone may read it. An empty ``host``: nobody does."""
+
+    host: str
+    epoch: int
+
+
+# --- committing ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Messages for another partition, a queue or a client, as part of a commit."""
+
+    target: str
+    sequence: int
+    payloads: tuple[bytes, ...]
+
+
+@dataclass(slots=True)
+class Commit:
+    """All consequences of one round of one partition: applied together or not at all.
+
+    In every mapping ``None`` deletes. ``deliveries`` are put into the outbox, or straight
+    into their targets in the same atomic step where the store can (see ``Committed``).
+
+    Attributes:
+        number: last commit number + 1.
+        position: new inbox position; entries up to it are trimmed. None: unchanged.
+        snapshots: (entity name, key) → snapshot.
+        instances: instance id → row of metadata.
+        histories: instance id → batches to append, after ``forget_histories`` is applied.
+        delivered: outbox ids that have reached their target and can go.
+        dead: inbox payloads that could not be decoded, set aside.
+    """
+
+    partition: int
+    token: str
+    number: int
+    position: str | None = None
+    snapshots: dict[tuple[str, str], bytes | None] = field(default_factory=dict)
+    instances: dict[str, bytes | None] = field(default_factory=dict)
+    forget_histories: set[str] = field(default_factory=set)
+    histories: dict[str, list[bytes]] = field(default_factory=dict)
+    mailbox: dict[str, bytes | None] = field(default_factory=dict)
+    timers: dict[str, tuple[int, bytes] | None] = field(default_factory=dict)
+    activities: dict[str, bytes | None] = field(default_factory=dict)
+    deliveries: list[Delivery] = field(default_factory=list)
+    delivered: list[str] = field(default_factory=list)
+    dead: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The commit is applied (now, or by an earlier try with the same number).
+
+    Attributes:
+        outbox: those of its deliveries that wait in the outbox; the others have arrived.
+    """
+
+    outbox: tuple[OutboxEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """Another token owns the partition. Drop its activations; nothing was written."""
+
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreBehind:
+    """The store's commit number is not the one before: it lost writes. Reload; nothing was written."""
+
+    stored: int
+    expected: int
+
+
+CommitOutcome: TypeAlias = Committed | LeaseLost | StoreBehind
+
+
+# --- hosts -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HostBeat:
+    """A host's record and the age of its last heartbeat (ms, on the store's clock)."""
+
+    host: str
+    record: bytes
+    age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """What a heartbeat returns: the store's time, all hosts, the leader, the placement."""
+
+    now_ms: int
+    hosts: tuple[HostBeat, ...]
+    leader: str
+    placement_version: int
+    placement: bytes
+
+
+# --- reading ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInstance:
+    """An orchestration's metadata row and, where asked for, its history batches."""
+
+    row: bytes | None
+    history: list[bytes]
+
+
+# --- queues ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class QueueEntry:
+    """An entry taken from a queue; ``deliveries`` counts how often it was taken."""
+
+    queue: str
+    id: str
+    payload: bytes
+    deliveries: int = 1
+
+
+class QueueReader(Protocol):
+    """Takes entries from queues for one worker; on a connection of its own."""
+
+    async def take(self, queues: Sequence[str], *, block_ms: int, count: int) -> list[QueueEntry]:
+        """Take up to ``count`` new entries; they stay this worker's until ``finish_entries``.
+
+        Waits up to ``block_ms`` for the first one. Not repeatable: entries of a take
+        whose answer was lost are found by ``claim_entries`` after the worker is gone, or by
+        ``retake`` when it reconnects.
+        """
+        ...
+
+    async def retake(self, queues: Sequence[str], *, count: int) -> list[QueueEntry]:
+        """Return entries that are this worker's already (taken, not finished)."""
+        ...
+
+    async def close(self) -> None:
+        """Release the connection."""
+        ...
+
+
+class Store(Protocol):
+    """A hub's durable half. See the rules at the top of this module."""
+
+    @property
+    def hub(self) -> str:
+        """Name of the hub."""
+        ...
+
+    async def open(self, wanted: HubMeta | None = None) -> HubMeta:
+        """Connect; create the hub if it does not exist; return what is fixed in it.
+
+        Args:
+            wanted: what the caller insists on; None takes the hub as it is.
+
+        Raises:
+            HubMismatch: the hub exists with another partition count, hash or format.
+            UnsafeStore: the server evicts keys when memory is short.
+            StoreUnavailable: the server cannot be reached.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release all connections."""
+        ...
+
+    async def append(self, appends: Sequence[Append]) -> list[Appended]:
+        """Put batches into their targets, in the order given; one outcome each.
+
+        Durable when this returns. Atomic per append, not over all of them.
+        """
+        ...
+
+    def reader(self) -> Reader:
+        """Return a new blocking reader."""
+        ...
+
+    async def commit(self, commits: Sequence[Commit]) -> list[CommitOutcome]:
+        """Apply commits of different partitions; one outcome each. Atomic per commit.
+
+        A commit whose number is already applied under the same token answers as it
+        did the first time. In ``replicated`` mode returns after the replicas have it.
+        """
+        ...
+
+    async def claim(self, partition: int, host: str, token: str) -> PartitionImage:
+        """Make ``token`` the owner, with a higher epoch, and return the partition.
+
+        Unconditional: who may claim is placement's decision. From here on commits of any
+        earlier token are refused. Claiming again with the same token keeps the epoch.
+        """
+        ...
+
+    async def release(self, partition: int, token: str) -> bool:
+        """Give the partition up; False if ``token`` did not own it any more."""
+        ...
+
+    async def owners(self) -> list[OwnerRow]:
+        """Return the owner of every partition, in order."""
+        ...
+
+    async def heartbeat(
+        self, host: str, record: bytes, *, lease_ms: int, lead: bool = True
+    ) -> ClusterView:
+        """Renew the host's heartbeat and return the cluster's state, on the store's clock.
+
+        With ``lead``: take or renew the leader's lease if it is free, expired or ours.
+        An empty ``host`` beats for nobody and only looks (then without ``lead``).
+        """
+        ...
+
+    async def place(self, leader: str, version: int, placement: bytes) -> bool:
+        """Replace the placement if ``leader`` still leads and ``version`` is the stored one + 1."""
+        ...
+
+    async def remove_host(self, host: str) -> None:
+        """Forget a host's heartbeat (it left, or is known to be dead) and its leadership."""
+        ...
+
+    async def now_ms(self) -> int:
+        """Return the store's clock (Unix ms)."""
+        ...
+
+    async def snapshots(self, keys: Sequence[tuple[int, str, str]]) -> list[bytes | None]:
+        """Return snapshots for (partition, entity name, key); None where there is none."""
+        ...
+
+    async def instances(
+        self, keys: Sequence[tuple[int, str]], *, history: bool
+    ) -> list[StoredInstance]:
+        """Return orchestrations for (partition, instance id), with or without history.
+
+        Row and history of one instance are read atomically.
+        """
+        ...
+
+    async def has_activities(self, keys: Sequence[tuple[int, str]]) -> list[bool]:
+        """Tell for (partition, row id) whether the activity is still without a result."""
+        ...
+
+    async def scan_instances(self, partition: int, cursor: int, count: int) -> tuple[int, dict[str, bytes]]:
+        """Return some rows of instance metadata and the next cursor; 0 starts and ends."""
+        ...
+
+    async def sweep_producers(self, partition: int, older_ms: int) -> int:
+        """Forget producers not seen for ``older_ms``; return how many."""
+        ...
+
+    def queue_reader(self, worker: str) -> QueueReader:
+        """Return a new reader of queues for ``worker``."""
+        ...
+
+    async def finish_entries(self, entries: Sequence[tuple[str, str]]) -> None:
+        """Remove taken entries, named by (queue, id), for good."""
+        ...
+
+    async def claim_entries(
+        self, worker: str, queues: Sequence[str], *, alive_ms: int, count: int
+    ) -> list[QueueEntry]:
+        """Take over entries of workers that have not beaten for ``alive_ms``.
+
+        Two workers that sweep at once do not get the same entry.
+        """
+        ...
+
+    async def worker_beat(self, worker: str, record: bytes) -> None:
+        """Renew a worker's heartbeat."""
+        ...
+
+    async def remove_worker(self, worker: str) -> None:
+        """Forget a worker's heartbeat: what it holds may be claimed at once."""
+        ...
+
+    async def workers(self) -> list[HostBeat]:
+        """Return all workers with the age of their heartbeat."""
+        ...

@@ -1,0 +1,88 @@
+"""Which hosts and workers a Ray cluster should run: a pure function of the goal and the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Role = Literal["host", "worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the controller strives for.
+
+    Attributes:
+        generation: raised by every deployment of new code; older actors are replaced.
+        cpus_per_host, cpus_per_worker: what Ray reserves for each; hosts mostly wait, so 0 is fair.
+    """
+
+    hosts_per_node: int = 1
+    workers_per_node: int = 1
+    generation: int = 1
+    cpus_per_host: float = 0
+    cpus_per_worker: float = 0
+
+    def scaled(self, hosts_per_node: int | None, workers_per_node: int | None) -> Goal:
+        """Return the goal with other counts; None leaves a count as it is."""
+        return replace(
+            self,
+            hosts_per_node=self.hosts_per_node if hosts_per_node is None else hosts_per_node,
+            workers_per_node=self.workers_per_node if workers_per_node is None else workers_per_node,
+        )
+
+    def with_generation(self, generation: int) -> Goal:
+        """Return the goal for another generation of code."""
+        return replace(self, generation=generation)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningActor:
+    """A host or worker actor; all that the controller knows of it is in its name."""
+
+    hub: str
+    role: Role
+    node: str
+    number: int
+    generation: int
+
+    @property
+    def name(self) -> str:
+        """The actor's name in Ray; also the slot of its host id."""
+        return f"{self.hub}:{self.role}:{self.node}:{self.number}:g{self.generation}"
+
+    @classmethod
+    def parse(cls, name: str) -> RunningActor | None:
+        """Read an actor's name; None if it is not one of ours."""
+        parts = name.split(":")
+        if len(parts) != 5 or not parts[3].isdigit() or not parts[4].removeprefix("g").isdigit():
+            return None
+        hub, role, node, number, generation = parts
+        if role == "host":
+            return cls(hub, "host", node, int(number), int(generation[1:]))
+        if role == "worker":
+            return cls(hub, "worker", node, int(number), int(generation[1:]))
+        return None
+
+
+def plan(
+    hub: str, goal: Goal, nodes: Sequence[str], running: Sequence[RunningActor]
+) -> tuple[list[RunningActor], list[RunningActor]]:
+    """Return what to create and what to remove, in that order.
+
+    Args:
+        nodes: ids of the nodes that may run something (alive, not drained).
+        running: what Ray says there is, in any state.
+    """
+    counts: list[tuple[Role, int]] = [("host", goal.hosts_per_node), ("worker", goal.workers_per_node)]
+    wanted = [
+        RunningActor(hub, role, node, number, goal.generation)
+        for node in sorted(nodes)
+        for role, count in counts
+        for number in range(count)
+    ]
+    present = set(running)
+    return [actor for actor in wanted if actor not in present], sorted(
+        present.difference(wanted), key=lambda actor: actor.name
+    )

@@ -1,0 +1,186 @@
+"""Wire form of messages: the only place that encodes or decodes them.
+
+Rules:
+
+* A batch is ``[WIRE_VERSION, [row, row, ...]]`` in msgpack; a row is the message's tag
+  followed by its fields in order. Positional and short, for one msgpack call per batch.
+* Decoding checks everything that comes from the store: bytes that no release ever wrote raise
+  ``MalformedBytes``, and the caller sets them aside; they never stop a partition.
+* Fields are only ever added at the end of a class, with a default: a longer row is cut
+  to what this release knows, a shorter one is filled with defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, Final
+
+import msgpack
+
+from .errors import FailureDetails, SerializationError
+from .ids import ActorId
+from .messages import (
+    ActivityResult,
+    ActivityTask,
+    Call,
+    Control,
+    Message,
+    RaiseEvent,
+    Response,
+    Signal,
+    Start,
+    TimerFired,
+    Watch,
+)
+
+WIRE_VERSION: Final = 1
+
+_MESSAGES: Final[tuple[type[Any], ...]] = (
+    Signal,
+    Call,
+    Response,
+    Start,
+    RaiseEvent,
+    Control,
+    Watch,
+    ActivityResult,
+    TimerFired,
+    ActivityTask,
+)
+#: A tag is a position in ``_MESSAGES``: append only.
+_TAGS: Final = {cls: tag for tag, cls in enumerate(_MESSAGES)}
+
+
+class MalformedBytes(SerializationError):
+    """Stored bytes that are not a batch of messages."""
+
+
+def _pack_extra(value: object) -> object:
+    if isinstance(value, FailureDetails):
+        return value.to_wire()
+    raise TypeError(f"cannot put {type(value).__name__} into a message")
+
+
+def _row_maker(cls: type[Any], tag: int) -> Callable[[Any], list[Any]]:
+    """Compile ``lambda m: [tag, m.a, m.b, ...]``: rows are made a million times."""
+    names = ", ".join(f"m.{field.name}" for field in fields(cls))
+    maker: Callable[[Any], list[Any]] = eval(f"lambda m: [{tag}, {names}]")  # noqa: S307 - own names
+    return maker
+
+
+_ROW_MAKERS: Final = {cls: _row_maker(cls, tag) for cls, tag in _TAGS.items()}
+
+
+def _actor(value: Any) -> ActorId:
+    kind, name, key = value
+    if not (isinstance(kind, str) and isinstance(name, str) and isinstance(key, str)):
+        raise ValueError(f"not an actor: {value!r}")
+    return ActorId(kind, name, key)
+
+
+def _optional_actor(value: Any) -> ActorId | None:
+    return None if value is None else _actor(value)
+
+
+def _optional_failure(value: Any) -> FailureDetails | None:
+    return None if value is None else FailureDetails.from_wire(value)
+
+
+def _checked(kinds: type | tuple[type, ...]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if not isinstance(value, kinds):
+            raise TypeError(f"not a {kinds}: {value!r}")
+        return value
+
+    return check
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    return tuple(_checked(str)(item) for item in value)
+
+
+#: How a field of a message is read back, by its annotation.
+_READERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "ActorId": _actor,
+    "ActorId | None": _optional_actor,
+    "FailureDetails | None": _optional_failure,
+    "tuple[str, ...]": _strings,
+    "str": _checked(str),
+    "int": _checked(int),
+    "bool": _checked(bool),
+    "bytes": _checked(bytes),
+    "bytes | None": _checked((bytes, type(None))),
+}
+
+
+def _required(cls: type[Any]) -> int:
+    return sum(field.default is MISSING for field in fields(cls))
+
+
+_FIELD_READERS: Final = tuple(
+    tuple(_READERS[str(field.type)] for field in fields(cls)) for cls in _MESSAGES
+)
+_REQUIRED: Final = tuple(_required(cls) for cls in _MESSAGES)
+
+
+def to_row(message: Message | ActivityTask) -> list[Any]:
+    """Return the positional form of a message, ready to be packed with others."""
+    return _ROW_MAKERS[type(message)](message)
+
+
+def from_row(row: Any) -> Any:
+    """Read one row; raises ``MalformedBytes`` for what no release ever wrote."""
+    try:
+        tag = row[0]
+        cls, readers = _MESSAGES[tag], _FIELD_READERS[tag]
+        if len(row) - 1 < _REQUIRED[tag] or tag < 0:
+            raise ValueError(f"{cls.__name__} row of {len(row) - 1} fields")
+        return cls(*[read(value) for read, value in zip(readers, row[1:], strict=False)])
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise MalformedBytes(f"not a message: {error}") from error
+
+
+def pack_rows(rows: Sequence[Sequence[Any]]) -> bytes:
+    """Encode rows made by ``to_row`` as one batch."""
+    packed: bytes = msgpack.packb([WIRE_VERSION, rows], default=_pack_extra)
+    return packed
+
+
+def pack(messages: Iterable[Message | ActivityTask]) -> bytes:
+    """Encode messages as one batch."""
+    return pack_rows([to_row(message) for message in messages])
+
+
+def unpack_rows(payload: bytes) -> list[Any]:
+    """Return the rows of a batch, not yet read; raises ``MalformedBytes`` if it is not one."""
+    try:
+        version, rows = msgpack.unpackb(payload, use_list=True, strict_map_key=False)
+    except Exception as error:  # msgpack raises many kinds for bytes that are not its own
+        raise MalformedBytes(f"not a batch of messages: {error!r}") from error
+    if version != WIRE_VERSION or not isinstance(rows, list):
+        raise MalformedBytes(f"batch of version {version!r}; this release reads {WIRE_VERSION}")
+    return rows
+
+
+def message_from_row(row: Any) -> Message:
+    """Read a row that must be a message for an actor or a client."""
+    message = from_row(row)
+    if isinstance(message, ActivityTask):
+        raise MalformedBytes("an activity task is not a message for an actor")
+    read: Message = message
+    return read
+
+
+def unpack(payload: bytes) -> list[Message]:
+    """Decode a batch of messages; raises ``MalformedBytes`` if any part of it is not one."""
+    return [message_from_row(row) for row in unpack_rows(payload)]
+
+
+def unpack_task(payload: bytes) -> ActivityTask:
+    """Decode a queue entry: one activity task; raises ``MalformedBytes`` otherwise."""
+    rows = unpack_rows(payload)
+    task = from_row(rows[0]) if len(rows) == 1 else None
+    if not isinstance(task, ActivityTask):
+        raise MalformedBytes("not an activity task")
+    return task

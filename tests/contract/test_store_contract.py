@@ -1,0 +1,764 @@
+"""The rules of ``Store``, held against every implementation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import TypeAlias
+
+import pytest
+
+from lungfish.runtime.errors import HubMismatch, StoreUnavailable
+from lungfish.runtime.keys import CLIENT_LENGTH_MAX
+from lungfish.runtime.memory_store import MemoryServer, MemoryStore
+from lungfish.runtime.redis_store import RedisStore
+from lungfish.runtime.store import (
+    START,
+    Append,
+    Appended,
+    Commit,
+    Committed,
+    Delivery,
+    HubMeta,
+    LeaseLost,
+    OutboxEntry,
+    Store,
+    StoreBehind,
+)
+
+MakeStore: TypeAlias = Callable[[], Store]
+INBOX_MAX = 5
+QUEUE_MAX = 50
+IN_PLACE = ("memory", "single")
+
+
+@pytest.fixture(params=["memory", "memory-outbox", "single", "cluster"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def new_store(kind: str, hub_name: str, request: pytest.FixtureRequest) -> MakeStore:
+    """Return a maker of handles on one hub."""
+    if kind.startswith("memory"):
+        server = MemoryServer(
+            delivers_in_place=kind == "memory", inbox_length_max=INBOX_MAX, queue_length_max=QUEUE_MAX
+        )
+        return lambda: MemoryStore(server, hub_name)
+    if kind == "single":
+        url = request.getfixturevalue("valkey").url
+    else:
+        url = request.getfixturevalue("valkey_cluster")[0].url
+    return lambda: RedisStore(url, hub_name, inbox_length_max=INBOX_MAX, queue_length_max=QUEUE_MAX)
+
+
+@pytest.fixture
+async def open_store(new_store: MakeStore) -> AsyncIterator[Callable[[], object]]:
+    """Return an opener of further handles; all are closed at the end."""
+    async with AsyncExitStack() as stack:
+
+        async def opened() -> Store:
+            store = new_store()
+            stack.push_async_callback(store.close)
+            await store.open(HubMeta(8))
+            return store
+
+        yield opened
+
+
+@pytest.fixture
+async def store(open_store: Callable[[], object]) -> Store:
+    return await open_store()  # type: ignore[misc,no-any-return]
+
+
+async def read_all(store: Store, target: str, after: str = START) -> list[bytes]:
+    reader = store.reader()
+    try:
+        found = await reader.read({target: after}, block_ms=0, count=1000)
+    finally:
+        await reader.close()
+    return [entry.payload for entry in found.get(target, [])]
+
+
+def put(target: str, sequence: int, *payloads: bytes, producer: str = "session-1") -> Append:
+    return Append(target, producer, sequence, payloads or (f"m{sequence}".encode(),))
+
+
+async def clock_moves(store: Store) -> None:
+    start_ms = await store.now_ms()
+    while await store.now_ms() <= start_ms + 1:
+        await asyncio.sleep(0)
+
+
+# --- the hub -----------------------------------------------------------------------------
+
+
+class TestOpen:
+    async def test_creates_with_what_is_wanted_and_returns_it_ever_after(self, new_store: MakeStore) -> None:
+        store = new_store()
+        assert await store.open(HubMeta(12)) == HubMeta(12)
+        assert await store.open() == HubMeta(12)
+        assert await store.open(HubMeta(12)) == HubMeta(12)
+        await store.close()
+
+    async def test_creates_with_defaults(self, new_store: MakeStore) -> None:
+        store = new_store()
+        assert await store.open() == HubMeta()
+        await store.close()
+
+    @pytest.mark.parametrize(
+        "wanted", [HubMeta(9), HubMeta(8, hash_name="md5"), HubMeta(8, format_version=2)]
+    )
+    async def test_refuses_another_shape(self, store: Store, new_store: MakeStore, wanted: HubMeta) -> None:
+        other = new_store()
+        with pytest.raises(HubMismatch):
+            await other.open(wanted)
+        await other.close()
+
+    async def test_closed_store_is_unavailable(self, new_store: MakeStore) -> None:
+        store = new_store()
+        await store.open()
+        reader = store.reader()
+        await store.close()
+        with pytest.raises(StoreUnavailable):
+            await store.now_ms()
+        with pytest.raises(StoreUnavailable):
+            await reader.read({"p:0": START}, block_ms=0, count=1)
+
+
+# --- append and read ---------------------------------------------------------------------
+
+
+class TestAppend:
+    async def test_in_order_and_once(self, store: Store) -> None:
+        assert await store.append([put("p:1", 1), put("p:1", 2)]) == [Appended.OK, Appended.OK]
+        assert await store.append([put("p:1", 2), put("p:1", 3)]) == [Appended.OK, Appended.OK]
+        assert await read_all(store, "p:1") == [b"m1", b"m2", b"m3"]
+
+    async def test_gap_is_refused(self, store: Store) -> None:
+        assert await store.append([put("p:1", 2)]) == [Appended.GAP]
+        assert await store.append([put("p:1", 1), put("p:1", 3), put("p:1", 2)]) == [
+            Appended.OK,
+            Appended.GAP,
+            Appended.OK,
+        ]
+        assert await read_all(store, "p:1") == [b"m1", b"m2"]
+
+    async def test_resync_accepts_a_gap_but_no_repeat(self, store: Store) -> None:
+        jump = Append("p:1", "p:2", 7, (b"x",), resync=True)
+        assert await store.append([jump, jump]) == [Appended.OK, Appended.OK]
+        assert await store.append([put("p:1", 8, producer="p:2")]) == [Appended.OK]
+        assert await read_all(store, "p:1") == [b"x", b"m8"]
+
+    async def test_sequences_are_per_producer_and_target(self, store: Store) -> None:
+        appends = [put("p:1", 1, producer="a"), put("p:1", 1, producer="b"), put("p:2", 1, producer="a")]
+        assert await store.append(appends) == [Appended.OK] * 3
+        assert await read_all(store, "p:1") == [b"m1", b"m1"]
+        assert await read_all(store, "p:2") == [b"m1"]
+
+    async def test_outcomes_are_in_the_order_of_the_appends(self, store: Store) -> None:
+        appends = [put(f"p:{p}", 1 if p % 2 else 2) for p in range(8)] + [put("p:1", 2), put("p:0", 1)]
+        expected = [Appended.OK if p % 2 else Appended.GAP for p in range(8)] + [Appended.OK] * 2
+        assert await store.append(appends) == expected
+
+    async def test_full_inbox_stores_nothing_but_answers_repeats(self, store: Store) -> None:
+        await store.append([put("p:1", n) for n in range(1, INBOX_MAX + 1)])
+        assert await store.append([put("p:1", INBOX_MAX + 1)]) == [Appended.FULL]
+        assert await store.append([put("p:1", INBOX_MAX)]) == [Appended.OK]
+        assert len(await read_all(store, "p:1")) == INBOX_MAX
+        assert await store.append([put("p:2", 1)]) == [Appended.OK]
+
+    async def test_trimmed_inbox_takes_again(self, store: Store) -> None:
+        await store.append([put("p:1", n) for n in range(1, INBOX_MAX + 1)])
+        entries = (await store.reader().read({"p:1": START}, block_ms=0, count=100))["p:1"]
+        await store.claim(1, "A", "t1")
+        await store.commit([Commit(1, "t1", 1, position=entries[1].id)])
+        assert await read_all(store, "p:1") == [b"m3", b"m4", b"m5"]
+        assert await store.append([put("p:1", INBOX_MAX + 1)]) == [Appended.OK]
+
+    async def test_queue_takes_an_entry_per_payload(self, store: Store) -> None:
+        await store.append([put("q:work", 1, b"a", b"b", producer="p:1")])
+        assert await read_all(store, "q:work") == [b"a", b"b"]
+
+    async def test_clients_take_no_sequence(self, store: Store) -> None:
+        assert await store.append([Append("c:me", "p:1", 0, (b"r1",)), Append("c:me", "p:1", 0, (b"r2",))])
+        assert await read_all(store, "c:me") == [b"r1", b"r2"]
+
+    async def test_replies_to_a_client_that_does_not_read_are_capped(self, store: Store) -> None:
+        payloads = (b"r",) * (CLIENT_LENGTH_MAX + 1000)
+        await store.append([Append("c:me", "p:1", 0, payloads)])
+        reader = store.reader()
+        kept = (await reader.read({"c:me": START}, block_ms=0, count=len(payloads)))["c:me"]
+        assert CLIENT_LENGTH_MAX <= len(kept) < CLIENT_LENGTH_MAX + 500
+
+    async def test_large_payload_and_many(self, store: Store) -> None:
+        large = bytes(range(256)) * 4096
+        await store.append([put("p:1", 1, large)])
+        await store.append([put("q:work", 1, *(b"%d" % n for n in range(9000)), producer="p:1")])
+        assert await read_all(store, "p:1") == [large]
+        reader = store.reader()
+        entries = (await reader.read({"q:work": START}, block_ms=0, count=10_000))["q:work"]
+        assert [entry.payload for entry in entries] == [b"%d" % n for n in range(9000)]
+
+    async def test_nothing(self, store: Store) -> None:
+        assert await store.append([]) == []
+        assert await store.commit([]) == []
+
+    async def test_concurrent_callers_get_their_own_answers(self, store: Store) -> None:
+        calls = [
+            store.append([put(f"p:{n % 8}", 1 if n < 8 else 9, producer=f"s{n % 8}")]) for n in range(16)
+        ]
+        outcomes = await asyncio.gather(*calls)
+        assert outcomes == [[Appended.OK]] * 8 + [[Appended.GAP]] * 8
+
+    async def test_cancelled_caller_disturbs_nobody(self, store: Store) -> None:
+        tasks = [asyncio.create_task(store.append([put("p:1", n)])) for n in range(1, 5)]
+        while not tasks[0].done():
+            await asyncio.sleep(0)
+            tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert await store.append([put("p:1", n) for n in range(1, 5)]) == [Appended.OK] * 4
+        assert await read_all(store, "p:1") == [b"m1", b"m2", b"m3", b"m4"]
+
+
+class TestReader:
+    async def test_reads_after_positions_up_to_count(self, store: Store) -> None:
+        await store.append([put("p:1", 1), put("p:1", 2), put("p:2", 1)])
+        reader = store.reader()
+        first = await reader.read({"p:1": START, "p:2": START, "p:3": START}, block_ms=0, count=1)
+        assert {t: [e.payload for e in found] for t, found in first.items()} == {
+            "p:1": [b"m1"],
+            "p:2": [b"m1"],
+        }
+        assert await read_all(store, "p:1", after=first["p:1"][0].id) == [b"m2"]
+        assert await reader.read({"p:3": START}, block_ms=0, count=1) == {}
+
+    async def test_waits_for_the_first_entry(self, store: Store) -> None:
+        reader = store.reader()
+        reading = asyncio.create_task(
+            reader.read({f"p:{p}": START for p in range(8)}, block_ms=5000, count=10)
+        )
+        await asyncio.sleep(0.02)
+        assert not reading.done()
+        await store.append([put("p:6", 1)])
+        async with asyncio.timeout(1):
+            assert list(await reading) == ["p:6"]
+
+    async def test_sees_what_another_handle_appends(
+        self, store: Store, open_store: Callable[[], object]
+    ) -> None:
+        other: Store = await open_store()  # type: ignore[misc]
+        await other.append([put("p:1", 1)])
+        assert await read_all(store, "p:1") == [b"m1"]
+
+    async def test_returns_empty_when_nothing_comes(self, store: Store) -> None:
+        assert await store.reader().read({"p:1": START}, block_ms=20, count=10) == {}
+
+    async def test_wake_ends_a_wait(self, store: Store) -> None:
+        reader = store.reader()
+        reading = asyncio.create_task(reader.read({"p:1": START}, block_ms=60_000, count=10))
+        async with asyncio.timeout(5):
+            while not reading.done():
+                await asyncio.sleep(0)
+                await reader.wake()
+            assert await reading == {}
+
+    async def test_wake_before_a_wait_does_no_harm(self, store: Store) -> None:
+        reader = store.reader()
+        await reader.wake()
+        await store.append([put("p:1", 1)])
+        assert await reader.read({"p:1": START}, block_ms=5000, count=10)
+
+    async def test_close_ends_a_wait(self, store: Store) -> None:
+        reader = store.reader()
+        reading = asyncio.create_task(reader.read({"p:1": START}, block_ms=60_000, count=10))
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            await reader.close()
+            with pytest.raises(StoreUnavailable):
+                await reading
+
+    async def test_cancelled_read_does_not_answer_the_next(self, store: Store) -> None:
+        reader = store.reader()
+        reading = asyncio.create_task(reader.read({"p:1": START}, block_ms=60_000, count=10))
+        await asyncio.sleep(0.01)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await store.append([put("p:1", 1), put("p:2", 1)])
+        async with asyncio.timeout(5):
+            assert list(await reader.read({"p:2": START}, block_ms=1000, count=10)) == ["p:2"]
+
+
+# --- ownership ---------------------------------------------------------------------------
+
+
+class TestOwnership:
+    async def test_claim_of_a_fresh_partition(self, store: Store) -> None:
+        image = await store.claim(3, "A", "t1")
+        assert (image.partition, image.token, image.epoch) == (3, "t1", 1)
+        assert (image.commit_number, image.position) == (0, START)
+        assert (image.sequences, image.mailbox, image.timers, image.activities) == ({}, {}, {}, {})
+        assert image.outbox == []
+
+    async def test_each_new_token_has_a_higher_epoch(self, store: Store) -> None:
+        assert (await store.claim(3, "A", "t1")).epoch == 1
+        assert (await store.claim(3, "A", "t1")).epoch == 1
+        assert (await store.claim(3, "B", "t2")).epoch == 2
+        owners = await store.owners()
+        assert len(owners) == 8
+        assert [(owner.host, owner.epoch) for owner in owners[2:5]] == [("", 0), ("B", 2), ("", 0)]
+
+    async def test_earlier_token_cannot_commit(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        await store.claim(3, "B", "t2")
+        stale = Commit(3, "t1", 1, mailbox={"r": b"x"}, deliveries=[Delivery("c:me", 0, (b"no",))])
+        assert await store.commit([stale]) == [LeaseLost("B")]
+        image = await store.claim(3, "B", "t2")
+        assert (image.mailbox, image.commit_number) == ({}, 0)
+        assert await read_all(store, "c:me") == []
+
+    async def test_unclaimed_partition_cannot_be_written(self, store: Store) -> None:
+        assert await store.commit([Commit(3, "t1", 1)]) == [LeaseLost()]
+        assert await store.commit([Commit(3, "", 1)]) == [LeaseLost()]
+
+    async def test_release(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        assert await store.release(3, "t2") is False
+        assert await store.release(3, "t1") is True
+        assert await store.release(3, "t1") is True, "a repeat is answered as the first time"
+        assert await store.commit([Commit(3, "t1", 1)]) == [LeaseLost()]
+        assert await store.commit([Commit(3, "", 1)]) == [LeaseLost()]
+        assert (await store.owners())[3].host == ""
+        assert (await store.claim(3, "B", "t2")).epoch == 2
+        assert await store.release(3, "t1") is False
+
+    async def test_image_is_what_was_committed(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        await store.append([put("p:3", 1)])
+        entry = (await store.reader().read({"p:3": START}, block_ms=0, count=1))["p:3"][0]
+        await store.commit(
+            [
+                Commit(
+                    3,
+                    "t1",
+                    1,
+                    position=entry.id,
+                    mailbox={"r1": b"one", "r2": b"\x00\xff"},
+                    timers={"x": (1_700_000_000_123, b"fire"), "y": (5, b"")},
+                    activities={"a1": b"run"},
+                    deliveries=[Delivery("p:5", 4, (b"gap", b"\xff")), Delivery("q:work", 9, (b"gap",))],
+                )
+            ]
+        )
+        await store.commit([Commit(3, "t1", 2, mailbox={"r1": None, "r3": b""}, timers={"y": None})])
+        image = await store.claim(3, "B", "t2")
+        assert (image.epoch, image.commit_number, image.position) == (2, 2, entry.id)
+        assert image.mailbox == {"r2": b"\x00\xff", "r3": b""}
+        assert image.timers == {"x": (1_700_000_000_123, b"fire")}
+        assert image.activities == {"a1": b"run"}
+        assert image.sequences == {"p:5": 4, "q:work": 9}
+        assert image.outbox == [
+            OutboxEntry("1-0", "p:5", 4, (b"gap", b"\xff")),
+            OutboxEntry("1-1", "q:work", 9, (b"gap",)),
+        ]
+        assert await read_all(store, "p:3") == []
+
+
+# --- commit ------------------------------------------------------------------------------
+
+
+class TestCommit:
+    async def test_numbers(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        assert await store.commit([Commit(3, "t1", 2)]) == [StoreBehind(stored=0, expected=1)]
+        assert await store.commit([Commit(3, "t1", 1)]) == [Committed()]
+        assert await store.commit([Commit(3, "t1", 1, mailbox={"r": b"x"})]) == [Committed()]
+        assert await store.commit([Commit(3, "t1", 5, mailbox={"r": b"x"})]) == [StoreBehind(1, 4)]
+        image = await store.claim(3, "A", "t1")
+        assert (image.commit_number, image.mailbox) == (1, {})
+
+    async def test_repeat_applies_nothing_twice(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        commit = Commit(
+            3,
+            "t1",
+            1,
+            histories={"o": [b"e1"]},
+            deliveries=[
+                Delivery("p:4", 1, (b"d",)),
+                Delivery("c:me", 0, (b"r",)),
+                Delivery("p:5", 2, (b"g",)),
+            ],
+            dead=[b"?"],
+        )
+        first = await store.commit([commit])
+        assert await store.commit([commit]) == first
+        assert (await store.instances([(3, "o")], history=True))[0].history == [b"e1"]
+        image = await store.claim(3, "A", "t1")
+        await deliver_outbox(store, image.outbox)
+        assert await read_all(store, "p:4") == [b"d"]
+        assert await read_all(store, "c:me") == [b"r"]
+
+    async def test_repeat_after_a_later_commit(self, store: Store, kind: str) -> None:
+        await store.claim(3, "A", "t1")
+        commits = [Commit(3, "t1", n, deliveries=[Delivery("p:4", 10 + n, (b"%d" % n,))]) for n in (1, 2)]
+        first, second = [(await store.commit([commit]))[0] for commit in commits]
+        assert await store.commit([commits[0]]) == [first]
+        assert await store.commit([commits[1]]) == [second]
+        await store.commit([Commit(3, "t1", 3, delivered=["1-0"])])
+        assert await store.commit([commits[0]]) == [Committed()], "what is delivered is not named again"
+
+    async def test_partitions_of_one_call_are_independent(self, store: Store) -> None:
+        for partition in range(4):
+            await store.claim(partition, "A", f"t{partition}")
+        outcomes = await store.commit(
+            [
+                Commit(0, "t0", 1, snapshots={("E", "k"): b"0"}),
+                Commit(1, "wrong", 1, snapshots={("E", "k"): b"1"}),
+                Commit(2, "t2", 7, snapshots={("E", "k"): b"2"}),
+                Commit(3, "t3", 1, snapshots={("E", "k"): b"3"}),
+            ]
+        )
+        assert outcomes == [Committed(), LeaseLost("A"), StoreBehind(0, 6), Committed()]
+        assert await store.snapshots([(p, "E", "k") for p in range(4)]) == [b"0", None, None, b"3"]
+
+    async def test_rows_are_written_and_deleted(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        await store.commit(
+            [
+                Commit(
+                    3,
+                    "t1",
+                    1,
+                    snapshots={("E", "a"): b"", ("E", "b"): b"b", ("Ünï", "☃"): b"\x80"},
+                    instances={"o1": b"row1", "o2": b"row2"},
+                    histories={"o1": [b"1", b"2"]},
+                    activities={"x": b"", "y": b"y"},
+                )
+            ]
+        )
+        keys = [(3, "E", "a"), (3, "Ünï", "☃"), (3, "E", "none"), (4, "E", "a"), (3, "E", "b")]
+        assert await store.snapshots(keys) == [b"", b"\x80", None, None, b"b"]
+        assert await store.has_activities([(3, "x"), (3, "none"), (4, "x"), (3, "y")]) == [
+            True,
+            False,
+            False,
+            True,
+        ]
+        await store.commit(
+            [
+                Commit(
+                    3,
+                    "t1",
+                    2,
+                    snapshots={("E", "b"): None, ("E", "never"): None},
+                    instances={"o2": None},
+                    histories={"o1": [b"3"]},
+                    activities={"x": None},
+                )
+            ]
+        )
+        assert await store.snapshots([(3, "E", "a"), (3, "E", "b")]) == [b"", None]
+        first, second = await store.instances([(3, "o1"), (3, "o2")], history=True)
+        assert (first.row, first.history, second.row, second.history) == (
+            b"row1",
+            [b"1", b"2", b"3"],
+            None,
+            [],
+        )
+        assert (await store.instances([(3, "o1")], history=False))[0].history == []
+        assert await store.has_activities([(3, "x")]) == [False]
+
+    async def test_history_is_forgotten_before_it_is_appended(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        await store.commit([Commit(3, "t1", 1, histories={"o": [b"old"], "p": [b"old"]})])
+        await store.commit([Commit(3, "t1", 2, forget_histories={"o", "p"}, histories={"o": [b"new"]})])
+        found = await store.instances([(3, "o"), (3, "p")], history=True)
+        assert [each.history for each in found] == [[b"new"], []]
+
+    async def test_large_commit(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        many = 9_000
+        commit = Commit(
+            3,
+            "t1",
+            1,
+            snapshots={("E", f"k{n}"): b"%d" % n for n in range(many)},
+            mailbox={f"r{n}": b"x" for n in range(many)},
+            timers={f"t{n}": (n, b"%d" % n) for n in range(many)},
+            histories={"o": [b"%d" % n for n in range(many)]},
+            deliveries=[Delivery(f"c:{n}", n + 1, (b"r",)) for n in range(1200)],
+        )
+        assert isinstance((await store.commit([commit]))[0], Committed)
+        image = await store.claim(3, "A", "t1")
+        assert len(image.mailbox) == len(image.timers) == many
+        assert image.timers["t17"] == (17, b"17")
+        assert len(image.sequences) == 1200
+        assert (await store.snapshots([(3, "E", f"k{many - 1}")])) == [b"%d" % (many - 1)]
+        assert (await store.instances([(3, "o")], history=True))[0].history[-1] == b"%d" % (many - 1)
+
+
+# --- deliveries --------------------------------------------------------------------------
+
+
+async def deliver_outbox(store: Store, outbox: list[OutboxEntry], partition: int = 3) -> list[Appended]:
+    producer = f"p:{partition}"
+    appends = [Append(entry.target, producer, entry.sequence, entry.payloads) for entry in outbox]
+    return await store.append(appends)
+
+
+class TestDeliveries:
+    async def test_in_place_or_in_the_outbox(self, store: Store, kind: str) -> None:
+        await store.claim(3, "A", "t1")
+        deliveries = [
+            Delivery("p:4", 1, (b"a",)),
+            Delivery("q:work", 1, (b"b", b"c")),
+            Delivery("c:me", 0, (b"d",)),
+            Delivery("p:3", 1, (b"self",)),
+        ]
+        (outcome,) = await store.commit([Commit(3, "t1", 1, deliveries=deliveries)])
+        assert isinstance(outcome, Committed)
+        assert len(outcome.outbox) == (0 if kind in IN_PLACE else 4)
+        assert await deliver_outbox(store, list(outcome.outbox)) == [Appended.OK] * len(outcome.outbox)
+        assert await read_all(store, "p:4") == [b"a"]
+        assert await read_all(store, "q:work") == [b"b", b"c"]
+        assert await read_all(store, "c:me") == [b"d"]
+        assert await read_all(store, "p:3") == [b"self"]
+        assert (await store.claim(3, "A", "t1")).sequences == {"p:4": 1, "q:work": 1, "p:3": 1}
+
+    async def test_outbox_entry_goes_when_delivered(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        deliveries = [Delivery("p:4", 2, (b"a",)), Delivery("p:5", 2, (b"b",))]
+        await store.commit([Commit(3, "t1", 1, deliveries=deliveries)])
+        await store.commit([Commit(3, "t1", 2, delivered=["1-0"])])
+        image = await store.claim(3, "A", "t1")
+        assert [entry.id for entry in image.outbox] == ["1-1"]
+
+    async def test_full_target_waits_and_none_overtakes(self, store: Store, kind: str) -> None:
+        await store.append([put("p:4", n) for n in range(1, INBOX_MAX + 1)])
+        await store.claim(3, "A", "t1")
+        await store.commit([Commit(3, "t1", 1, deliveries=[Delivery("p:4", 1, (b"first",))])])
+        entries = (await store.reader().read({"p:4": START}, block_ms=0, count=100))["p:4"]
+        await store.claim(4, "A", "t4")
+        await store.commit([Commit(4, "t4", 1, position=entries[-1].id)])
+        (outcome,) = await store.commit([Commit(3, "t1", 2, deliveries=[Delivery("p:4", 2, (b"second",))])])
+        assert isinstance(outcome, Committed)
+        assert [entry.id for entry in outcome.outbox] == ["2-0"], "there is room, but it is not its turn"
+        image = await store.claim(3, "A", "t1")
+        assert await deliver_outbox(store, image.outbox) == [Appended.OK] * 2
+        await store.commit([Commit(3, "t1", 3, deliveries=[Delivery("p:4", 3, (b"third",))])])
+        image = await store.claim(3, "A", "t1")
+        await deliver_outbox(store, image.outbox)
+        assert await read_all(store, "p:4") == [b"first", b"second", b"third"]
+
+    async def test_relay_of_what_was_delivered_in_place_is_a_repeat(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        await store.commit([Commit(3, "t1", 1, deliveries=[Delivery("p:4", 1, (b"a",))])])
+        again = [OutboxEntry("1-0", "p:4", 1, (b"a",))]
+        assert await deliver_outbox(store, again) == [Appended.OK]
+        assert await deliver_outbox(store, again) == [Appended.OK]
+        assert await read_all(store, "p:4") == [b"a"]
+
+    async def test_wakes_a_reader(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        reading = asyncio.create_task(store.reader().read({"c:me": START}, block_ms=5000, count=10))
+        await asyncio.sleep(0.01)
+        (outcome,) = await store.commit([Commit(3, "t1", 1, deliveries=[Delivery("c:me", 0, (b"r",))])])
+        assert isinstance(outcome, Committed)
+        await deliver_outbox(store, list(outcome.outbox))
+        async with asyncio.timeout(1):
+            assert (await reading)["c:me"][0].payload == b"r"
+
+
+# --- hosts -------------------------------------------------------------------------------
+
+
+class TestHosts:
+    async def test_first_host_leads_until_it_stops(self, store: Store) -> None:
+        view = await store.heartbeat("A", b"ra", lease_ms=60_000)
+        assert (view.leader, view.placement_version, view.placement) == ("A", 0, b"")
+        view = await store.heartbeat("B", b"r b \x00", lease_ms=60_000)
+        assert view.leader == "A"
+        assert [(beat.host, beat.record) for beat in view.hosts] == [("A", b"ra"), ("B", b"r b \x00")]
+        assert all(0 <= beat.age_ms < 5000 for beat in view.hosts)
+        assert abs(view.now_ms - await store.now_ms()) < 5000
+        await store.remove_host("A")
+        view = await store.heartbeat("B", b"rb", lease_ms=60_000)
+        assert view.leader == "B"
+        assert [beat.host for beat in view.hosts] == ["B"]
+
+    async def test_removing_a_follower_keeps_the_leader(self, store: Store) -> None:
+        await store.heartbeat("A", b"", lease_ms=60_000)
+        await store.heartbeat("B", b"", lease_ms=60_000)
+        await store.remove_host("B")
+        assert (await store.heartbeat("A", b"", lease_ms=60_000)).leader == "A"
+
+    async def test_who_only_looks_is_no_host(self, store: Store) -> None:
+        await store.heartbeat("A", b"ra", lease_ms=60_000)
+        view = await store.heartbeat("", b"", lease_ms=1, lead=False)
+        assert [(beat.host, beat.record) for beat in view.hosts] == [("A", b"ra")]
+        assert view.leader == "A"
+
+    async def test_lease_expires(self, store: Store) -> None:
+        await store.heartbeat("A", b"", lease_ms=1)
+        await clock_moves(store)
+        assert (await store.heartbeat("B", b"", lease_ms=60_000)).leader == "B"
+
+    async def test_who_must_not_lead_does_not(self, store: Store) -> None:
+        assert (await store.heartbeat("A", b"", lease_ms=60_000, lead=False)).leader == ""
+        assert (await store.heartbeat("B", b"", lease_ms=60_000)).leader == "B"
+
+    async def test_only_the_leader_places_the_next_version(self, store: Store) -> None:
+        assert await store.place("A", 1, b"map") is False
+        await store.heartbeat("A", b"", lease_ms=60_000)
+        assert await store.place("B", 1, b"map") is False
+        assert await store.place("A", 2, b"map") is False
+        assert await store.place("A", 1, b"map") is True
+        assert await store.place("A", 1, b"map") is True, "a repeat is answered as the first time"
+        assert await store.place("A", 1, b"other") is False
+        assert await store.place("A", 2, b"\x00map2") is True
+        view = await store.heartbeat("B", b"", lease_ms=60_000)
+        assert (view.placement_version, view.placement) == (2, b"\x00map2")
+
+
+class TestReading:
+    async def test_scan_returns_every_row(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        rows: dict[str, bytes | None] = {f"o{n}": b"%d" % n for n in range(700)}
+        await store.commit([Commit(3, "t1", 1, instances=rows)])
+        found: dict[str, bytes] = {}
+        cursor, calls = 0, 0
+        while calls == 0 or cursor:
+            cursor, page = await store.scan_instances(3, cursor, 100)
+            found |= page
+            calls += 1
+        assert found == rows
+        assert calls > 2
+        assert await store.scan_instances(4, 0, 100) == (0, {})
+
+    async def test_nothing(self, store: Store) -> None:
+        assert await store.snapshots([]) == []
+        assert await store.instances([], history=True) == []
+        assert await store.has_activities([]) == []
+
+    async def test_sweep_forgets_old_clients_but_no_partition(self, store: Store) -> None:
+        await store.append([put("p:1", 1, producer="s1"), put("p:1", 1, producer="p:2")])
+        assert await store.sweep_producers(1, 3_600_000) == 0
+        await clock_moves(store)
+        assert await store.sweep_producers(1, 0) == 1
+        assert await store.append([put("p:1", 2, producer="s1")]) == [Appended.GAP]
+        assert await store.append([put("p:1", 2, producer="p:2")]) == [Appended.OK]
+
+
+# --- queues ------------------------------------------------------------------------------
+
+
+class TestQueues:
+    async def fill(self, store: Store, queue: str, count: int, sequence: int = 1) -> None:
+        payloads = tuple(b"%s%d" % (queue.encode(), n) for n in range(count))
+        assert await store.append([Append(f"q:{queue}", "p:1", sequence, payloads)]) == [Appended.OK]
+
+    async def test_each_entry_is_taken_once(self, store: Store) -> None:
+        await self.fill(store, "work", 3)
+        a, b = store.queue_reader("a"), store.queue_reader("b")
+        first = await a.take(["work"], block_ms=0, count=2)
+        second = await b.take(["work"], block_ms=0, count=2)
+        assert [entry.payload for entry in first] == [b"work0", b"work1"]
+        assert [(e.payload, e.queue, e.deliveries) for e in second] == [(b"work2", "work", 1)]
+        assert await a.take(["work"], block_ms=0, count=2) == []
+
+    async def test_count_is_over_all_queues(self, store: Store) -> None:
+        for queue in ("x", "y", "z"):
+            await self.fill(store, queue, 3)
+        reader = store.queue_reader("a")
+        taken = []
+        for _ in range(5):
+            entries = await reader.take(["x", "y", "z"], block_ms=10, count=2)
+            assert len(entries) <= 2
+            taken += entries
+        assert len({(entry.queue, entry.id) for entry in taken}) == 9
+        assert {entry.queue for entry in taken[:6]} == {"x", "y", "z"}, "a busy queue starves none"
+
+    @pytest.mark.parametrize("queues", [["work"], ["other", "work"]])
+    async def test_waits_for_the_first_entry(self, store: Store, queues: list[str]) -> None:
+        reader = store.queue_reader("a")
+        taking = asyncio.create_task(reader.take(queues, block_ms=5000, count=10))
+        await asyncio.sleep(0.02)
+        assert not taking.done()
+        await self.fill(store, "work", 1)
+        async with asyncio.timeout(1):
+            assert [entry.payload for entry in await taking] == [b"work0"]
+        assert await reader.take(queues, block_ms=10, count=10) == []
+
+    async def test_waits_over_ready_queues_take_no_more_than_count(self, store: Store) -> None:
+        reader = store.queue_reader("a")
+        taken: list[object] = []
+        taking = asyncio.create_task(reader.take(["x", "y"], block_ms=5000, count=1))
+        await asyncio.sleep(0.02)
+        await store.append([Append(f"q:{queue}", "p:1", 1, (b"1",)) for queue in ("x", "y")])
+        taken += await taking
+        assert len(taken) == 1
+        taken += await store.queue_reader("b").take(["x", "y"], block_ms=1000, count=1)
+        assert len(taken) == 2
+
+    async def test_finished_entries_are_gone(self, store: Store) -> None:
+        await self.fill(store, "work", 2)
+        reader = store.queue_reader("a")
+        first, second = await reader.take(["work"], block_ms=0, count=10)
+        await store.finish_entries([("work", first.id)])
+        await store.finish_entries([("work", first.id), ("never", "1-1")])
+        assert await read_all(store, "q:work") == [b"work1"]
+        assert [(e.id, e.deliveries) for e in await reader.retake(["work"], count=10)] == [(second.id, 2)]
+        await store.finish_entries([("work", second.id)])
+        assert await reader.retake(["work", "never"], count=10) == []
+
+    async def test_entries_of_the_dead_are_claimed_by_one(self, store: Store) -> None:
+        await self.fill(store, "work", 6)
+        for worker in ("a", "b", "c"):
+            await store.worker_beat(worker, b"")
+        held = await store.queue_reader("a").take(["work"], block_ms=0, count=4)
+        alive = await store.queue_reader("b").take(["work"], block_ms=0, count=2)
+        assert await store.claim_entries("c", ["work"], alive_ms=60_000, count=10) == []
+        await store.remove_worker("a")
+        claims = await asyncio.gather(
+            store.claim_entries("b", ["work", "never"], alive_ms=60_000, count=3),
+            store.claim_entries("c", ["work"], alive_ms=60_000, count=3),
+        )
+        claimed = [entry for found in claims for entry in found]
+        assert sorted(entry.id for entry in claimed) == sorted(entry.id for entry in held)
+        assert {entry.deliveries for entry in claimed} == {2}
+        assert not {entry.id for entry in alive} & {entry.id for entry in claimed}
+        assert await store.claim_entries("c", ["work"], alive_ms=60_000, count=10) == []
+
+    async def test_silent_worker_loses_its_entries(self, store: Store) -> None:
+        await self.fill(store, "work", 1)
+        await store.worker_beat("a", b"")
+        await store.queue_reader("a").take(["work"], block_ms=0, count=1)
+        await clock_moves(store)
+        (claimed,) = await store.claim_entries("b", ["work"], alive_ms=0, count=1)
+        assert claimed.deliveries == 2
+        await store.finish_entries([("work", claimed.id)])
+        assert await read_all(store, "q:work") == []
+
+    async def test_dead_worker_that_comes_back_can_take(self, store: Store) -> None:
+        reader = store.queue_reader("a")
+        await self.fill(store, "work", 1)
+        (entry,) = await reader.take(["work"], block_ms=0, count=1)
+        await store.finish_entries([("work", entry.id)])
+        assert await store.claim_entries("b", ["work"], alive_ms=0, count=1) == []
+        await self.fill(store, "work", 1, sequence=2)
+        assert len(await reader.take(["work"], block_ms=0, count=1)) == 1
+
+    async def test_full_queue(self, store: Store) -> None:
+        await self.fill(store, "work", QUEUE_MAX)
+        assert await store.append([Append("q:work", "p:1", 2, (b"x",))]) == [Appended.FULL]
+
+    async def test_workers(self, store: Store) -> None:
+        await store.worker_beat("a", b"first")
+        await store.worker_beat("a", b"second one")
+        await store.worker_beat("b", b"")
+        found = await store.workers()
+        assert [(beat.host, beat.record) for beat in found] == [("a", b"second one"), ("b", b"")]
+        await store.remove_worker("a")
+        assert [beat.host for beat in await store.workers()] == ["b"]

@@ -1,0 +1,61 @@
+"""The app that fault tests run: everything in it can be checked exactly."""
+
+from __future__ import annotations
+
+import asyncio
+
+import lungfish
+
+app = lungfish.App("faults")
+
+
+@app.entity
+class Ledger(lungfish.Entity):
+    """Remembers every signal by sender, so that a lost, doubled or reordered one shows."""
+
+    seen: dict[str, list[int]] = {}
+    total: int = 0
+
+    def note(self, sender: str, number: int) -> int:
+        """Remember one signal."""
+        self.seen.setdefault(sender, []).append(number)
+        self.total += 1
+        return self.total
+
+    @lungfish.shared
+    def count(self) -> int:
+        """Return how many there were."""
+        return self.total
+
+
+@app.activity
+def double(number: int) -> int:
+    """Do the work of one step."""
+    return 2 * number
+
+
+@app.activity
+async def slow_double(number: int) -> int:
+    """Do the same, while other things happen."""
+    await asyncio.sleep(0.02)
+    return 2 * number
+
+
+@app.orchestration
+async def chain(ctx: lungfish.OrchestrationContext, start: int) -> int:
+    """Five steps and one entry in a ledger; the ledger shows whether a step was doubled."""
+    value = start
+    for step in range(5):
+        value = await ctx.call_activity(double if step % 2 else slow_double, value)
+    ledger = ctx.entity(Ledger, "chains")
+    await ledger.call(Ledger.note, ctx.instance_id, start)
+    return value
+
+
+@app.orchestration
+async def waiter(ctx: lungfish.OrchestrationContext, number: int) -> list[int]:
+    """One step, a wait for an event, one more step."""
+    first = await ctx.call_activity(double, number)
+    given = await ctx.wait_for_external_event("go", int)
+    second = await ctx.call_activity(double, given)
+    return [first, given, second]

@@ -1,0 +1,244 @@
+"""The Redis store when servers stop, forget, refuse, move or lag."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from lungfish.runtime.errors import InvalidArguments, StoreUnavailable, UnsafeStore
+from lungfish.runtime.redis_link import key_slot
+from lungfish.runtime.redis_store import RedisStore
+from lungfish.runtime.store import (
+    START,
+    Append,
+    Appended,
+    Commit,
+    Committed,
+    Delivery,
+    HubMeta,
+    LeaseLost,
+    OutboxEntry,
+)
+from tests.servers import Server, ask, eventually, running
+
+
+@asynccontextmanager
+async def opened(url: str, hub: str, **options: object) -> AsyncIterator[RedisStore]:
+    store = RedisStore(url, hub, **options)  # type: ignore[arg-type]
+    try:
+        await store.open(HubMeta(8))
+        yield store
+    finally:
+        await store.close()
+
+
+def message(sequence: int, target: str = "p:1") -> Append:
+    return Append(target, "session", sequence, (b"m%d" % sequence,))
+
+
+async def test_scripts_that_the_server_forgot_are_loaded_again(valkey: Server, hub_name: str) -> None:
+    async with opened(valkey.url, hub_name) as store:
+        await store.claim(1, "A", "t")
+        ask(valkey.port, "SCRIPT FLUSH")
+        assert await store.append([message(1), message(2)]) == [Appended.OK] * 2
+        assert await store.commit([Commit(1, "t", 1)]) == [Committed()]
+
+
+async def test_killed_server_is_unavailable_until_it_is_back(hub_name: str) -> None:
+    with running() as server:
+        async with opened(server.url, hub_name) as store:
+            await store.claim(1, "A", "t")
+            await store.append([message(1)])
+            commit = Commit(1, "t", 1, mailbox={"r": b"x"})
+            await store.commit([commit])
+            reading = asyncio.create_task(store.reader().read({"p:2": START}, block_ms=60_000, count=1))
+            await asyncio.sleep(0.01)
+            server.kill()
+            with pytest.raises(StoreUnavailable):
+                await reading
+            with pytest.raises(StoreUnavailable):
+                await store.append([message(2)])
+            with pytest.raises(StoreUnavailable, match="cannot connect"):
+                await store.commit([commit])
+            server.start()
+            assert await store.append([message(1), message(2)]) == [Appended.OK] * 2
+            assert await store.commit([commit]) == [Committed()]
+            assert (await store.claim(1, "A", "t")).mailbox == {"r": b"x"}
+
+
+async def test_silent_server_is_given_up(hub_name: str) -> None:
+    with running() as server:
+        async with opened(server.url, hub_name, call_timeout_s=0.2) as store:
+            server.process.send_signal(signal.SIGSTOP)
+            try:
+                with pytest.raises(StoreUnavailable, match="no answer in time"):
+                    await store.append([message(1)])
+                with pytest.raises(StoreUnavailable):
+                    await store.append([message(1)])
+            finally:
+                server.process.send_signal(signal.SIGCONT)
+            assert await store.append([message(1), message(2)]) == [Appended.OK] * 2
+
+
+async def test_commit_that_meets_full_memory_is_refused_as_a_whole(hub_name: str) -> None:
+    with running() as server:
+        async with opened(server.url, hub_name) as store:
+            await store.claim(1, "A", "t")
+            await store.append([message(1)])
+            entry = (await store.reader().read({"p:1": START}, block_ms=0, count=1))["p:1"][0]
+            commit = Commit(
+                1,
+                "t",
+                1,
+                position=entry.id,
+                mailbox={"r": b"x"},
+                histories={"o": [b"e"]},
+                deliveries=[Delivery("p:2", 1, (b"d",))],
+            )
+            ask(server.port, "CONFIG SET maxmemory 1")
+            with pytest.raises(StoreUnavailable, match="memory"):
+                await store.commit([commit])
+            with pytest.raises(StoreUnavailable, match="memory"):
+                await store.append([message(2)])
+            positions = {"p:1": START, "p:2": START}
+            assert list(await store.reader().read(positions, block_ms=0, count=9)) == ["p:1"]
+            ask(server.port, "CONFIG SET maxmemory 0")
+            assert await store.commit([commit]) == [Committed()]
+            assert list(await store.reader().read(positions, block_ms=0, count=9)) == ["p:2"]
+            assert (await store.instances([(1, "o")], history=True))[0].history == [b"e"]
+
+
+async def test_evicting_server_is_refused(hub_name: str) -> None:
+    with running("--maxmemory-policy", "allkeys-lru") as server:
+        store = RedisStore(server.url, hub_name)
+        with pytest.raises(UnsafeStore, match="allkeys-lru"):
+            await store.open()
+        await store.close()
+
+
+async def test_durability_is_reported(
+    valkey: Server, hub_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(valkey.url, hub_name) as store:
+        assert store.durability == "fsync"
+        assert not caplog.records
+    with running("--appendfsync", "everysec") as server:
+        async with opened(server.url, hub_name) as store:
+            assert store.durability == "everysec"
+            assert "last second" in caplog.text
+
+
+async def test_server_that_forbids_config(hub_name: str, caplog: pytest.LogCaptureFixture) -> None:
+    with running("--rename-command", "CONFIG", "") as server:
+        async with opened(server.url, hub_name) as store:
+            assert store.durability == "unknown"
+            assert "does not tell" in caplog.text
+
+
+async def test_password_and_database(hub_name: str) -> None:
+    with running("--requirepass", "secret") as server:
+        url = f"redis://:secret@127.0.0.1:{server.port}/3"
+        async with opened(url, hub_name) as store:
+            assert await store.append([message(1)]) == [Appended.OK]
+        with pytest.raises(StoreUnavailable, match="127.0.0.1"):
+            await RedisStore(server.url, hub_name).open()
+
+
+async def test_single_server_is_no_cluster(valkey: Server, hub_name: str) -> None:
+    store = RedisStore(f"redis+cluster://127.0.0.1:{valkey.port}", hub_name)
+    with pytest.raises(InvalidArguments, match="not part of a Redis Cluster"):
+        await store.open()
+
+
+async def test_close_leaves_no_connection(valkey: Server, hub_name: str) -> None:
+    async with opened(valkey.url, hub_name) as store:
+        await store.reader().read({"p:1": START}, block_ms=1, count=1)
+        await store.queue_reader("w").take(["a", "b"], block_ms=1, count=1)
+        assert hub_name.encode() in ask(valkey.port, "CLIENT LIST")
+    eventually(lambda: hub_name.encode() not in ask(valkey.port, "CLIENT LIST"), "connections to close")
+
+
+# --- replicas ----------------------------------------------------------------------------
+
+
+async def test_replicated_mode_waits_for_the_replica(hub_name: str) -> None:
+    with running() as primary, running("--replicaof", f"127.0.0.1 {primary.port}") as replica:
+        eventually(lambda: b"master_link_status:up" in ask(replica.port, "INFO replication"), "replica")
+        async with opened(primary.url, hub_name, replicas=1) as store:
+            assert store.durability == "replicated"
+            await store.claim(1, "A", "t")
+            assert await store.append([message(1)]) == [Appended.OK]
+            delivery = Delivery("p:2", 1, (b"d",))
+            expected = Committed((OutboxEntry("1-0", "p:2", 1, (b"d",)),))
+            commit = Commit(1, "t", 1, deliveries=[delivery])
+            assert await store.commit([commit]) == [expected], "nothing is readable before replicas have it"
+            assert hub_name.encode() in ask(replica.port, f"EXISTS {{{hub_name}:1}}:owner") or b":1" in ask(
+                replica.port, f"EXISTS {{{hub_name}:1}}:owner"
+            )
+        replica.kill()
+        store = RedisStore(primary.url, hub_name, replicas=1)
+        store._confirmation_timeout_s = 0.1
+        await store.open()
+        with pytest.raises(StoreUnavailable, match="replicas confirmed"):
+            await store.append([message(2)])
+        replica.start()
+        eventually(lambda: b"master_link_status:up" in ask(replica.port, "INFO replication"), "replica")
+        assert await store.append([message(2)]) == [Appended.OK]
+        await store.close()
+
+
+async def test_replica_refuses_and_the_link_is_made_anew(hub_name: str) -> None:
+    with running() as primary, running() as other:
+        async with opened(other.url, hub_name) as store:
+            await store.append([message(1)])
+            ask(other.port, f"REPLICAOF 127.0.0.1 {primary.port}")
+            with pytest.raises(StoreUnavailable):
+                await store.append([message(2)])
+            ask(other.port, "REPLICAOF NO ONE")
+            await store.open(HubMeta(8))
+            assert await store.append([message(1)]) == [Appended.OK]
+
+
+# --- Cluster -----------------------------------------------------------------------------
+
+
+async def test_moved_slot_is_unavailable_once(valkey_cluster: list[Server], hub_name: str) -> None:
+    async with opened(valkey_cluster[0].url, hub_name) as store:
+        await store.claim(1, "A", "t")
+        assert await store.append([message(1)]) == [Appended.OK]
+        slot = key_slot(f"{{{hub_name}:1}}:inbox".encode())
+        source = min(2, slot // 5461)
+        target = (source + 1) % 3
+        move_slot(valkey_cluster, slot, source, target)
+        try:
+            with pytest.raises(StoreUnavailable):
+                await store.append([message(2)])
+            assert await store.append([message(2)]) == [Appended.OK]
+            assert await store.commit([Commit(1, "t", 1)]) == [Committed()]
+            assert await store.commit([Commit(1, "x", 2), Commit(2, "x", 2)]) == [LeaseLost("A"), LeaseLost()]
+        finally:
+            move_slot(valkey_cluster, slot, target, source)
+
+
+def move_slot(servers: list[Server], slot: int, source: int, target: int) -> None:
+    ids = [ask(server.port, "CLUSTER MYID").split(b"\r\n")[1].decode() for server in servers]
+    ask(servers[target].port, f"CLUSTER SETSLOT {slot} IMPORTING {ids[source]}")
+    ask(servers[source].port, f"CLUSTER SETSLOT {slot} MIGRATING {ids[target]}")
+    raw = ask(servers[source].port, f"CLUSTER GETKEYSINSLOT {slot} 100").decode().split("\r\n")
+    for key in (line for line in raw if line and line[0] not in "*$"):
+        ask(servers[source].port, f'MIGRATE 127.0.0.1 {servers[target].port} "{key}" 0 5000')
+    for server in (servers[target], servers[source], *servers):
+        ask(server.port, f"CLUSTER SETSLOT {slot} NODE {ids[target]}")
+
+
+async def test_cluster_is_found_through_any_of_its_servers(
+    valkey_cluster: list[Server], hub_name: str
+) -> None:
+    for server in valkey_cluster:
+        async with opened(f"redis+cluster://127.0.0.1:{server.port}", hub_name) as store:
+            appends = [message(1, f"p:{p}") for p in range(8)]
+            assert await store.append(appends) == [Appended.OK] * 8

@@ -1,0 +1,457 @@
+"""The way to the store: each process has a ``FaultyStore``; calls travel, break, repeat and get lost.
+
+Rules:
+
+* A request on its way is out of its process's hands: it arrives also if the process is frozen or dead by then.
+* A reply to a frozen process waits; one to a dead process is nobody's.
+* A call that is not applied and one that is applied but not answered look the same to the caller.
+* ``take`` runs at the server, as XREADGROUP BLOCK does: a process that froze or died while
+  it was waiting is given entries for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import zlib
+from enum import Enum
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from lungfish.runtime.errors import StoreUnavailable
+from lungfish.runtime.memory_server import MemoryServer
+from lungfish.runtime.memory_store import MemoryQueueReader, MemoryReader, MemoryStore
+from lungfish.runtime.store import (
+    Append,
+    Appended,
+    ClusterView,
+    Commit,
+    CommitOutcome,
+    Committed,
+    Entry,
+    HostBeat,
+    HubMeta,
+    OwnerRow,
+    PartitionImage,
+    QueueEntry,
+    StoredInstance,
+)
+from tests.simulation.faults import Profile, Trace
+from tests.simulation.loop import Gate, SimulationLoop
+
+T = TypeVar("T")
+
+
+class Victim(Protocol):
+    """The process whose calls these are."""
+
+    @property
+    def gate(self) -> Gate:
+        """Its switch."""
+        ...
+
+    def crash(self) -> None:
+        """Die now."""
+        ...
+
+
+class Network:
+    """The state of all ways to one server."""
+
+    def __init__(
+        self, loop: SimulationLoop, server: MemoryServer, profile: Profile, trace: Trace, seed: int
+    ) -> None:
+        self.loop = loop
+        self.server = server
+        self.profile = profile
+        self.trace = trace
+        self.down = False
+        self._rng = random.Random(f"{seed}:network")
+        self._faults = list(profile.calls.items())
+        self._readers: dict[FaultyReader, None] = {}
+        self._takes: dict[asyncio.Task[Any], Gate] = {}
+
+    @property
+    def faulty(self) -> bool:
+        """Whether faults may still begin."""
+        return self.loop.now_s < self.profile.until_s
+
+    # --- the store as a whole ------------------------------------------------------------
+
+    def stop_store(self) -> None:
+        """Break every connection; nothing gets through until ``start_store``."""
+        self.down = True
+        for reader in tuple(self._readers):
+            reader.cut()
+        for take in tuple(self._takes):
+            take.cancel()
+
+    def start_store(self) -> None:
+        """Let calls through again."""
+        self.down = False
+
+    def died(self, gate: Gate) -> None:
+        """Close the dead process's connections, when the server notices."""
+        for take, owner in self._takes.items():
+            if owner is gate:
+                self.loop.call_later(
+                    self._rng.expovariate(2.0), take.cancel, context=self.loop.outside
+                )
+
+    # --- one call ----------------------------------------------------------------------
+
+    def latency(self) -> float:
+        """Return how long a message takes one way (s)."""
+        return self._rng.expovariate(1.0) * self.profile.latency_s
+
+    def _fault(self) -> str:
+        if not self.faulty:
+            return ""
+        chance = self._rng.random()
+        for name, share in self._faults:
+            if chance < share:
+                return name
+            chance -= share
+        return ""
+
+    def _long(self) -> float:
+        return self._rng.expovariate(1.0) * self.profile.slow_s
+
+    def call(
+        self, victim: Victim, what: str, apply: Callable[[], Coroutine[Any, Any, T]]
+    ) -> asyncio.Future[T]:
+        """Send a call on its way; the future has its outcome."""
+        reply: asyncio.Future[T] = self.loop.create_future()
+        if victim.gate.dead:
+            return reply
+        fault = self._fault()
+        delay_s = self.latency()
+        if fault == "slow_before":
+            delay_s += self._long()
+        if fault:
+            self.trace.fault(self.loop.now_s, fault, f"{victim.gate.name} {what}")
+        self.loop.call_later(
+            delay_s, self._arrive, victim, what, apply, reply, fault, context=self.loop.outside
+        )
+        return reply
+
+    def _arrive(
+        self,
+        victim: Victim,
+        what: str,
+        apply: Callable[[], Coroutine[Any, Any, T]],
+        reply: asyncio.Future[T],
+        fault: str,
+    ) -> None:
+        if self.down or fault in ("break_before", "crash_before", "ghost"):
+            self._break(victim, apply, what, reply, "" if self.down else fault)
+            return
+        outcome = self._apply(victim, what, apply)
+        if fault == "twice":
+            outcome = self._apply(victim, what, apply)
+        if fault == "crash_after":
+            victim.crash()
+            return
+        delay_s = self.latency()
+        if fault == "slow_after":
+            delay_s += self._long()
+        if fault == "break_after":
+            outcome = StoreUnavailable("simulated: the connection broke")
+        self.loop.call_later(delay_s, _answer, reply, outcome, context=self.loop.outside)
+
+    def _break(
+        self,
+        victim: Victim,
+        apply: Callable[[], Coroutine[Any, Any, T]],
+        what: str,
+        reply: asyncio.Future[T],
+        fault: str,
+    ) -> None:
+        if fault == "crash_before":
+            victim.crash()
+            return
+        if fault == "ghost":
+            self.loop.call_later(self._long(), self._haunt, victim, what, apply, context=self.loop.outside)
+        # Refused at once, or noticed by a time-out.
+        delay_s = self.latency() if self._rng.random() < 0.7 else self._long()
+        error = StoreUnavailable("simulated: the connection broke")
+        self.loop.call_later(delay_s, _answer, reply, error, context=self.loop.outside)
+
+    def _haunt(self, victim: Victim, what: str, apply: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        if not self.down:
+            self._apply(victim, f"(ghost) {what}", apply)
+
+    def _apply(
+        self, victim: Victim, what: str, apply: Callable[[], Coroutine[Any, Any, T]]
+    ) -> T | StoreUnavailable:
+        try:
+            outcome = run_now(apply())
+        except StoreUnavailable as error:  # the handle was closed meanwhile
+            return error
+        self.trace.add(self.loop.now_s, f"{victim.gate.name} {what} -> {_brief(outcome)}")
+        return outcome
+
+    # --- blocking reads --------------------------------------------------------------------
+
+    async def after_read(self, victim: Victim, *, broken: bool = False) -> None:
+        """Let the answer of a blocking read arrive, or not."""
+        fault = self._fault()
+        if fault in ("break_before", "break_after"):
+            self.trace.fault(self.loop.now_s, fault, f"{victim.gate.name} read")
+            broken = True
+        elif fault == "slow_after":
+            self.trace.fault(self.loop.now_s, fault, f"{victim.gate.name} read")
+            await asyncio.sleep(self._long())
+        elif fault in ("crash_before", "crash_after"):
+            self.trace.fault(self.loop.now_s, fault, f"{victim.gate.name} read")
+            victim.crash()
+            await self.loop.create_future()
+        if broken:
+            raise StoreUnavailable("simulated: the connection broke")
+
+    def took(self, take: asyncio.Task[Any]) -> None:
+        """Forget a take that has ended."""
+        self._takes.pop(take, None)
+        if not take.cancelled():
+            take.exception()  # seen: who asked may be dead
+
+    def drop_wake(self) -> bool:
+        """Tell whether this wake-up is lost."""
+        return self.faulty and self._rng.random() < self.profile.wake_lost
+
+
+class FaultyStore:
+    """One process's handle on the store, with faults; see ``Store``."""
+
+    def __init__(self, network: Network, victim: Victim, hub: str) -> None:
+        self._network = network
+        self._victim = victim
+        self._inner = MemoryStore(network.server, hub)
+
+    @property
+    def hub(self) -> str:
+        return self._inner.hub
+
+    def _call(self, what: str, apply: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Future[T]:
+        return self._network.call(self._victim, what, apply)
+
+    async def open(self, wanted: HubMeta | None = None) -> HubMeta:
+        return await self._call("open", lambda: self._inner.open(wanted))
+
+    async def close(self) -> None:
+        run_now(self._inner.close())
+
+    async def append(self, appends: Sequence[Append]) -> list[Appended]:
+        what = " ".join(f"{a.target}#{a.sequence}:{_sum(a.payloads)}" for a in appends)
+        return await self._call(f"append {what}", lambda: self._inner.append(appends))
+
+    def reader(self) -> FaultyReader:
+        return FaultyReader(self._network, self._victim, self._inner.reader())
+
+    async def commit(self, commits: Sequence[Commit]) -> list[CommitOutcome]:
+        what = " ".join(f"{c.partition}#{c.number}" for c in commits)
+        return await self._call(f"commit {what}", lambda: self._inner.commit(commits))
+
+    async def claim(self, partition: int, host: str, token: str) -> PartitionImage:
+        return await self._call(
+            f"claim {partition} {token}", lambda: self._inner.claim(partition, host, token)
+        )
+
+    async def release(self, partition: int, token: str) -> bool:
+        return await self._call(f"release {partition}", lambda: self._inner.release(partition, token))
+
+    async def owners(self) -> list[OwnerRow]:
+        return await self._call("owners", self._inner.owners)
+
+    async def heartbeat(self, host: str, record: bytes, *, lease_ms: int, lead: bool = True) -> ClusterView:
+        return await self._call(
+            "heartbeat", lambda: self._inner.heartbeat(host, record, lease_ms=lease_ms, lead=lead)
+        )
+
+    async def place(self, leader: str, version: int, placement: bytes) -> bool:
+        return await self._call(f"place {version}", lambda: self._inner.place(leader, version, placement))
+
+    async def remove_host(self, host: str) -> None:
+        await self._call(f"remove_host {host}", lambda: self._inner.remove_host(host))
+
+    async def now_ms(self) -> int:
+        return await self._call("now_ms", self._inner.now_ms)
+
+    async def snapshots(self, keys: Sequence[tuple[int, str, str]]) -> list[bytes | None]:
+        return await self._call(f"snapshots {len(keys)}", lambda: self._inner.snapshots(keys))
+
+    async def instances(self, keys: Sequence[tuple[int, str]], *, history: bool) -> list[StoredInstance]:
+        return await self._call(
+            f"instances {len(keys)}", lambda: self._inner.instances(keys, history=history)
+        )
+
+    async def has_activities(self, keys: Sequence[tuple[int, str]]) -> list[bool]:
+        return await self._call(f"has_activities {len(keys)}", lambda: self._inner.has_activities(keys))
+
+    async def scan_instances(self, partition: int, cursor: int, count: int) -> tuple[int, dict[str, bytes]]:
+        return await self._call(
+            f"scan {partition}", lambda: self._inner.scan_instances(partition, cursor, count)
+        )
+
+    async def sweep_producers(self, partition: int, older_ms: int) -> int:
+        return await self._call(
+            f"sweep {partition}", lambda: self._inner.sweep_producers(partition, older_ms)
+        )
+
+    def queue_reader(self, worker: str) -> FaultyQueueReader:
+        return FaultyQueueReader(self._network, self._victim, self._inner, worker)
+
+    async def finish_entries(self, entries: Sequence[tuple[str, str]]) -> None:
+        await self._call(f"finish {len(entries)}", lambda: self._inner.finish_entries(entries))
+
+    async def claim_entries(
+        self, worker: str, queues: Sequence[str], *, alive_ms: int, count: int
+    ) -> list[QueueEntry]:
+        return await self._call(
+            "claim_entries",
+            lambda: self._inner.claim_entries(worker, queues, alive_ms=alive_ms, count=count),
+        )
+
+    async def worker_beat(self, worker: str, record: bytes) -> None:
+        await self._call("worker_beat", lambda: self._inner.worker_beat(worker, record))
+
+    async def remove_worker(self, worker: str) -> None:
+        await self._call("remove_worker", lambda: self._inner.remove_worker(worker))
+
+    async def workers(self) -> list[HostBeat]:
+        return await self._call("workers", self._inner.workers)
+
+
+class FaultyReader:
+    """See ``Reader``. Reading changes nothing, so it runs in the process itself."""
+
+    def __init__(self, network: Network, victim: Victim, inner: MemoryReader) -> None:
+        self._network = network
+        self._victim = victim
+        self._inner = inner
+        self._cut = False
+
+    async def read(
+        self, positions: Mapping[str, str], *, block_ms: int, count: int
+    ) -> dict[str, list[Entry]]:
+        network = self._network
+        self._cut = network.down
+        network._readers[self] = None
+        try:
+            found = {} if self._cut else await self._inner.read(positions, block_ms=block_ms, count=count)
+        finally:
+            network._readers.pop(self, None)
+        if found or self._cut:
+            await asyncio.sleep(network.latency())
+        await network.after_read(self._victim, broken=self._cut)
+        if found:
+            read = " ".join(f"{target}:{entries[-1].id}" for target, entries in found.items())
+            network.trace.add(network.loop.now_s, f"{self._victim.gate.name} read {read}")
+        return found
+
+    def cut(self) -> None:
+        """Break the connection."""
+        self._cut = True
+        run_now(self._inner.wake())
+
+    async def wake(self) -> None:
+        if not self._network.drop_wake():
+            await self._inner.wake()
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class FaultyQueueReader:
+    """See ``QueueReader``."""
+
+    def __init__(self, network: Network, victim: Victim, store: MemoryStore, worker: str) -> None:
+        self._network = network
+        self._victim = victim
+        self._inner: MemoryQueueReader = store.queue_reader(worker)
+
+    async def take(self, queues: Sequence[str], *, block_ms: int, count: int) -> list[QueueEntry]:
+        network = self._network
+        if network.down:
+            await asyncio.sleep(network.latency())
+            raise StoreUnavailable("simulated: the connection broke")
+        work = self._inner.take(queues, block_ms=block_ms, count=count)
+        take = network.loop.create_task(work, name="take", context=network.loop.outside)
+        network._takes[take] = self._victim.gate
+        take.add_done_callback(network.took, context=network.loop.outside)
+        try:
+            entries: list[QueueEntry] = await take
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            raise StoreUnavailable("simulated: the connection broke") from None
+        if entries:
+            await asyncio.sleep(network.latency())
+            network.trace.add(network.loop.now_s, f"{self._victim.gate.name} took {_brief(entries)}")
+        await network.after_read(self._victim)
+        return entries
+
+    async def retake(self, queues: Sequence[str], *, count: int) -> list[QueueEntry]:
+        return await self._network.call(
+            self._victim, "retake", lambda: self._inner.retake(queues, count=count)
+        )
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def run_now(call: Coroutine[Any, Any, T]) -> T:
+    """Run a call of a ``MemoryStore`` that does not wait: it takes effect at once and yields at most once."""
+    try:
+        call.send(None)
+        call.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    raise AssertionError(f"{call} waits")
+
+
+def _answer(reply: asyncio.Future[Any], outcome: object) -> None:
+    if reply.done():
+        return
+    if isinstance(outcome, Exception):
+        reply.set_exception(outcome)
+    else:
+        reply.set_result(outcome)
+
+
+def _sum(payloads: Sequence[bytes]) -> str:
+    checksum = 0
+    for payload in payloads:
+        checksum = zlib.crc32(payload, checksum)
+    return f"{checksum:08x}"
+
+
+def _brief(outcome: object) -> str:
+    """Return an answer in a few characters that tell it from other answers."""
+    match outcome:
+        case None:
+            return "-"
+        case Enum():
+            return outcome.name
+        case bytes():
+            return _sum((outcome,))
+        case Committed():
+            return f"ok{len(outcome.outbox) or ''}"
+        case PartitionImage():
+            return f"epoch {outcome.epoch} #{outcome.commit_number} at {outcome.position}"
+        case ClusterView():
+            return f"{outcome.leader} leads {len(outcome.hosts)} v{outcome.placement_version}"
+        case StoredInstance():
+            return _sum((outcome.row or b"", *outcome.history))
+        case QueueEntry():
+            return f"{outcome.id}x{outcome.deliveries}"
+        case OwnerRow():
+            return f"{outcome.host}:{outcome.epoch}"
+        case list() | tuple():
+            return ",".join(map(_brief, outcome))
+        case HubMeta() | HostBeat():
+            return "."
+        case _:
+            return str(outcome)

@@ -1,0 +1,141 @@
+"""A server that is watched: what the store lets through is checked against an account of our own.
+
+It mirrors none of the store's logic: it keeps who may write (from the claims that were answered) and what was
+taken (from what was really put), and says when an answer does not fit. A fence or a
+dedupe that is broken is seen here at once, whether or not it does harm in this run.
+"""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lungfish.orchestrations import events
+from lungfish.runtime import wire
+from lungfish.runtime.memory_server import MemoryServer, parse_id
+from lungfish.runtime.messages import ActivityTask
+from lungfish.runtime.store import Commit, CommitOutcome, Committed, PartitionImage, QueueEntry
+from lungfish.runtime.ids import partition_of
+
+#: A field of an activity's row id ends with this; see ``orchestrations.attempts``.
+_SEPARATOR = "\x00"
+
+
+class WatchedServer(MemoryServer):
+    """See above."""
+
+    def __init__(
+        self, clock: Callable[[], int], report: Callable[[str], None], **options: Any
+    ) -> None:
+        super().__init__(clock, **options)
+        self._report = report
+        self._owners: dict[int, str] = {}
+        self._epochs: dict[int, int] = {}
+        self._numbers: dict[int, int] = {}
+        self._puts: dict[tuple[str, str], int] = {}
+        #: Idempotency keys of activities whose own result is in a history.
+        self.recorded: set[str] = set()
+        self.commits = 0
+        self.refused: Counter[str] = Counter()
+        #: Of everything that was committed.
+        self.checksum = 0
+        #: Checks that are on: mutants are also judged without these, by what they do to users.
+        self.watching = True
+
+    def _violation(self, text: str) -> None:
+        if self.watching:
+            self._report(text)
+
+    # --- owners ------------------------------------------------------------------------
+
+    def claim(self, hub: str, partition: int, host: str, token: str) -> PartitionImage:
+        image = super().claim(hub, partition, host, token)
+        known, last = self._owners.get(partition, ""), self._epochs.get(partition, 0)
+        if known != token and image.epoch != last + 1:
+            self._violation(f"claim of {partition}: epoch {image.epoch} after {last}")
+        self._owners[partition], self._epochs[partition] = token, image.epoch
+        return image
+
+    def release(self, hub: str, partition: int, token: str) -> bool:
+        released = super().release(hub, partition, token)
+        if released and self._owners.get(partition) == token:
+            self._owners[partition] = ""
+        return released
+
+    # --- commits -----------------------------------------------------------------------
+
+    def commit(self, hub: str, commit: Commit) -> CommitOutcome:
+        number = self._numbers.get(commit.partition, 0)
+        row = self.hub(hub).partition(commit.partition)
+        fresh = commit.number == number + 1
+        before = None if fresh else copy.deepcopy(row)
+        position = row.position
+        removed = [] if not fresh else [key for key, value in commit.activities.items() if value is None]
+        known = [key for key in removed if key in row.activities]
+        outcome = super().commit(hub, commit)
+        if not isinstance(outcome, Committed):
+            self.refused[type(outcome).__name__] += 1
+            return outcome
+        if self._owners.get(commit.partition) != commit.token:
+            self._violation(f"fence: {commit.token} wrote {commit.partition}, which it does not own")
+        if before is not None:
+            if commit.number > number:
+                self._violation(f"commit {commit.number} of {commit.partition} after {number}")
+            elif row != before:
+                self._violation(f"commit {commit.number} of {commit.partition} was applied twice")
+            return outcome
+        self._numbers[commit.partition] = commit.number
+        self.commits += 1
+        self.checksum = zlib.crc32(_bytes_of(commit), self.checksum)
+        if parse_id(row.position) < parse_id(position):
+            self._violation(f"the inbox position of {commit.partition} went back")
+        if known:
+            self._note_results(commit, known)
+        return outcome
+
+    def _note_results(self, commit: Commit, removed: Sequence[str]) -> None:
+        for row_id in removed:
+            instance, execution, task = row_id.rsplit(_SEPARATOR, 2)
+            for event in events.unpack_all(commit.histories.get(instance, ())):
+                own = isinstance(event, events.TaskCompleted) or (
+                    isinstance(event, events.TaskFailed) and not event.timed_out
+                )
+                if own and event.id == int(task):  # type: ignore[union-attr]
+                    self.recorded.add(f"{instance}:{execution}:{task}")
+
+    # --- streams -----------------------------------------------------------------------
+
+    def _put(self, hub: str, target: str, producer: str, sequence: int, payloads: Sequence[bytes]) -> None:
+        super()._put(hub, target, producer, sequence, payloads)
+        if sequence:
+            last = self._puts.get((target, producer), 0)
+            if sequence <= last:
+                self._violation(f"dedupe: {target} took {sequence} of {producer} again, after {last}")
+            self._puts[target, producer] = max(last, sequence)
+
+    def take(self, hub: str, worker: str, queues: Sequence[str], count: int) -> list[QueueEntry]:
+        taken = super().take(hub, worker, queues, count)
+        for entry in taken:
+            task = wire.unpack_task(entry.payload)
+            if task.idempotency_key in self.recorded:
+                self._violation(f"{worker} is given activity {task.idempotency_key}, whose result is recorded")
+        return taken
+
+    def is_recorded(self, hub: str, task: ActivityTask) -> bool:
+        """Tell whether the result of a task's activity is recorded."""
+        meta = self.hub(hub).meta
+        assert meta is not None
+        rows = self.hub(hub).partition(partition_of(task.owner, meta.partitions)).activities
+        return task.row not in rows
+
+
+def _bytes_of(commit: Commit) -> bytes:
+    changes: list[Mapping[Any, Any]] = [
+        commit.snapshots, commit.instances, commit.histories, commit.mailbox, commit.timers, commit.activities,
+    ]  # fmt: skip
+    parts = (commit.partition, commit.number, commit.position, sorted(commit.forget_histories), changes,
+             commit.deliveries, commit.delivered)  # fmt: skip
+    return repr(parts).encode()
