@@ -96,11 +96,11 @@ async def _wait(scope: Scope, entry: CallEntry) -> None:
     except TimeoutError:
         if not deadline.expired():
             raise
-        # The time-out is what the operation saw; a re-run must see it too, and not a late answer.
+        # A late answer is passed over from here on. It need not be recorded before the next call is: until
+        # then nobody knows which way the operation went.
         late = DeadlineExceeded(f"{entry} was not answered within {CALL_DEADLINE_MS / 1000:g} s")
         entry.abandoned = False
         entry.settle(CallOutcome(failure=refusal(late)))
-        scope.effects.record(scope.item, scope.journal.encode())
     except asyncio.CancelledError:
         # Either the operation stopped waiting (its own time-out), or the host stops. Nothing is recorded
         # here: if it goes on, its next call records this one as abandoned; if the host stops, nothing is.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, overload
 
 from lungfish.runtime.definitions import EntityDefinition, Orchestration
 from lungfish.runtime.errors import UsageError
@@ -17,6 +17,11 @@ from .scope import Scope
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: When to send: at a time (aware), or after a duration.
+When: TypeAlias = dt.datetime | dt.timedelta
+#: An entity to send to: a reference, or ``(class or name, key)``.
+Target: TypeAlias = "EntityRef | tuple[type[Any] | str, str]"
 
 
 class EntityContext:
@@ -65,24 +70,22 @@ class EntityContext:
 
     @overload
     def signal(
+        self, ref: Target, operation: Callable[..., Any], /, *args: Any, at: When, **kwargs: Any
+    ) -> None: ...
+    @overload
+    def signal(
         self,
-        ref: EntityRef | tuple[type[Any] | str, str],
+        ref: Target,
         operation: Callable[Concatenate[Any, P], Any],
+        /,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> None: ...
     @overload
     def signal(
-        self,
-        ref: EntityRef | tuple[type[Any] | str, str],
-        operation: Callable[..., Any] | str,
-        *args: Any,
-        at: dt.datetime | dt.timedelta | None = None,
-        **kwargs: Any,
+        self, ref: Target, operation: str, /, *args: Any, at: When | None = None, **kwargs: Any
     ) -> None: ...
-    def signal(
-        self, ref: EntityRef | tuple[type[Any] | str, str], operation: Any, *args: Any, **kwargs: Any
-    ) -> None:
+    def signal(self, ref: Target, operation: Any, /, *args: Any, **kwargs: Any) -> None:
         """Ask an entity for an operation, one-way: the same as ``ref.signal(...)``.
 
         Args:
@@ -158,18 +161,14 @@ class EntityRef:
         return self.id.key
 
     @overload
-    def signal(
-        self, operation: Callable[Concatenate[Any, P], Any], *args: P.args, **kwargs: P.kwargs
-    ) -> None: ...
+    def signal(self, operation: Callable[..., Any], /, *args: Any, at: When, **kwargs: Any) -> None: ...
     @overload
     def signal(
-        self,
-        operation: Callable[..., Any] | str,
-        *args: Any,
-        at: dt.datetime | dt.timedelta | None = None,
-        **kwargs: Any,
+        self, operation: Callable[Concatenate[Any, P], Any], /, *args: P.args, **kwargs: P.kwargs
     ) -> None: ...
-    def signal(self, operation: Any, *args: Any, **kwargs: Any) -> None:
+    @overload
+    def signal(self, operation: str, /, *args: Any, at: When | None = None, **kwargs: Any) -> None: ...
+    def signal(self, operation: Any, /, *args: Any, **kwargs: Any) -> None:
         """Ask for an operation, one-way: durable with this operation, applied exactly once.
 
         Signals to one entity arrive in the order of sending; scheduled ones have no order.
@@ -192,16 +191,17 @@ class EntityRef:
     def call(
         self,
         operation: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
+        /,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Awaitable[R]: ...
     @overload
     def call(
-        self, operation: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs
+        self, operation: Callable[Concatenate[Any, P], R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Awaitable[R]: ...
     @overload
-    def call(self, operation: str, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
-    def call(self, operation: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+    def call(self, operation: str, /, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
+    def call(self, operation: Any, /, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         """Ask for an operation and await its result.
 
         It is sent at once and takes effect at most once, also if this operation is interrupted by a crash and
@@ -226,7 +226,7 @@ def _from_ms(at_ms: int) -> dt.datetime:
     return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=at_ms)
 
 
-def _due_ms(at: dt.datetime | dt.timedelta, now_ms: int) -> int:
+def _due_ms(at: When, now_ms: int) -> int:
     """Return a time to send a signal at as Unix ms, rounded up: a signal is never early."""
     if isinstance(at, dt.timedelta):
         return now_ms - (-at // dt.timedelta(milliseconds=1))

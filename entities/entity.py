@@ -89,6 +89,10 @@ class Entity(BaseModel):
                 f"entity {name}: {', '.join(required)} must have a default: "
                 "an entity exists before anybody wrote to it"
             )
+        if cls.model_config.get("extra") == "allow":
+            raise UsageError(
+                f"entity {name}: extra='allow' has no durable fields; declare a dict field instead"
+            )
         decorators = cls.__pydantic_decorators__
         called_by_pydantic = {
             *decorators.validators,

@@ -154,7 +154,8 @@ def _copy_model(value: BaseModel) -> BaseModel:
     made = object.__new__(type(value))
     # Not through the model's own attribute setting, which validates or refuses (frozen models).
     set_attribute = object.__setattr__
-    set_attribute(made, "__dict__", _copy_dict(value.__dict__))
+    fields: dict[str, Any] = vars(value)
+    set_attribute(made, "__dict__", _copy_dict(fields))
     set_attribute(made, "__pydantic_fields_set__", value.__pydantic_fields_set__.copy())
     set_attribute(made, "__pydantic_extra__", copy_value(value.__pydantic_extra__))
     set_attribute(made, "__pydantic_private__", copy_value(value.__pydantic_private__))

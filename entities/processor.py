@@ -32,12 +32,13 @@ from lungfish.runtime.kinds import Activation, Effects, Item, Stored
 from lungfish.runtime.messages import Call, Response, Signal
 
 from .calls import refusal
+from .jobs import Applied, Job, describe, encode_result, expiry, refused
 from .journal import CallOutcome, Journal
 from .refusing import Refusing
 from .running import Running
 from .scope import Scope
 from .state import StatePlan, plan_of
-from .turn import Applied, Job, Turns, describe, encode_result, expiry, refused
+from .turn import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -247,6 +248,9 @@ class EntityActivation:
             self._finish(refused(job, expired))
             return
         try:
+            if job.is_empty():
+                self._finish(Applied(job, taken=0))
+                return
             args, kwargs = job.next_arguments()
         except LungfishError as error:
             self._finish(refused(job, error, finished=job.is_last()))

@@ -18,8 +18,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from .jobs import Job
 from .scope import Scope
-from .turn import Job
 
 
 class Running:

@@ -26,101 +26,18 @@ from enum import Enum
 from types import MethodType
 from typing import Any, Final
 
-from lungfish.runtime import codec
-from lungfish.runtime.definitions import Operation
-from lungfish.runtime.errors import (
-    DeadlineExceeded,
-    FailureDetails,
-    LungfishError,
-    PayloadTooLarge,
-    SerializationError,
-)
-from lungfish.runtime.kinds import Item
-from lungfish.runtime.messages import Call, Message, Signal
+from lungfish.runtime.errors import FailureDetails, LungfishError, PayloadTooLarge, SerializationError
+from lungfish.runtime.messages import Call
 
-from .arguments import Batch, restore_batch, restore_one
+from .arguments import Batch, restore_batch
 from .calls import refusal
 from .context import EntityContext
-from .journal import Journal
+from .jobs import Applied, Job, describe, encode_result, expiry, refused
 from .scope import MESSAGES_MAX, Scope
 from .state import CONTEXT_SLOT, Fields, StatePlan, decode_state, encode_state, fresh_state, restore, shell
 
 #: Operations in a turn that makes a snapshot after each of them.
 CAREFUL_MAX: Final = 64
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """An accepted call or signal, on its way through the mailbox.
-
-    Attributes:
-        journal: what of it is committed already.
-        at: the next operation of the batch, in this turn; the journal follows when it is sent.
-    """
-
-    item: Item
-    operation: Operation
-    message: Call | Signal
-    journal: Journal
-    at: int = 0
-    _decoded: Any = None
-
-    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments of a call; raises a ``UsageError`` if they do not fit."""
-        assert isinstance(self.message, Call)
-        if self._decoded is None:
-            self._decoded = self.operation.signature.decode(self.message.args)
-        args, kwargs = self._decoded
-        return args, kwargs
-
-    def next_arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments of the next operation; raises a ``UsageError`` if they do not fit."""
-        if isinstance(self.message, Call):
-            return self.arguments()
-        rows = self.rows()
-        if self.at >= len(rows):
-            raise SerializationError(f"arguments of {self.operation.signature.what}: an empty batch")
-        return restore_one(self.operation.signature, rows[self.at])
-
-    def is_last(self) -> bool:
-        """Tell whether the next operation is the last one."""
-        return self._decoded is None or isinstance(self.message, Call) or self.at + 1 >= len(self._decoded)
-
-    def rows(self) -> list[Any]:
-        """Return the batch of a signal; raises ``SerializationError`` if it is none."""
-        assert isinstance(self.message, Signal)
-        if self._decoded is None:
-            what = f"arguments of {self.operation.signature.what}"
-            decoded = codec.decode(self.message.batch, what)
-            if not isinstance(decoded, list):
-                raise SerializationError(f"{what}: not a batch of signals")
-            self._decoded = decoded
-        found: list[Any] = self._decoded
-        return found
-
-
-@dataclass(slots=True, eq=False)
-class Applied:
-    """What became of a job, or of a part of its batch, in a turn.
-
-    Attributes:
-        finished: nothing of the job is left.
-        messages: what its operations sent, in order.
-        failed: how many operations failed; ``failure`` describes the first of them.
-    """
-
-    job: Job
-    taken: int = 1
-    finished: bool = True
-    messages: Sequence[Message] = ()
-    result: bytes | None = None
-    failure: FailureDetails | None = None
-    failed: int = 0
-
-    def fail(self, failure: FailureDetails) -> None:
-        """Turn it into a failure of its one operation."""
-        self.messages, self.result = (), None
-        self.failure, self.failed = failure, 1
 
 
 class Touch(Enum):
@@ -350,10 +267,10 @@ class Turns:
         scope, shared = self.scope, job.operation.shared
         capture = self.plan.capture() if self.plan.immutable or self._guarded else None
         failed, first, mark = 0, None, 0
-        method, fields = self._bind(job, batch.named)
+        method, subject = self._bind(job, batch.named)
         outgoing = scope.outgoing
         for args in batch.calls:
-            image = None if capture is None else capture(fields)
+            image = None if capture is None else capture(subject.__dict__)
             try:
                 method(*args)
             except BaseException as error:  # also SystemExit: user code does not stop a host
@@ -363,13 +280,13 @@ class Turns:
                 if not shared:
                     self._roll_back(image)
                 first = first or describe(error)
-                method, fields = self._bind(job, batch.named)
+                method, subject = self._bind(job, batch.named)
                 continue
             if shared:
-                method, fields = self._bind(job, batch.named)
+                method, subject = self._bind(job, batch.named)
             elif scope.deleted:
                 self.succeeded(scope)
-                method, fields = self._bind(job, batch.named)
+                method, subject = self._bind(job, batch.named)
             else:
                 self._touch = Touch.CHANGED
             if len(outgoing) != mark:
@@ -377,11 +294,11 @@ class Turns:
                 scope.room = mark + MESSAGES_MAX
         return failed, first
 
-    def _bind(self, job: Job, named: bool) -> tuple[Callable[..., Any], Fields]:
+    def _bind(self, job: Job, named: bool) -> tuple[Callable[..., Any], Any]:
         operation = job.operation
         subject = self.reader(self.scope) if operation.shared else self.state
         method = MethodType(operation.function, subject)
-        return (MethodType(_call_named, method) if named else method), subject.__dict__
+        return (MethodType(_call_named, method) if named else method), subject
 
 
 def _call_named(method: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -391,32 +308,3 @@ def _call_named(method: Callable[..., Any], args: list[Any], kwargs: dict[str, A
 def give_context(state: Any, scope: Scope) -> None:
     """Make ``state.context`` the context of ``scope``."""
     object.__setattr__(state, CONTEXT_SLOT, EntityContext(scope))
-
-
-def encode_result(operation: Operation, value: Any) -> bytes | None:
-    """Return the wire form of a result; raises as ``codec.encode`` does."""
-    return None if value is None else codec.encode(value, f"result of {operation.signature.what}")
-
-
-def expiry(job: Job, now_ms: int) -> DeadlineExceeded | None:
-    """Return why a job must not be started any more; None: it is in time."""
-    deadline_ms = job.message.deadline_ms if isinstance(job.message, Call) else 0
-    if not deadline_ms or now_ms <= deadline_ms:
-        return None
-    late_s = (now_ms - deadline_ms) / 1000
-    return DeadlineExceeded(
-        f"{job.operation.signature.what} was not started: its turn came {late_s:g} s too late"
-    )
-
-
-def refused(job: Job, error: LungfishError, *, finished: bool = True) -> Applied:
-    """Return the outcome of an operation that was not run."""
-    return Applied(job, finished=finished, failure=refusal(error), failed=1)
-
-
-def describe(error: BaseException) -> FailureDetails:
-    """Describe what user code raised, without the frames of the runtime below it."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(__package__ or "?"):
-        frames = frames.tb_next
-    return FailureDetails.of(error.with_traceback(frames or error.__traceback__))

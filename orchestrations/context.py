@@ -88,19 +88,20 @@ class OrchestrationContext:
             ActivityTimedOut: at the await; the last attempt did not end in time.
             NotRegistered: at the await.
         """
-        found: Activity[Any, Any] | None
+        found: Activity[Any, Any]
         if isinstance(activity, Activity):
             found = activity
-        elif isinstance(activity, str):
-            found = self._execution.app.activities.get(activity)
-        else:
+        elif not isinstance(activity, str):
             raise UsageError(f"call_activity takes an @app.activity or its name, not {activity!r}")
-        if found is None:
+        elif activity in self._execution.app.activities:
+            found = self._execution.app.activities[activity]
+        else:
             encoded = encode_arguments(args, kwargs, activity)
             return self._execution.schedule_activity(activity, encoded, _DEFAULT_OPTIONS, _plain)
-        signature = found.signature
-        encoded = signature.encode(args, kwargs)
-        return self._execution.schedule_activity(found.name, encoded, found.settings, signature.decode_result)
+        encoded = found.signature.encode(args, kwargs)
+        return self._execution.schedule_activity(
+            found.name, encoded, found.settings, found.signature.decode_result
+        )
 
     @overload
     def call_orchestration(
@@ -114,7 +115,7 @@ class OrchestrationContext:
     def call_orchestration(
         self, orchestration: str, /, *args: Any, id: str | None = None, **kwargs: Any
     ) -> Task[Any]: ...
-    def call_orchestration(  # type: ignore[misc] - `id` is ours, whatever P says
+    def call_orchestration(  # type: ignore[misc]  # `id` is ours, whatever P says
         self, orchestration: Any, /, *args: Any, id: str | None = None, **kwargs: Any
     ) -> Task[Any]:
         """Run a sub-orchestration; the task has its result.
@@ -127,20 +128,21 @@ class OrchestrationContext:
             OrchestrationFailed: at the await; ``OrchestrationTerminated`` if it was terminated.
             InstanceExists, NotRegistered: at the await.
         """
-        found = orchestration
-        if isinstance(orchestration, str):
-            found = self._execution.app.orchestrations.get(orchestration)
-        elif not isinstance(orchestration, Orchestration):
+        instance = None if id is None else check_id("instance id", id)
+        found: Orchestration[Any, Any]
+        if isinstance(orchestration, Orchestration):
+            found = orchestration
+        elif not isinstance(orchestration, str):
             raise UsageError(
                 f"call_orchestration takes an @app.orchestration or its name, not {orchestration!r}"
             )
-        instance = None if id is None else check_id("instance id", id)
-        if found is None:
+        elif orchestration in self._execution.app.orchestrations:
+            found = self._execution.app.orchestrations[orchestration]
+        else:
             encoded = encode_arguments(args, kwargs, orchestration)
             return self._execution.start_child(orchestration, instance, encoded, _plain)
-        signature = found.signature
-        encoded = signature.encode(args, kwargs)
-        return self._execution.start_child(found.name, instance, encoded, signature.decode_result)
+        encoded = found.signature.encode(args, kwargs)
+        return self._execution.start_child(found.name, instance, encoded, found.signature.decode_result)
 
     # --- entities ---
 
@@ -272,13 +274,15 @@ class EntityRef:
 
     @overload
     def signal(
-        self, operation: Callable[Concatenate[Any, P], Any], /, *args: P.args, **kwargs: P.kwargs
+        self, operation: Callable[..., Any], /, *args: Any, at: dt.datetime, **kwargs: Any
     ) -> None: ...
     @overload
     def signal(
-        self, operation: Callable[..., Any] | str, /, *args: Any, at: dt.datetime | None = None, **kwargs: Any
+        self, operation: Callable[Concatenate[Any, P], Any], /, *args: P.args, **kwargs: P.kwargs
     ) -> None: ...
-    def signal(  # type: ignore[misc] - `at` is ours, whatever P says
+    @overload
+    def signal(self, operation: str, /, *args: Any, at: dt.datetime | None = None, **kwargs: Any) -> None: ...
+    def signal(  # type: ignore[misc]  # `at` is ours, whatever P says
         self, operation: Any, /, *args: Any, at: dt.datetime | None = None, **kwargs: Any
     ) -> None:
         """Send an operation one-way.

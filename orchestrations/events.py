@@ -9,7 +9,8 @@ Rules:
   are what the code then did. In a history, the decided events stand right behind the
   arrived event that led to them, in the order in which the code decided.
 * Two decided events are equal when replay may take one for the other: kind, sequence id and target
-  count, payloads do not (``compare=False``). A longer timer or another argument is a change that replay survives.
+  count, payloads do not (``compare=False``). A longer timer or another argument is
+  a change that replay survives.
 * One commit stores one batch, ``[SCHEMA, [row, row, ...]]``.
 """
 

@@ -85,8 +85,6 @@ class LoopFuture(asyncio.Future[T]):
 
     __slots__ = ("_number",)
 
-    _loop: DeterministicLoop
-
     def __init__(self, *, loop: DeterministicLoop) -> None:
         super().__init__(loop=loop)
         self._number = loop.next_number()
@@ -161,8 +159,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         finally:
             self._leave(outer)
         raise LimitExceeded(
-            f"the orchestration ran {steps_max:,} steps without waiting for anything durable: it is in a busy "
-            "loop. Wait with ctx.sleep, a timer, an event or an activity."
+            f"the orchestration ran {steps_max:,} steps without waiting for anything durable: it is in a "
+            "busy loop. Wait with ctx.sleep, a timer, an event or an activity."
         )
 
     def _enter(self) -> tuple[asyncio.AbstractEventLoop | None, Any]:
@@ -248,7 +246,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Return a new future of this loop."""
         return LoopFuture(loop=self)
 
-    def create_task(  # type: ignore[override]
+    def create_task(
         self,
         coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
         *,
@@ -294,6 +292,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             return None
         given = frame.f_locals.get("aws", frame.f_locals.get("fs"))
         if not isinstance(given, Collection) or isinstance(given, set | frozenset):
+            for each in given if isinstance(given, Collection) else (coro,):
+                close_quietly(each)  # or Python would complain later that it was never awaited
             raise UsageError(
                 "asyncio.as_completed in an orchestration takes a list of coroutines: a set or a generator "
                 f"({type(given).__name__}) has no order that replay could repeat"
@@ -358,7 +358,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
 
 def close_quietly(coroutine: Any) -> None:
-    """Close a coroutine that may answer with further awaits, and may raise anything."""
+    """Close a coroutine or generator that may answer with further awaits, and may raise anything."""
     for _ in range(_CLOSES_MAX):
         try:
             coroutine.close()

@@ -18,8 +18,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from lungfish.runtime import codec
 from lungfish.runtime.definitions import Orchestration
@@ -51,11 +50,12 @@ from lungfish.runtime.wire import MalformedBytes
 
 from . import events, reading
 from .attempts import Attempts, timer_id
+from .history import History
 from .inline import outcome_at_once
 from .limits import Limits
 from .matching import Outstanding
 from .outgoing import Outgoing, sequence_of
-from .replay import CONTINUED, FAILED, TERMINATED, Ended, Execution, terminated_failure
+from .replay import CONTINUED, FAILED, TERMINATED, Ended, Execution, Restart, terminated_failure
 from .replies import accept, announce, refuse
 from .row import InstanceRow, Status
 
@@ -88,13 +88,6 @@ class OrchestrationKind:
         return OrchestrationActivation(self, actor, stored)
 
 
-class Restart(NamedTuple):
-    """An execution to begin, and the events that the one before did not consume."""
-
-    definition: Orchestration[Any, Any]
-    carried: Sequence[events.EventRaised]
-
-
 class OrchestrationActivation:
     """One instance in memory."""
 
@@ -106,7 +99,7 @@ class OrchestrationActivation:
         self._id = actor.key
         self._row: InstanceRow | None = None
         self._stored_row = stored.row
-        self._batches: list[bytes] = list(stored.history)
+        self._history = History(actor, stored.history, kind.limits)
         self._execution: Execution | None = None
         self._turn_open = False
         self._inbox: deque[Item] = deque()
@@ -116,7 +109,6 @@ class OrchestrationActivation:
         self._attempts: Attempts | None = None
         self._continues = 0
         self._restart: Restart | None = None
-        self._warned = False
         self._effects: Effects
 
     # --- the contract with the host ---
@@ -365,6 +357,8 @@ class OrchestrationActivation:
             parent=row.parent,
             parent_request=row.parent_request,
         )
+        # The history has it from here on: rows are written at every turn.
+        row.input = events.shown(row.input)
         self._apply(started)
 
     def _waits_for(self, sequence: int) -> bool:
@@ -405,7 +399,7 @@ class OrchestrationActivation:
     def _ready(self) -> Execution | None:
         """Return the execution with a turn open; None if there is none, or it has just ended."""
         if not self._turn_open:
-            if self._kind.always_replay and self._batches:
+            if self._kind.always_replay and self._history:
                 self.drop()
             if self._execution is None:
                 self._load()
@@ -422,14 +416,14 @@ class OrchestrationActivation:
         assert row is not None
         try:
             definition = self._app.find_orchestration(row.name)
-            history = events.unpack_all(self._batches)
+            history = self._history.read()
         except LungfishError as error:
             self._fail_unloaded(error)
             return
         self._execution = Execution(self._app, definition, self._id, self._limits)
         self._execution.replay(history)
         if not self._kind.always_replay:
-            self._batches.clear()
+            self._history.clear()
 
     def _fail_unloaded(self, error: LungfishError) -> None:
         failure = FailureDetails.of(error)
@@ -451,7 +445,11 @@ class OrchestrationActivation:
             self._record(*turn)  # else there will be a new history
         if execution.custom_status is not None:
             (row.custom_status,) = execution.custom_status
-        ended = execution.ended or self._too_long(row)
+        ended = execution.ended
+        too_long = self._history.too_long(row) if ended is None else None
+        if too_long is not None:
+            self._record(events.ExecutionCompleted(FAILED, failure=too_long))
+            ended = Ended(FAILED, failure=too_long)
         self._outgoing.perform(
             self._effects, self._actor, row.execution, self._attempts_of(row), ended=ended is not None
         )
@@ -462,31 +460,12 @@ class OrchestrationActivation:
         else:
             self._end(ended, execution.outstanding)
 
-    def _too_long(self, row: InstanceRow) -> Ended | None:
-        limits = self._limits
-        if row.length > limits.history_warn and not self._warned:
-            self._warned = True
-            text = "instance %s of %s has a history of %d events; it fails at %d. Use ctx.continue_as_new."
-            log.warning(text, self._id, row.name, row.length, limits.history_max)
-        if row.length <= limits.history_max:
-            return None
-        error = LimitExceeded(
-            f"the history has {row.length:,} events; the limit is {limits.history_max:,}. "
-            "Use ctx.continue_as_new."
-        )
-        failure = FailureDetails.of(error)
-        self._record(events.ExecutionCompleted(FAILED, failure=failure))
-        return Ended(FAILED, failure=failure)
-
     def _record(self, *turn: events.Event) -> None:
         """Append to the history."""
         assert self._row is not None
-        batch = events.pack(turn)
-        self._row.length += len(turn)
-        self._effects.history(self._actor, batch)
         # Needed again only by who replays: an execution that is not in memory, or one that always does.
-        if self._kind.always_replay or self._execution is None:
-            self._batches.append(batch)
+        keep = self._kind.always_replay or self._execution is None
+        self._history.append(self._effects, self._row, turn, keep=keep)
 
     # --- suspend, resume, end ---
 
@@ -525,16 +504,7 @@ class OrchestrationActivation:
             self._effects.send(Control(ActorId(ORCHESTRATION, "", child), "terminate", reason))
 
     def _outstanding(self) -> Outstanding:
-        """Return what is open, without running code: the code may be what is broken."""
-        if self._execution is not None:
-            return self._execution.outstanding
-        try:
-            return Outstanding(events.unpack_all(self._batches))
-        except LungfishError:
-            log.exception(
-                "instance %s: the history cannot be read; timers and children are left alone", self._id
-            )
-            return Outstanding()
+        return self._execution.outstanding if self._execution is not None else self._history.outstanding()
 
     def _end(self, ended: Ended, outstanding: Outstanding) -> None:
         """Make the instance terminal and tell everyone who waits for it."""
@@ -551,7 +521,7 @@ class OrchestrationActivation:
         for item in self._held:
             self._effects.done(item)
         self._held.clear()
-        self._batches.clear()
+        self._history.clear()
 
     def _clean_up(self, outstanding: Outstanding) -> None:
         """Forget the execution, its timers and its activities."""
@@ -575,7 +545,7 @@ class OrchestrationActivation:
             )
             self._end(Ended(FAILED, failure=FailureDetails.of(error)), Outstanding())
             return
-        self._batches.clear()
+        self._history.clear()
         self._effects.forget_history(self._actor)
         row.execution, row.input, row.length = self._effects.unique(), ended.result, 0
         self._restart = Restart(execution.definition, ended.carried)

@@ -23,7 +23,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from lungfish.runtime import codec
 from lungfish.runtime.definitions import ActivityOptions, Orchestration
@@ -78,6 +78,13 @@ class Ended:
     result: bytes | None = None
     failure: FailureDetails | None = None
     carried: Sequence[events.EventRaised] = _NO_EVENTS
+
+
+class Restart(NamedTuple):
+    """An execution to begin, and the events that the one before did not consume."""
+
+    definition: Orchestration[Any, Any]
+    carried: Sequence[events.EventRaised]
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +364,7 @@ class Execution:
             raise GeneratorExit
         if self._actions_left <= 0 and not self.replaying:
             self._overrun = self._overrun or LimitExceeded(
-                f"more than {self.limits.actions_max:,} actions in one turn; wait for some before asking for more"
+                f"more than {self.limits.actions_max:,} actions in one turn; wait for some before the next"
             )
             raise self._overrun
         self._made.append(event)

@@ -49,7 +49,7 @@ class InstanceRow:
         custom_status: encoded value that the code published.
         parent, parent_request: who waits for the outcome of a sub-orchestration.
         watchers: ``(request, reply_to)`` of everyone who waits for the outcome.
-        input: encoded arguments of the present run.
+        input: encoded arguments of the present run; once it has begun, only if they are small.
         version: code version of the run.
         begun: False until the first turn (a delayed start).
         length: events in the history.

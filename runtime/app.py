@@ -75,7 +75,7 @@ class App:
     @overload
     def entity(self, cls: E, /) -> E: ...
     @overload
-    def entity(self, *, name: str) -> Callable[[E], E]: ...
+    def entity(self, /, *, name: str) -> Callable[[E], E]: ...
     def entity(self, cls: E | None = None, /, *, name: str | None = None) -> Any:
         """Register an entity class; its public methods are its operations.
 
@@ -101,6 +101,7 @@ class App:
     @overload
     def activity(
         self,
+        /,
         *,
         name: str | None = None,
         retry: RetryPolicy | None = None,
@@ -172,7 +173,7 @@ class App:
     ) -> Orchestration[P, R]: ...
     @overload
     def orchestration(
-        self, *, name: str
+        self, /, *, name: str
     ) -> Callable[[Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]], Orchestration[P, R]]: ...
     def orchestration(self, function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
         """Register an ``async def`` or generator function as an orchestration.

@@ -31,7 +31,9 @@ class Client:
     gives one for code without a loop.
     """
 
-    def __init__(self, open_store: Callable[[], Store | Awaitable[Store]], app: App | None = None, *, session: str = "") -> None:
+    def __init__(
+        self, open_store: Callable[[], Store | Awaitable[Store]], app: App | None = None, *, session: str = ""
+    ) -> None:
         self._open_store = open_store
         self._session = session
         self.app = app

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .app import App
 from .blocking import BlockingClient
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: How long ``start`` waits until every partition has an owner (s).
 READY_S: Final = 120.0
+#: How long a request to the controller may take, its restart on another node included (s).
+ANSWER_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class Runtime:
 
     def actors(self) -> list[tuple[str, str, str, int]]:
         """Return (Ray actor name, node id, host or worker id, process id) of all hosts and workers."""
-        found: list[tuple[str, str, str, int]] = ray.get(self._controller.actors.remote())
+        found: list[tuple[str, str, str, int]] = self._ask("actors")
         return found
 
     def scale(self, *, hosts_per_node: int | None = None, workers_per_node: int | None = None) -> None:
@@ -94,16 +98,16 @@ class Runtime:
 
         Planned moves finish running operations, commit, and lose nothing.
         """
-        ray.get(self._controller.scale.remote(hosts_per_node, workers_per_node))
+        self._ask("scale", hosts_per_node, workers_per_node)
         self.wait_ready()
 
     def drain(self, node: str) -> None:
         """Move everything away from a node (Ray's node id), for good."""
-        ray.get(self._controller.drain.remote(node))
+        self._ask("drain", node)
 
     def undrain(self, node: str) -> None:
         """Let a drained node take hosts and workers again."""
-        ray.get(self._controller.undrain.remote(node))
+        self._ask("undrain", node)
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:
         """Return when all hosts and workers run and every partition has an owner.
@@ -111,17 +115,34 @@ class Runtime:
         Raises:
             ray.exceptions.GetTimeoutError: not so within ``timeout_s`` (s).
         """
-        ray.get(self._controller.ready.remote(), timeout=timeout_s)
+        self._ask("ready", timeout_s=timeout_s)
 
     def shutdown(self) -> None:
         """Drain and remove all hosts and workers; state stays in the store.
 
         Stops the embedded store, too, if ``start`` began to use it.
         """
-        ray.get(self._controller.shutdown.remote())
+        self._ask("shutdown")
         ray.kill(self._controller, no_restart=True)
         if self._owns_store:
             stop_daemon(DATA_FOLDER)
+
+
+    def _ask(self, method: str, *args: Any, timeout_s: float = ANSWER_S) -> Any:
+        return _answer(self._controller, method, *args, timeout_s=timeout_s)
+
+
+def _answer(controller: Any, method: str, *args: Any, timeout_s: float = ANSWER_S) -> Any:
+    """Ask the controller, again if it is just being restarted: whatever it does may be done twice."""
+    until_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            ref = getattr(controller, method).remote(*args)
+            return ray.get(ref, timeout=max(0.0, until_s - time.monotonic()))
+        except ray.exceptions.ActorUnavailableError:
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(0.2)
 
 
 def launch(
@@ -145,11 +166,15 @@ def launch(
             max_restarts=-1,
             max_task_retries=0,
             max_concurrency=100,
+            # Near whoever starts it, rather than on a node that may be scaled away; elsewhere if need be.
+            scheduling_strategy=NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=True
+            ),
         )
         .remote(deployment, goal, *pieces)
     )
     # For a controller that was there already this is what brings the new code; else it changes nothing.
-    ray.get(controller.deploy.remote(deployment, goal, *pieces))
+    _answer(controller, "deploy", deployment, goal, *pieces)
     runtime = Runtime(app, controller, found, owns_store=url is None and _is_embedded(found))
     runtime.wait_ready()
     return runtime

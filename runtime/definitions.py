@@ -19,6 +19,8 @@ from .signatures import Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
+#: Covariant, so that an activity made from ``async def`` fits wherever one that returns a Coroutine does.
+R_co = TypeVar("R_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_QUEUE: Final = "default"
@@ -51,10 +53,10 @@ class ActivityOptions:
     id: str | None = None
 
 
-class Activity(Generic[P, R]):
+class Activity(Generic[P, R_co]):
     """A registered activity. Calling it runs the plain function: unit tests need nothing else."""
 
-    def __init__(self, function: Callable[P, R], name: str, options: ActivityOptions) -> None:
+    def __init__(self, function: Callable[P, R_co], name: str, options: ActivityOptions) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
@@ -62,7 +64,7 @@ class Activity(Generic[P, R]):
         self.signature = Signature.of(function, name)
         self.is_async = inspect.iscoroutinefunction(function)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(*args, **kwargs)
 
     def options(
@@ -73,7 +75,7 @@ class Activity(Generic[P, R]):
         schedule_to_close: dt.timedelta | float | None = None,
         queue: str | None = None,
         id: str | None = None,
-    ) -> Activity[P, R]:
+    ) -> Activity[P, R_co]:
         """Return the same activity with other options, for one call; as in Ray.
 
         Args:
@@ -83,7 +85,7 @@ class Activity(Generic[P, R]):
             queue: the queue whose workers run it.
             id: the caller's own idempotency key.
         """
-        given = {
+        given: dict[str, Any] = {
             "retry": retry,
             "timeout": as_duration(timeout),
             "schedule_to_close": as_duration(schedule_to_close),
@@ -97,7 +99,7 @@ class Activity(Generic[P, R]):
         return f"<activity {self.name}>"
 
 
-class Orchestration(Generic[P, R]):
+class Orchestration(Generic[P, R_co]):
     """A registered orchestration: ``async def`` or generator, first parameter the context."""
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:

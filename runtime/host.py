@@ -51,6 +51,7 @@ class Host:
         settings: HostSettings | None = None,
         node: str = "",
         unique: Callable[[], str] = new_id,
+        beaten: Callable[[bytes], None] = lambda record: None,
     ) -> None:
         """Make a host; ``start`` makes it run.
 
@@ -61,6 +62,7 @@ class Host:
             settings: bounds and times.
             node: where this is, for people.
             unique: makes unique ids (owner tokens).
+            beaten: told of every heartbeat and its record (see ``keepalive``).
         """
         self.app = app
         self.host_id = host_id or f"host-{unique()[:12]}"
@@ -68,6 +70,7 @@ class Host:
         self._store = store
         self._node = node
         self._unique = unique
+        self._beaten = beaten
         self._clock = HubClock()
         self._kinds = load_kinds(app)
         self._loops: list[asyncio.Task[None]] = []
@@ -97,6 +100,7 @@ class Host:
             make=self._make_partition,
             adopt=self._adopt,
             token=self._unique,
+            beaten=self._beaten,
         )
         await self._ownership.beat()
         self._begin(self._ownership.beat_forever, "heartbeat")
@@ -123,6 +127,11 @@ class Host:
         if drain:
             await self._store.remove_host(self.host_id)
         await self._store.close()
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The partitions that this host runs now."""
+        return self._rounds.partitions
 
     async def wait_settled(self) -> None:
         """Return when every partition has an owner and this host runs its own."""

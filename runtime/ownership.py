@@ -81,6 +81,7 @@ class Ownership:
         make: Callable[[PartitionImage], Partition],
         adopt: Callable[[Partition, PartitionImage], None],
         token: Callable[[], str],
+        beaten: Callable[[bytes], None] = lambda record: None,
     ) -> None:
         self._store = store
         self._host = host
@@ -92,6 +93,7 @@ class Ownership:
         self._make = make
         self._adopt = adopt
         self._token = token
+        self._beaten = beaten
         self._view: ClusterView | None = None
         self._placement: dict[int, str] = {}
         self._steady_since_s: float | None = None
@@ -116,9 +118,9 @@ class Ownership:
         """One heartbeat and what follows from it."""
         asked_s = asyncio.get_running_loop().time()
         lease_s = self._settings.lease_ms / 1_000
-        view = await self._store.heartbeat(
-            self._host, self._record(self.draining).encode(), lease_ms=self._settings.lease_ms
-        )
+        record = self._record(self.draining).encode()
+        view = await self._store.heartbeat(self._host, record, lease_ms=self._settings.lease_ms)
+        self._beaten(record)
         answered_s = asyncio.get_running_loop().time()
         self._clock.sync(view.now_ms)
         if self._steady_since_s is None or answered_s - self._last_beat_s > lease_s:
@@ -129,6 +131,7 @@ class Ownership:
         self._placement = decode_placement(view.placement)
         if view.leader == self._host:
             await self._lead(view)
+        await self._drop_lost()
         self._follow()
 
     # --- leading ---------------------------------------------------------------------------
@@ -162,6 +165,21 @@ class Ownership:
             self._placement = wanted
 
     # --- following ---------------------------------------------------------------------------
+
+    async def _drop_lost(self) -> None:
+        """Drop partitions that another host claimed, and perhaps let go of again, behind our back.
+
+        A commit would tell, but a partition without messages makes none: its timers would wait in the
+        store while we run an old picture of it. The placement does not tell either: after
+        a pause of ours it may name us again.
+        """
+        running = self._rounds.partitions
+        owners = await self._store.owners() if running else []
+        for partition in running:
+            row = owners[partition.number]
+            # A lower epoch is an old reading: we have claimed since.
+            if row.epoch > partition.epoch or (row.epoch == partition.epoch and row.host != self._host):
+                self._rounds.lose(partition, f"{row.host or 'another host'} owns it")
 
     def _follow(self) -> None:
         for number in range(self._partitions):

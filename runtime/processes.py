@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .app import App
 from .attempts import Launcher
 from .host import Host, new_id
+from .keepalive import Keepalive
 from .open_store import open_store
 from .settings import HostSettings
 from .worker import Worker
@@ -48,12 +49,17 @@ class HostProcess:
         """
         self._slot = slot
         self._store = open_store(deployment.url, deployment.hub, replicas=deployment.replicas)
+        host_id = f"{slot}#{new_id()[:12]}"
+        settings = deployment.settings
+        self._keepalive = Keepalive(
+            lambda: open_store(deployment.url, deployment.hub),
+            host_id,
+            heartbeat_ms=settings.heartbeat_ms,
+            lease_ms=settings.lease_ms,
+            blocked_s_max=settings.blocked_s_max,
+        )
         self.host = Host(
-            self._store,
-            app,
-            host_id=f"{slot}#{new_id()[:12]}",
-            settings=deployment.settings,
-            node=node,
+            self._store, app, host_id=host_id, settings=settings, node=node, beaten=self._keepalive.beaten
         )
 
     async def start(self) -> None:
@@ -64,9 +70,12 @@ class HostProcess:
             if beat.host.startswith(f"{self._slot}#") and beat.host != self.host.host_id:
                 await self._store.remove_host(beat.host)
         await self.host.start()
+        self._keepalive.start()
 
     async def stop(self) -> None:
         """Leave the hub gracefully."""
+        # First: a beat after the last goodbye would bring the host back for a lease.
+        self._keepalive.stop()
         await self.host.stop()
 
     async def failure(self) -> BaseException:

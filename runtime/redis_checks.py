@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from typing import Final
 
 from .errors import InternalError, StoreUnavailable
@@ -11,6 +11,8 @@ from .persistence import INFO_SECTIONS, SETTINGS, Persistence, parse_info
 from .redis_commit import pairs
 from .redis_link import ResponseError
 from .redis_servers import WRITE, Call, Confirmation, Servers
+
+_log = logging.getLogger(__name__)
 
 #: How long a server may wait for its replicas before a write counts as unconfirmed.
 REPLICA_TIMEOUT_S: Final = 5.0
@@ -27,15 +29,25 @@ async def read_persistence(servers: Servers) -> list[Persistence]:
     return [Persistence.of_info(parse_info(text)) for text in texts]
 
 
-async def choose_confirmation(servers: Servers, keys: Keys, replicas: int) -> Confirmation | None:
-    """Return how to ask for replicas: WAITAOF (on their disks) where it can be had, else WAIT."""
-    if not replicas:
-        return None
-    wait_ms = int(REPLICA_TIMEOUT_S * 1000)
-    wait_aof = Confirmation(("WAITAOF", 1, replicas, wait_ms), replicas, REPLICA_TIMEOUT_S)
+async def choose_confirmation(servers: Servers, keys: Keys, replicas: int, timeout_s: float) -> Confirmation:
+    """Return how to ask for replicas: on their disks where that can be had, else in their memory.
+
+    Raises:
+        StoreUnavailable: there are not that many replicas now.
+    """
+    in_memory = Confirmation.of(replicas, timeout_s, on_disk=False)
+    on_disk = Confirmation.of(replicas, timeout_s, on_disk=True)
     # Only a write makes WAITAOF wait: without one it would promise what replicas without AOF cannot keep.
     probe: Call = (keys.meta, ("HSET", keys.meta, "probed", 1))
-    with contextlib.suppress(StoreUnavailable, InternalError):
-        await servers.run(WRITE, [probe], confirmation=wait_aof)
-        return wait_aof
-    return Confirmation(("WAIT", replicas, wait_ms), replicas, REPLICA_TIMEOUT_S)
+    await servers.run(WRITE, [probe], confirmation=in_memory)
+    try:
+        await servers.run(WRITE, [probe], confirmation=on_disk)
+    except (StoreUnavailable, InternalError) as error:
+        _log.warning(
+            "%d replicas do not confirm to have writes on disk (%s): a commit waits until they "
+            "have it in memory, and survives a failover, but not the power loss of all.",
+            replicas,
+            error,
+        )
+        return in_memory
+    return on_disk

@@ -2,14 +2,11 @@
 
 Rules:
 
-* Replies are handed out in the order in which requests were written, by one task that reads.
-  A caller that is cancelled leaves its place in the row, so no reply can ever reach
-  the wrong caller.
 * Nothing is retried. When the connection breaks, everything in flight raises
   ``StoreUnavailable``: whether it took effect is not known. The next call reconnects.
-* redis-py makes the connection (TLS, authentication, URLs). It is not asked to pack or
-  to pipeline: for a commit of 28 partitions its pure Python packing took 309 µs of this
-  process's time, hiredis' takes about 40.
+* redis-py makes the connection (TLS, authentication, URLs); from there on it is a
+  ``Session``. redis-py is not asked to pack or to pipeline: for a commit of 28 partitions its pure
+  Python packing took 309 µs of this process's time, hiredis' takes about 40.
 """
 
 from __future__ import annotations
@@ -17,14 +14,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-import hiredis
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
+from redis.asyncio.connection import AbstractConnection, Connection, DefaultParser, SSLConnection, parse_url
 from redis.crc import key_slot
 from redis.exceptions import (
     AskError,
@@ -40,11 +35,7 @@ from redis.exceptions import (
 )
 
 from .errors import InternalError, InvalidArguments, StoreUnavailable
-
-#: One command: its name and arguments, each of them str, bytes or int.
-Command: TypeAlias = tuple[Any, ...]
-#: What a server answers: bytes, int, None or a list of these; an error is a ``ResponseError``.
-Reply: TypeAlias = Any
+from .redis_session import Command, Reply, Session, describe
 
 CONNECT_TIMEOUT_S: Final = 5.0
 #: A server that is silent for this long is taken for gone.
@@ -125,80 +116,6 @@ class Address:
         return f"{place} (TLS)" if issubclass(self.kind, SSLConnection) else str(place)
 
 
-class _Request:
-    """Commands whose replies one caller awaits."""
-
-    __slots__ = ("future", "missing", "replies")
-
-    def __init__(self, count: int) -> None:
-        self.future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
-        self.missing = count
-        self.replies: list[Reply] = []
-
-
-class _Session:
-    """One live connection: from connect to the first error."""
-
-    def __init__(self, connection: AbstractConnection, where: str) -> None:
-        self._connection = connection
-        self._where = where
-        self._requests: deque[_Request] = deque()
-        self._reading = asyncio.create_task(self._read(), name=f"lungfish link {where}")
-        self.lost: BaseException | None = None
-
-    def send(self, commands: Sequence[Command]) -> _Request:
-        """Write commands at once, behind all earlier ones; their replies are awaited on the request."""
-        request = _Request(len(commands))
-        self._requests.append(request)
-        # The transport's buffer, without drain(): what is in flight is bounded by the callers, who
-        # all wait for replies, and a caller cancelled in a drain would take the connection along.
-        writer: asyncio.StreamWriter = self._connection._writer  # type: ignore[assignment]
-        writer.write(b"".join(hiredis.pack_command(command) for command in commands))
-        return request
-
-    async def _read(self) -> None:
-        try:
-            while True:
-                try:
-                    reply = await self._connection.read_response(disconnect_on_error=False)
-                except ResponseError as error:
-                    reply = error
-                self._hand_out(reply)
-        except (RedisError, OSError, ValueError, LookupError) as error:
-            self.drop(error)
-        finally:
-            with contextlib.suppress(RedisError, OSError):
-                await self._connection.disconnect(nowait=True)
-
-    def _hand_out(self, reply: Reply) -> None:
-        request = self._requests[0]  # LookupError: a reply nobody asked for; the stream is out of step
-        request.replies.append(reply)
-        request.missing -= 1
-        if request.missing == 0:
-            self._requests.popleft()
-            if not request.future.done():  # else its caller was cancelled
-                request.future.set_result(request.replies)
-
-    def drop(self, error: BaseException) -> None:
-        """Fail everything in flight and disconnect."""
-        if self.lost is not None:
-            return
-        self.lost = error
-        if asyncio.current_task() is not self._reading:
-            self._reading.cancel()
-        unavailable = f"lost the store at {self._where}: {_describe(error)}"
-        while self._requests:
-            future = self._requests.popleft().future
-            if not future.done():
-                failure = StoreUnavailable(unavailable)
-                failure.__cause__ = error
-                future.set_exception(failure)
-
-    async def ended(self) -> None:
-        """Wait until the connection is closed."""
-        await asyncio.wait((self._reading,))
-
-
 class Link:
     """A connection that is made when needed, and made again after it broke."""
 
@@ -222,7 +139,7 @@ class Link:
         self._name = name
         self._greeting = (*greeting, ("CLIENT", "ID"))
         self._call_timeout_s = call_timeout_s
-        self._session: _Session | None = None
+        self._session: Session | None = None
         self._connecting = asyncio.Lock()
         self._closed = False
         #: The server's name for this connection, for CLIENT UNBLOCK; 0: not connected.
@@ -252,7 +169,7 @@ class Link:
         finally:
             deadline.cancel()
 
-    async def _connected(self) -> _Session:
+    async def _connected(self) -> Session:
         async with self._connecting:  # its waiters are first come, first served: order is kept
             if self._closed:
                 raise StoreUnavailable("this store is closed")
@@ -260,18 +177,20 @@ class Link:
                 self._session = await self._connect()
             return self._session
 
-    async def _connect(self) -> _Session:
+    async def _connect(self) -> Session:
         connection = self._address.connection(self._name)
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
+            # Over the handshake, too: a stopped server's kernel still accepts connections.
+            async with asyncio.timeout(min(CONNECT_TIMEOUT_S, self._call_timeout_s)):
+                await connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError) as error:
             await connection.disconnect(nowait=True)
-            reason = f"cannot connect to the store at {self._address}: {_describe(error)}"
+            reason = f"cannot connect to the store at {self._address}: {describe(error)}"
             raise StoreUnavailable(reason) from error
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        session = _Session(connection, str(self._address))
+        session = _take_over(connection, str(self._address))
         greeted = session.send(self._greeting).future
         try:
             replies = [check(reply) for reply in await asyncio.wait_for(greeted, self._call_timeout_s)]
@@ -295,14 +214,29 @@ class Link:
             self._session.drop(ConnectionAbortedError("closed by this process"))
             await self._session.ended()
 
+    def __del__(self) -> None:
+        # A reader that is dropped unclosed: the event loop would keep its connection for ever.
+        session: Session | None = getattr(self, "_session", None)
+        if session is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                session.drop(ConnectionAbortedError("nobody uses this connection any more"))
+
+
+def _take_over(connection: AbstractConnection, where: str) -> Session:
+    """Make a session of a connection that redis-py has made; redis-py forgets it."""
+    writer = connection._writer
+    assert writer is not None, "it is connected"
+    connection._writer = connection._reader = None
+    return Session(writer, where, parse_error=DefaultParser.parse_error, refusal=ResponseError)
+
 
 def check(reply: Reply) -> Reply:
     """Return a reply; raise what a refusal means to the callers of a store."""
     if not isinstance(reply, ResponseError):
         return reply
     if isinstance(reply, _PASSING) or error_code(reply) in _PASSING_CODES:
-        raise StoreUnavailable(f"the store refuses for now: {_describe(reply)}") from reply
-    raise InternalError(f"the store refuses a command: {_describe(reply)}") from reply
+        raise StoreUnavailable(f"the store refuses for now: {describe(reply)}") from reply
+    raise InternalError(f"the store refuses a command: {describe(reply)}") from reply
 
 
 def error_code(reply: ResponseError) -> str:
@@ -328,7 +262,3 @@ def says_replica(reply: Reply) -> bool:
     return isinstance(reply, ReadOnlyError | MasterDownError) or (
         isinstance(reply, ResponseError) and error_code(reply) == "READONLY"
     )
-
-
-def _describe(error: BaseException) -> str:
-    return str(error) or type(error).__name__

@@ -36,9 +36,16 @@ _serial = itertools.count(1)
 class RedisQueueReader:
     """See ``QueueReader``."""
 
-    def __init__(self, connected: Callable[[], Awaitable[Servers]], keys: Keys, worker: str) -> None:
+    def __init__(
+        self,
+        connected: Callable[[], Awaitable[Servers]],
+        keys: Keys,
+        worker: str,
+        closed: Callable[[RedisQueueReader], None],
+    ) -> None:
         """Read for ``worker``; nothing is connected before the first take."""
         self._connected = connected
+        self._tell_closed = closed
         self._keys = keys
         self._worker = worker
         self._lane = f"take{next(_serial)}"
@@ -130,6 +137,7 @@ class RedisQueueReader:
     async def close(self) -> None:
         """See ``QueueReader.close``."""
         self._closed = True
+        self._tell_closed(self)
         self._woken.set()
         if self._blocking is not None:
             await self._blocking.close()

@@ -94,10 +94,16 @@ async def poll(
 class RedisReader:
     """See ``Reader``: finds out at its first read which kind of servers there are."""
 
-    def __init__(self, connected: Callable[[], Awaitable[Servers]], keys: Keys) -> None:
-        """Nothing is connected before the first read."""
+    def __init__(
+        self,
+        connected: Callable[[], Awaitable[Servers]],
+        keys: Keys,
+        closed: Callable[[RedisReader], None],
+    ) -> None:
+        """Nothing is connected before the first read; ``closed`` is told when no more will come."""
         self._connected = connected
         self._keys = keys
+        self._tell_closed = closed
         self._inner: SingleReader | ClusterReader | None = None
         self._closed = False
 
@@ -121,6 +127,7 @@ class RedisReader:
     async def close(self) -> None:
         """See ``Reader.close``."""
         self._closed = True
+        self._tell_closed(self)
         if self._inner is not None:
             await self._inner.close()
 

@@ -45,25 +45,35 @@ class Confirmation:
     """What to ask a server for after writes, on the same connection, before they count as done.
 
     Attributes:
-        command: WAIT or WAITAOF.
+        commands: WAIT (the replicas' memory), or WAIT and WAITAOF (their disks, and the server's own).
         replicas: how many must have the writes.
-        wait_s: how long the server may wait for them.
+        wait_s: how long the server may wait for them, per command.
     """
 
-    command: Command
+    commands: tuple[Command, ...]
     replicas: int
     wait_s: float
 
-    def check(self, reply: Reply) -> None:
+    @classmethod
+    def of(cls, replicas: int, wait_s: float, *, on_disk: bool) -> Confirmation:
+        """Return what asks for ``replicas``."""
+        wait_ms = max(1, int(wait_s * 1000))  # 0 would be for ever
+        wait: Command = ("WAIT", replicas, wait_ms)
+        if not on_disk:
+            return cls((wait,), replicas, wait_s)
+        # WAITAOF alone takes a second: it asks the replica at once, while that has the writes but has not
+        # yet synced them, and the replica's next report comes with its cron. After WAIT it has synced.
+        return cls((wait, ("WAITAOF", 1, replicas, wait_ms)), replicas, wait_s)
+
+    def check(self, replies: Sequence[Reply]) -> None:
         """Raise ``StoreUnavailable`` if too few replicas have confirmed."""
-        counts = check(reply)
-        reached = counts[1] if isinstance(counts, list) else counts
-        kept_here = counts[0] >= self.command[1] if isinstance(counts, list) else True
-        if reached < self.replicas or not kept_here:
-            raise StoreUnavailable(
-                f"only {reached} of {self.replicas} replicas confirmed in {self.wait_s:g} s "
-                f"({self.command[0]}): the outcome is unknown"
-            )
+        for command, reply in zip(self.commands, replies, strict=True):
+            here, reached = check(reply) if command[0] == "WAITAOF" else (1, check(reply))
+            if here < 1 or reached < self.replicas:
+                raise StoreUnavailable(
+                    f"only {reached} of {self.replicas} replicas confirmed in {self.wait_s:g} s "
+                    f"({command[0]}): the outcome is unknown"
+                )
 
 
 class Servers(Protocol):
@@ -281,32 +291,31 @@ async def run_on(
 ) -> list[Reply]:
     """Run commands on one connection; refusals are among the replies."""
     if confirmation is not None:
-        commands, wait_s = [*commands, confirmation.command], wait_s + confirmation.wait_s
+        commands = [*commands, *confirmation.commands]
+        wait_s += confirmation.wait_s * len(confirmation.commands)
     replies = await link.call(commands, wait_s=wait_s)
     if any(map(needs_scripts, replies)):
-        replies = await _repeat_unknown(link, commands, replies, confirmation, wait_s)
+        replies = await _repeat_from_first_unknown(link, commands, replies, wait_s)
     for reply in replies:
         if isinstance(reply, ResponseError) and says_replica(reply):
             link.reconnect(reply)
     if confirmation is not None:
-        confirmation.check(replies.pop())
+        end = len(replies) - len(confirmation.commands)
+        confirmation.check(replies[end:])
+        del replies[end:]
     return replies
 
 
-async def _repeat_unknown(
-    link: Link,
-    commands: Sequence[Command],
-    replies: list[Reply],
-    confirmation: Confirmation | None,
-    wait_s: float,
+async def _repeat_from_first_unknown(
+    link: Link, commands: Sequence[Command], replies: list[Reply], wait_s: float
 ) -> list[Reply]:
-    again = [place for place, reply in enumerate(replies) if needs_scripts(reply)]
-    if confirmation is not None:
-        again.append(len(commands) - 1)  # it must cover the repeated writes, too
-    answers = await link.call([*LOAD_ALL, *(commands[place] for place in again)], wait_s=wait_s)
-    for place, reply in zip(again, answers[len(LOAD_ALL) :], strict=True):
-        replies[place] = reply
-    return replies
+    """Load the scripts and repeat; from the first that did not run, so that WAIT comes last again.
+
+    Whatever is sent together with others is safe to repeat (taking from queues is not, and goes alone).
+    """
+    first = next(place for place, reply in enumerate(replies) if needs_scripts(reply))
+    answers = await link.call([*LOAD_ALL, *commands[first:]], wait_s=wait_s)
+    return replies[:first] + answers[len(LOAD_ALL) :]
 
 
 def _checked(replies: list[Reply], expected: frozenset[str]) -> list[Reply]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -25,7 +24,7 @@ from .errors import InternalError, InvalidArguments, StoreUnavailable
 from .hub_meta import check_meta
 from .keys import INBOX_LENGTH_MAX, QUEUE_LENGTH_MAX, Keys
 from .persistence import Durability, judge
-from .redis_checks import choose_confirmation, read_persistence
+from .redis_checks import REPLICA_TIMEOUT_S, choose_confirmation, read_persistence
 from .redis_commit import (
     Limits,
     append_command,
@@ -67,6 +66,7 @@ class RedisStore:
         hub: str,
         *,
         replicas: int = 0,
+        replica_timeout_s: float = REPLICA_TIMEOUT_S,
         inbox_length_max: int = INBOX_LENGTH_MAX,
         queue_length_max: int = QUEUE_LENGTH_MAX,
         call_timeout_s: float = CALL_TIMEOUT_S,
@@ -78,6 +78,7 @@ class RedisStore:
                 by itself; ``redis+cluster://`` (``rediss+cluster://``) or ``?cluster=true`` insist on one.
             hub: the hub's name.
             replicas: how many replicas must confirm each append and commit (``replicated`` mode).
+            replica_timeout_s: how long the server may wait for them before the call fails.
             inbox_length_max: entries an inbox takes before it answers ``FULL``.
             queue_length_max: the same for activity queues.
             call_timeout_s: a server that is silent for this long is taken for gone.
@@ -88,13 +89,14 @@ class RedisStore:
         self._address = Address.of(url)
         self._name = f"lungfish:{hub}:{uuid.uuid4().hex[:8]}"
         self._replicas = replicas
+        self._replica_timeout_s = replica_timeout_s
         self._limits = Limits(inbox_length_max, queue_length_max)
         self._call_timeout_s = call_timeout_s
         self._servers: Servers | None = None
         self._confirmation: Confirmation | None = None
         self._connecting = asyncio.Lock()
         self._partitions = 0
-        self._readers: weakref.WeakSet[RedisReader | RedisQueueReader] = weakref.WeakSet()
+        self._readers: set[RedisReader | RedisQueueReader] = set()
         self._closed = False
         self._durability = Durability.UNKNOWN
 
@@ -132,12 +134,17 @@ class RedisStore:
                 if self._servers is None:
                     servers = await connect(self._address, self._name, self._call_timeout_s)
                     try:
-                        self._confirmation = await choose_confirmation(servers, self._keys, self._replicas)
+                        self._confirmation = await self._choose_confirmation(servers)
                     except BaseException:
                         await servers.close()
                         raise
                     self._servers = servers
         return self._servers
+
+    async def _choose_confirmation(self, servers: Servers) -> Confirmation | None:
+        if not self._replicas:
+            return None
+        return await choose_confirmation(servers, self._keys, self._replicas, self._replica_timeout_s)
 
     async def close(self) -> None:
         """See ``Store.close``."""
@@ -178,7 +185,7 @@ class RedisStore:
 
     def reader(self) -> RedisReader:
         """See ``Store.reader``."""
-        reader = RedisReader(self._connected, self._keys)
+        reader = RedisReader(self._connected, self._keys, self._readers.discard)
         self._readers.add(reader)
         return reader
 
@@ -283,7 +290,7 @@ class RedisStore:
 
     def queue_reader(self, worker: str) -> RedisQueueReader:
         """See ``Store.queue_reader``."""
-        reader = RedisQueueReader(self._connected, self._keys, worker)
+        reader = RedisQueueReader(self._connected, self._keys, worker, self._readers.discard)
         self._readers.add(reader)
         return reader
 

@@ -262,8 +262,9 @@ class OrchestrationHandle(Generic[R]):
         response = await self._watch(make, timeout, what)
         details = response.failure
         if details is not None:
-            raise_usage_error(details)
             kind = details.error_type.rpartition(".")[2]
+            if kind == InstanceNotFound.__name__:
+                await self.status()  # raises it, unless it is the instance that failed with one
             failed = OrchestrationTerminated if kind == "OrchestrationTerminated" else OrchestrationFailed
             raise failed(f"{what} failed: {details}", details)
         result: R = _result(response, self._signature, what)

@@ -50,7 +50,7 @@ class Relay:
         for entry in entries:
             key = (partition.number, entry.target)
             lane = self._lanes.get(key)
-            if lane is None:
+            if lane is None or lane.partition is not partition:
                 lane = self._lanes[key] = _Lane(partition)
             lane.entries.append(entry)
         if entries:

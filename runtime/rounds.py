@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from .errors import LungfishError, StoreUnavailable
+from .errors import StoreUnavailable
 from .ids import ENTITY, ActorId
 from .kinds import Stored
 from .partition import ActivationBroke, Partition
@@ -104,9 +104,9 @@ class Rounds:
                     self._wake.set()
                     self._begin_flush(lazily=True)
                     await asyncio.sleep(0.002)
+                await self._flushed.wait()
         except TimeoutError:
             return False
-        await self._flushed.wait()
         return not partition.dropped
 
     # --- reading ---------------------------------------------------------------------------
@@ -275,9 +275,9 @@ class Rounds:
     async def _commit(self, pairs: Sequence[tuple[Partition, Commit]]) -> None:
         try:
             outcomes = await self._until_known([commit for _, commit in pairs])
-        except LungfishError as error:
-            # The store refuses the call itself: nothing is known to be wrong with memory, but it
-            # cannot be written, so it must not run ahead any further.
+        except Exception as error:
+            # The store refuses the call itself, or we have a bug: what was taken from the drafts cannot be
+            # written, so this memory must not run ahead any further.
             logger.exception("commit refused")
             for partition, _ in pairs:
                 self._lose(partition, f"commit refused: {error}", None)
@@ -297,6 +297,8 @@ class Rounds:
 
     def _settle_commit(self, partition: Partition, commit: Commit, outcome: CommitOutcome) -> None:
         self.commits += 1
+        if partition.dropped:
+            return  # released meanwhile: the next owner finds what was committed, its outbox, too
         match outcome:
             case Committed(outbox):
                 partition.acknowledged(commit.number)
@@ -306,6 +308,10 @@ class Rounds:
                 self._lose(partition, f"{owner or 'another host'} owns it", None)
             case StoreBehind(stored, expected):
                 self._lose(partition, f"the store lost writes: it has {stored}, not {expected}", None)
+
+    def lose(self, partition: Partition, why: str) -> None:
+        """Drop a partition that is not ours any more; nothing of it leaves."""
+        self._lose(partition, why, None)
 
     def _lose(self, partition: Partition, why: str, broken: ActorId | None) -> None:
         if self._partitions.get(partition.number) is partition:

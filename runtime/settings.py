@@ -17,6 +17,7 @@ class HostSettings:
             leader's lease. Takeover takes about this plus one heartbeat.
         release_grace_ms: how long a planned move waits for the old owner to let go.
         drain_s: how long a graceful stop waits for running operations.
+        blocked_s_max: how long user code may keep the event loop before the host counts as dead (s).
         idle_ms: an activation not used for this long is passivated.
         activations_max: activations per host; over it the least recently used ones go first.
         read_entries_max: entries per inbox and read.
@@ -31,6 +32,7 @@ class HostSettings:
     lease_ms: int = 3_000
     release_grace_ms: int = 5_000
     drain_s: float = 10.0
+    blocked_s_max: float = 60.0
     idle_ms: int = 15 * 60_000
     activations_max: int = 50_000
     read_entries_max: int = 64

@@ -32,6 +32,8 @@ class Signature:
         least, most: how many positional arguments it takes; ``most`` is -1 for ``*args``.
         by_name: annotation per parameter that may be given by name.
         result: the return annotation; ``Any`` where there is none.
+        rest: annotation of ``*args``.
+        needs_names: some parameter has no default and can be given by name only.
     """
 
     what: str
@@ -41,6 +43,7 @@ class Signature:
     by_name: Mapping[str, Any]
     result: Any
     rest: Any = Any
+    needs_names: bool = False
     raw: inspect.Signature = field(default_factory=inspect.Signature, compare=False)
 
     @classmethod
@@ -61,18 +64,15 @@ class Signature:
             by_name={p.name: hints.get(p.name, Any) for p in (*named, *keyword_only)},
             result=hints.get("return", Any),
             rest=hints.get(rest[0].name, Any) if rest else Any,
+            needs_names=any(p.default is inspect.Parameter.empty for p in keyword_only),
             raw=raw.replace(parameters=parameters),
         )
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise ``InvalidArguments`` if a call with these arguments cannot be made."""
-        if not kwargs and len(args) >= self.least and (self.most < 0 or len(args) <= self.most):
-            required_names = self.raw.parameters.values()
-            if not any(
-                p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is inspect.Parameter.empty
-                for p in required_names
-            ):
-                return
+        given = len(args)
+        if not (kwargs or self.needs_names) and self.least <= given and (given <= self.most or self.most < 0):
+            return
         try:
             self.raw.bind(*args, **kwargs)
         except TypeError as error:

@@ -5,8 +5,11 @@ A server that cannot be started fails the test that wants it. Nothing here skips
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -21,10 +24,16 @@ START_TIMEOUT_S = 20.0
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on now, nor on the one 10,000 above, a Cluster's bus."""
+    while True:
+        with socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            try:
+                bus.bind(("127.0.0.1", port + 10_000))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 def ask(port: int, command: str) -> bytes:
@@ -46,6 +55,12 @@ def eventually(condition: Callable[[], bool], what: str, timeout_s: float = STAR
         if time.monotonic() > deadline:
             raise AssertionError(f"timed out: {what}")
         time.sleep(0.005)
+
+
+def die_with_parent() -> None:
+    """Make this process end when the suite is killed: it cannot stop its servers then."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class Server:
@@ -71,9 +86,23 @@ class Server:
             *("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--logfile", "log"),
             *self.options,
         ]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(lambda: ask(self.port, "PING").startswith(b"+PONG"), f"server at {self.url} to start")
+        quiet = subprocess.DEVNULL
+        self.process = subprocess.Popen(
+            command,
+            stdout=quiet,
+            stderr=quiet,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - it only calls prctl
+        )
+        try:
+            eventually(self._is_ready, f"server at {self.url} to start")
+        except AssertionError:
+            self.kill()
+            raise
         return self.process
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+        return ask(self.port, "PING").startswith((b"+PONG", b"-NOAUTH"))
 
     def kill(self) -> None:
         """SIGKILL it."""

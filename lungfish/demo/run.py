@@ -1,120 +1,82 @@
-"""The demo, from an empty folder to the comparison of every figure.
-
-It starts all that it needs, a store and a Ray cluster on this machine, and stops what it started.
-"""
+"""The demo, from an empty folder to the exit code."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import os
 import random
-import shutil
-import signal
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import threading
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 
-import lungfish
-from lungfish.runtime.cluster import Runtime
-from lungfish.runtime.embedded import EmbeddedServer, running_daemon, start_child
-from lungfish.runtime.open_store import open_store
-
-from .app import app, rank_carriers
 from .flights import FLIGHTS_MAX, Figures, Subject, find_file, read_flights, tally
 from .screen import Screen
-from .sending import Senders
-from .watching import Takeover, Watcher, differences
+from .stage import interruptible, ray_cluster, runtime_on, store_in
+from .tour import Tour
 
-#: The demo's own folder: the store of the project in the working directory is left alone.
+#: The demo's own folder: the store of whatever project is in the working directory is left alone.
 FOLDER: Final = Path(".lungfish") / "demo"
-SENDERS: Final = 4
-HOSTS: Final = 2
-#: Without any progress for this long, something is lost for good (s).
-_STALLED_S: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What can be asked of the demo.
+def run(
+    *,
+    flights: int | None = None,
+    kill: bool = True,
+    keep: bool = False,
+    seed: int = 2013,
+    folder: Path | None = None,
+    console: Console | None = None,
+) -> int:
+    """Run the demo; return 0 if every figure of every entity is exact, else 1.
 
-    Attributes:
-        flights: the first so many rows of the table.
+    Args:
+        flights: only the first so many; None: all.
         kill: kill a host half-way.
         keep: leave everything up at the end, until Ctrl-C.
-        seed: which host is killed.
-        folder: where the store's data is.
+        seed: chooses the host that is killed.
+        folder: where the store's data is; None: the demo's own, emptied first.
+        console: where to print.
+
+    Raises:
+        FlightsNotFound: the table of flights is not installed.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; what was started is stopped.
     """
+    find_file("flights.csv.zip")
+    count = min(flights or FLIGHTS_MAX, FLIGHTS_MAX)
+    screen = Screen(console or Console())
+    screen.title("Every flight out of New York in 2013, and a crash half-way")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(interruptible())
+        expected = tally(read_flights(0, count))
+        _say_flights(screen, expected)
+        server = stack.enter_context(store_in(folder or FOLDER, fresh=folder is None))
+        screen.say("store", f"Valkey at {server.url}; a write counts when it is on disk")
+        stack.enter_context(ray_cluster())
+        runtime, hub = stack.enter_context(runtime_on(server.url))
+        tour = Tour(screen, runtime, hub, expected, flights=count)
+        exact = asyncio.run(tour.run(random.Random(seed) if kill else None))  # noqa: S311 - no secret
+        screen.invite(hub, folder or FOLDER)
+        if keep:
+            screen.say("up", "everything is still up; Ctrl-C stops it")
+            _wait_for_interrupt()
+    return 0 if exact else 1
 
-    flights: int = FLIGHTS_MAX
-    kill: bool = True
-    keep: bool = False
-    seed: int = 2013
-    folder: Path = FOLDER
+
+def _say_flights(screen: Screen, expected: Mapping[Subject, Figures]) -> None:
+    sorts = Counter(name for name, _ in expected)
+    signals = sum(figures.flights for figures in expected.values())
+    screen.say(
+        "flights",
+        f"{sum(f.flights for (name, _), f in expected.items() if name == 'Carrier'):,} flights are "
+        f"{signals:,} signals to {len(expected):,} entities: {sorts['Carrier']} carriers, "
+        f"{sorts['Route']} routes, {sorts['Plane']:,} planes",
+    )
 
 
-@dataclass(slots=True)
-class Sent:
-    """How the sending went: seconds from its begin, and what the kill came to."""
-
-    acknowledged_s: float = 0.0
-    applied_s: float = 0.0
-    takeover: Takeover | None = None
-
-
-@dataclass(slots=True)
-class Demo:
-    """One run."""
-
-    options: Options
-    screen: Screen
-    server: EmbeddedServer
-    runtime: Runtime
-    hub: str
-    expected: dict[Subject, Figures]
-    total: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.total = sum(figures.flights for figures in self.expected.values())
-
-    async def run(self) -> bool:
-        """Send, kill, wait, compare, report; tell whether every figure was exact."""
-        store = open_store(self.server.url, self.hub)
-        async with self.runtime.client() as client, contextlib.aclosing(store):
-            await store.open()
-            watcher = Watcher(client, store, self.expected)
-            self._say_rates(await self._send(watcher))
-            exact = self._compare(await watcher.states())
-            await self._report(client)
-        return exact
-
-    async def _send(self, watcher: Watcher) -> Sent:
-        sent, began_s = Sent(), time.monotonic()
-        senders = Senders(self.hub, self.server.url, SENDERS)
-        self.screen.begin_bars(self.total)
-        senders.begin(self.options.flights)
-        sending = asyncio.ensure_future(senders.finished())
-        killing: asyncio.Future[Takeover] | None = None
-        applied, moved_s = 0, began_s
-        while not sending.done() or applied < self.total:
-            acknowledged = sending.result() if sending.done() else await senders.acknowledged()
-            if sending.done() and not sent.acknowledged_s:
-                sent.acknowledged_s = time.monotonic() - began_s
-            if self.options.kill and killing is None and acknowledged >= self.total // 2:
-                killing = asyncio.ensure_future(self._kill(watcher))
-            found = await watcher.applied()
-            if found != applied:
-                applied, moved_s = found, time.monotonic()
-            elif time.monotonic() - moved_s > _STALLED_S:
-                break
-            self.screen.show(acknowledged, applied)
-            await asyncio.sleep(0.1 if sending.done() else 0.4)
-        sent.applied_s = time.monotonic() - began_s
-        self.screen.end_bars()
-        sent.takeover = await killing if killing is not None else None
-        return sent
+def _wait_for_interrupt() -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -18,7 +19,7 @@ _LINE_S: Final = 2.0
 
 
 class Screen:
-    """Says what happens. Use it as a context manager: the bars end with it."""
+    """Says what happens."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -37,14 +38,6 @@ class Screen:
         )
         self._bars: list[TaskID] = []
 
-    def __enter__(self) -> Screen:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end_bars()
-
     def say(self, what: str, text: str) -> None:
         """Print a line: what it is about, and what there is to say."""
         self._console.print(f"  [bold]{what:<9}[/bold] {text}", highlight=False, soft_wrap=True)
@@ -53,14 +46,18 @@ class Screen:
         """Print a headline."""
         self._console.print(f"\n[bold]{text}[/bold]\n", highlight=False, soft_wrap=True)
 
-    def begin_bars(self, total: int) -> None:
-        """Begin to show progress."""
+    @contextlib.contextmanager
+    def bars(self, total: int) -> Iterator[None]:
+        """Show progress while the block lasts."""
         self._total, self._began_s = total, time.monotonic()
-        if self._live:
-            self._bars = [
-                self._progress.add_task(name, total=total, rate=0) for name in ("acknowledged", "applied")
-            ]
-            self._progress.start()
+        if not self._live:
+            yield
+            return
+        self._bars = [
+            self._progress.add_task(name, total=total, rate=0) for name in ("acknowledged", "applied")
+        ]
+        with self._progress:
+            yield
 
     def show(self, acknowledged: int, applied: int) -> None:
         """Show how many signals are durable and how many are applied."""
@@ -76,24 +73,18 @@ class Screen:
                 f"applied {applied:>9,} ({applied / self._total:4.0%})",
             )
 
-    def end_bars(self) -> None:
-        """Take the bars away."""
-        if self._bars:
-            self._progress.stop()
-            self._bars = []
-
     def ranking(self, ranks: Sequence[Rank]) -> None:
         """Print the report of the orchestration."""
-        table = Table(title="Mean departure delay by carrier", title_justify="left", box=None, pad_edge=False)
-        table.add_column("")
+        table = Table(box=None, padding=(0, 1, 0, 1), pad_edge=False)
+        table.add_column("", justify="right", no_wrap=True, min_width=2)
         table.add_column("carrier", no_wrap=True)
-        for name in ("flights", "cancelled", "late", "mean delay", "worst delay"):
-            table.add_column(name, justify="right", no_wrap=True)
+        for name in ("flights", "cancelled", "late", "mean delay", "worst"):
+            table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
         for place, rank in enumerate(ranks, 1):
             figures = rank.figures
             table.add_row(
                 str(place),
-                f"{rank.code}  {rank.name}",
+                f"{rank.code} {rank.name}",
                 f"{figures.flights:,}",
                 f"{figures.cancelled:,}",
                 f"{figures.delayed / max(1, figures.flights):.0%}",
@@ -103,3 +94,8 @@ class Screen:
         self._console.print()
         self._console.print(table)
         self._console.print()
+
+    def invite(self, hub: str, folder: Path) -> None:
+        """Print how to look at all this; that works with and without a running host."""
+        self.say("look", f"lungfish entity show Carrier HA --hub {hub} --data {folder}")
+        self.say("", f"lungfish instances show report --hub {hub} --data {folder}")

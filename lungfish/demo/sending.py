@@ -70,28 +70,21 @@ class Sender:
 
 
 class Senders:
-    """The senders, as the demo drives them."""
+    """Several senders, as the demo drives them."""
 
     def __init__(self, hub: str, url: str, count: int) -> None:
         import ray
 
         make: Any = ray.remote(Sender).options(num_cpus=0).remote
         self._actors: list[Any] = [make(hub, url) for _ in range(count)]
-        self._work: list[Any] = []
 
-    def begin(self, flights: int) -> None:
-        """Give each sender its share of the first rows; the shares are sent in parallel."""
+    async def send(self, flights: int) -> int:
+        """Send the first rows, each sender its share, in parallel; return how many signals that were."""
         shares = len(self._actors)
         bounds = [flights * share // shares for share in range(shares + 1)]
-        self._work = [
-            actor.send.remote(first, last)
-            for actor, (first, last) in zip(self._actors, itertools.pairwise(bounds), strict=True)
-        ]
+        parts = zip(self._actors, itertools.pairwise(bounds), strict=True)
+        return sum(await asyncio.gather(*(actor.send.remote(*bounds) for actor, bounds in parts)))
 
     async def acknowledged(self) -> int:
         """Return how many signals are durable by now."""
         return sum(await asyncio.gather(*(actor.acknowledged.remote() for actor in self._actors)))
-
-    async def finished(self) -> int:
-        """Return how many signals were sent, when all of them are durable; raises what a sender raised."""
-        return sum(await asyncio.gather(*self._work))

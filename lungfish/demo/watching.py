@@ -8,14 +8,16 @@ import signal
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import lungfish
-from lungfish.runtime.cluster import Runtime
 from lungfish.runtime.store import Store
 
 from .app import Flown
 from .flights import Figures, Subject
+
+if TYPE_CHECKING:
+    from lungfish.runtime.cluster import Runtime
 
 #: How often owners are looked at during a takeover (s).
 _POLL_S: Final = 0.02
@@ -24,8 +26,8 @@ _TAKEOVER_MAX_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Victim:
-    """A host to be killed: its id, its process, and the partitions that it owns."""
+class HostProcess:
+    """A host: its id, its process, and the partitions that it owns."""
 
     host: str
     pid: int
@@ -41,7 +43,6 @@ class Takeover:
         resumed_s: from the kill until signals were applied there again.
     """
 
-    victim: Victim
     owned_s: float
     resumed_s: float
 
@@ -58,48 +59,49 @@ class Watcher:
         found = await asyncio.gather(*(ref.state() for ref in self._refs.values()))
         return dict(zip(self._refs, found, strict=True))
 
-    async def applied(self) -> int:
-        """Return how many signals are applied, durably, by now."""
-        return sum(state.flights for state in (await self.states()).values() if state is not None)
+    async def applied(self, partitions: Collection[int] | None = None) -> int:
+        """Return how many signals are applied, durably, by now (in some partitions)."""
+        keys = [
+            (ref.partition, ref.name, ref.key)
+            for ref in self._refs.values()
+            if partitions is None or ref.partition in partitions
+        ]
+        rows = await self._store.snapshots(keys)  # in one call: this is asked several times a second
+        return sum(Flown.lungfish_state(row, "").flights for row in rows if row is not None)
 
-    async def victim(self, runtime: Runtime, number: int) -> Victim:
-        """Choose one of the hosts."""
+    async def hosts(self, runtime: Runtime) -> list[HostProcess]:
+        """Return the hosts, by id."""
         actors = await asyncio.to_thread(runtime.actors)
-        hosts = sorted((host, pid) for name, _, host, pid in actors if ":host:" in name)
-        host, pid = hosts[number % len(hosts)]
         owners = await self._store.owners()
-        return Victim(host, pid, frozenset(p for p, owner in enumerate(owners) if owner.host == host))
+        return [
+            HostProcess(host, pid, frozenset(p for p, owner in enumerate(owners) if owner.host == host))
+            for host, pid in sorted((host, pid) for name, _, host, pid in actors if ":host:" in name)
+        ]
 
-    async def kill(self, victim: Victim) -> Takeover:
+    async def kill(self, victim: HostProcess) -> Takeover:
         """Kill a host, without a word to it, and watch its partitions come back.
 
         Raises:
             TimeoutError: they do not.
         """
-        refs = [ref for ref in self._refs.values() if ref.partition in victim.partitions]
-
-        async def progress() -> int:
-            states = await asyncio.gather(*(ref.state() for ref in refs))
-            return sum(state.flights for state in states if state is not None)
-
         os.kill(victim.pid, signal.SIGKILL)
         killed_s = time.monotonic()
         async with asyncio.timeout(_TAKEOVER_MAX_S):
-            before = await progress()
+            before = await self.applied(victim.partitions)
             while not await self._owned_anew(victim):
                 await asyncio.sleep(_POLL_S)
             owned_s = time.monotonic() - killed_s
-            while await progress() == before:
+            while await self.applied(victim.partitions) == before:
                 await asyncio.sleep(_POLL_S)
-        return Takeover(victim, owned_s, time.monotonic() - killed_s)
+        return Takeover(owned_s, time.monotonic() - killed_s)
 
-    async def _owned_anew(self, victim: Victim) -> bool:
+    async def _owned_anew(self, victim: HostProcess) -> bool:
         owners = await self._store.owners()
         return all(owners[partition].host not in ("", victim.host) for partition in victim.partitions)
 
 
 def differences(expected: Mapping[Subject, Figures], states: Mapping[Subject, Flown | None]) -> list[str]:
-    """Compare every entity with the direct computation, field by field; return what differs."""
+    """Compare every entity with the direct computation, figure by figure; return what differs."""
     found = []
     for (name, key), figures in expected.items():
         state = states.get((name, key))

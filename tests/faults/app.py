@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import lungfish
 
@@ -21,6 +22,12 @@ class Ledger(lungfish.Entity):
         self.seen.setdefault(sender, []).append(number)
         self.total += 1
         return self.total
+
+    def block(self, seconds: float, marks: str) -> None:
+        """Keep the host's event loop, as careless code does; leave a mark for every run."""
+        with open(marks, "a", encoding="utf-8") as file:  # noqa: PTH123 - appends
+            file.write("run\n")
+        time.sleep(seconds)
 
     @lungfish.shared
     def count(self) -> int:

@@ -188,3 +188,15 @@ async def _until_waiting(handles: list[lungfish.OrchestrationHandle[list[int]]])
         for handle in handles:
             while not any(type(event).__name__ == "TaskCompleted" for event in await handle.history()):
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.slow
+async def test_an_operation_that_blocks_for_longer_than_the_lease_runs_once(tmp_path: Path) -> None:
+    """Its host must not be taken for dead: the next one would run it, too, and so on for ever."""
+    marks = tmp_path / "marks"
+    async with running(tmp_path, hosts=2, workers=1) as cluster:
+        async with lungfish.connect(app, url=cluster.store.url) as client:
+            ref = client.entity(Ledger, "blocked").options(timeout=30)
+            await ref.call(Ledger.block, 4.5, str(marks))
+            assert await ref.call(Ledger.note, "after", 0) == 1
+    assert marks.read_text() == "run\n"

@@ -144,7 +144,7 @@ async def test_password_and_database(hub_name: str) -> None:
         url = f"redis://:secret@127.0.0.1:{server.port}/3"
         async with opened(url, hub_name) as store:
             assert await store.append([message(1)]) == [Appended.OK]
-        with pytest.raises(StoreUnavailable, match="127.0.0.1"):
+        with pytest.raises(StoreUnavailable, match="Authentication required"):
             await RedisStore(server.url, hub_name).open()
 
 
@@ -159,36 +159,68 @@ async def test_close_leaves_no_connection(valkey: Server, hub_name: str) -> None
         await store.reader().read({"p:1": START}, block_ms=1, count=1)
         await store.queue_reader("w").take(["a", "b"], block_ms=1, count=1)
         assert hub_name.encode() in ask(valkey.port, "CLIENT LIST")
-    eventually(lambda: hub_name.encode() not in ask(valkey.port, "CLIENT LIST"), "connections to close")
+    await asyncio.to_thread(
+        eventually, lambda: hub_name.encode() not in ask(valkey.port, "CLIENT LIST"), "connections to close"
+    )
 
 
 # --- replicas ----------------------------------------------------------------------------
 
 
-async def test_replicated_mode_waits_for_the_replica(hub_name: str) -> None:
-    with running() as primary, running("--replicaof", f"127.0.0.1 {primary.port}") as replica:
-        eventually(lambda: b"master_link_status:up" in ask(replica.port, "INFO replication"), "replica")
-        async with opened(primary.url, hub_name, replicas=1) as store:
-            assert store.durability == "replicated"
-            await store.claim(1, "A", "t")
-            assert await store.append([message(1)]) == [Appended.OK]
-            delivery = Delivery("p:2", 1, (b"d",))
-            expected = Committed((OutboxEntry("1-0", "p:2", 1, (b"d",)),))
-            commit = Commit(1, "t", 1, deliveries=[delivery])
-            assert await store.commit([commit]) == [expected], "nothing is readable before replicas have it"
-            assert hub_name.encode() in ask(replica.port, f"EXISTS {{{hub_name}:1}}:owner") or b":1" in ask(
-                replica.port, f"EXISTS {{{hub_name}:1}}:owner"
-            )
-        replica.kill()
-        store = RedisStore(primary.url, hub_name, replicas=1)
-        store._confirmation_timeout_s = 0.1
-        await store.open()
-        with pytest.raises(StoreUnavailable, match="replicas confirmed"):
-            await store.append([message(2)])
-        replica.start()
-        eventually(lambda: b"master_link_status:up" in ask(replica.port, "INFO replication"), "replica")
+@asynccontextmanager
+async def replicated(*options: str) -> AsyncIterator[tuple[Server, Server]]:
+    """Run a primary and a replica that has caught up."""
+    at_once = ("--repl-diskless-sync-delay", "0")
+    with (
+        running(*at_once) as primary,
+        running("--replicaof", f"127.0.0.1 {primary.port}", *options) as replica,
+    ):
+        await caught_up(replica)
+        yield primary, replica
+
+
+async def caught_up(replica: Server) -> None:
+    def is_up() -> bool:
+        return b"master_link_status:up" in ask(replica.port, "INFO replication")
+
+    await asyncio.to_thread(eventually, is_up, "the replica to catch up")
+
+
+async def test_replicated_mode_waits_for_the_replica(hub_name: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with (
+        replicated() as (primary, replica),
+        opened(primary.url, hub_name, replicas=1, replica_timeout_s=0.5) as store,
+    ):
+        assert store.durability == "replicated"
+        assert not caplog.records
+        await store.claim(1, "A", "t")
+        assert await store.append([message(1)]) == [Appended.OK]
+        commit = Commit(1, "t", 1, deliveries=[Delivery("p:2", 1, (b"d",))])
+        expected = Committed((OutboxEntry("1-0", "p:2", 1, (b"d",)),))
+        assert await store.commit([commit]) == [expected], "nothing can be read before replicas have it"
+        assert ask(replica.port, f"EXISTS {{{hub_name}:1}}:owner") == b":1\r\n"
+        replica.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(StoreUnavailable, match="only 0 of 1 replicas"):
+                await store.append([message(2)])
+            other = RedisStore(primary.url, hub_name, replicas=1, replica_timeout_s=0.05)
+            with pytest.raises(StoreUnavailable, match="only 0 of 1 replicas"):
+                await other.open()
+            await other.close()
+        finally:
+            replica.process.send_signal(signal.SIGCONT)
         assert await store.append([message(2)]) == [Appended.OK]
-        await store.close()
+        found = await store.reader().read({"p:1": START}, block_ms=0, count=9)
+        assert len(found["p:1"]) == 2
+
+
+async def test_replica_without_disk_is_warned_about(hub_name: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with (
+        replicated("--appendonly", "no") as (primary, _),
+        opened(primary.url, hub_name, replicas=1, replica_timeout_s=0.1) as store,
+    ):
+        assert "not the power loss of all" in caplog.text
+        assert await store.append([message(1)]) == [Appended.OK]
 
 
 async def test_replica_refuses_and_the_link_is_made_anew(hub_name: str) -> None:
@@ -235,9 +267,7 @@ def move_slot(servers: list[Server], slot: int, source: int, target: int) -> Non
         ask(server.port, f"CLUSTER SETSLOT {slot} NODE {ids[target]}")
 
 
-async def test_cluster_is_found_through_any_of_its_servers(
-    valkey_cluster: list[Server], hub_name: str
-) -> None:
+async def test_cluster_is_found_through_any_server(valkey_cluster: list[Server], hub_name: str) -> None:
     for server in valkey_cluster:
         async with opened(f"redis+cluster://127.0.0.1:{server.port}", hub_name) as store:
             appends = [message(1, f"p:{p}") for p in range(8)]

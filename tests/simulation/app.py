@@ -57,7 +57,7 @@ class Log(lungfish.Entity):
         """Append, and have another log append later."""
         due = self.context.now() + dt.timedelta(milliseconds=delay_ms)
         due_ms = round(due.timestamp() * 1_000)
-        self.context.entity(Log, to).signal(Log.due, f"late:{sender}", number, due_ms, at=due)
+        self.context.entity(Log, to).signal(Log.due, f"late:{sender}>{self.key}", number, due_ms, at=due)
         return self.add(sender, number)
 
     def due(self, sender: str, number: int, due_ms: int) -> int:
@@ -67,7 +67,7 @@ class Log(lungfish.Entity):
 
     async def ask(self, sender: str, number: int, to: str) -> int:
         """Call another log, then append; return where it stands in the other."""
-        at = await self.context.entity(Log, to).call(Log.add, f"ask:{sender}", number)
+        at = await self.context.entity(Log, to).call(Log.add, f"ask:{sender}>{self.key}", number)
         self.add(sender, number)
         return at
 

@@ -141,9 +141,11 @@ class Host:
     async def settle(self) -> None:
         """Run until nothing moves any more without something from outside."""
         self.run()
-        for _ in range(20):
+        for _ in range(500):
             await asyncio.sleep(0)
             self.run()
+            if self.activation.passive:
+                break
 
     async def crash(self) -> None:
         """Lose the process; what was done so far was committed. Then activate again, as a new owner does."""

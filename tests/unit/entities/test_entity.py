@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import Field, PrivateAttr, field_serializer, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_validator, model_validator
 
 from lungfish.entities import Entity, shared
 from lungfish.runtime.app import App
@@ -204,9 +204,9 @@ def test_schema_version_is_a_class_variable() -> None:
 def test_an_operation_cannot_take_a_name_of_the_base(name: str) -> None:
     def method(self: Any) -> None: ...
 
-    cls = type("Taken", (Entity,), {name: method, "__module__": __name__})
-    with pytest.raises(UsageError, match=rf"E\.{name} cannot be an operation"):
-        cls.lungfish_definition("E")
+    cls: Any = type("Taken", (Entity,), {name: method, "__module__": __name__})
+    with pytest.raises(UsageError, match=rf"Taken\.{name} cannot be an operation"):
+        App("a").entity(cls)
 
 
 def test_a_method_that_cannot_be_an_operation_is_refused() -> None:
@@ -219,15 +219,23 @@ def test_a_method_that_cannot_be_an_operation_is_refused() -> None:
             yield 1
 
     class Selfless(Entity):
-        def nothing() -> None: ...  # type: ignore[misc]  # noqa: N805
+        def nothing() -> None: ...  # type: ignore[misc]
 
     for cls, why in ((Generating, "generator"), (AsyncGenerating, "generator"), (Selfless, "self")):
         with pytest.raises(UsageError, match=why):
             cls.lungfish_definition("E")
 
 
+def test_extra_fields_cannot_be_allowed() -> None:
+    class Loose(Entity):
+        model_config = ConfigDict(extra="allow")
+
+    with pytest.raises(UsageError, match="extra='allow'"):
+        App("a").entity(Loose)
+
+
 def test_only_entities_can_be_registered() -> None:
-    with pytest.raises(UsageError, match="subclass of lungfish.Entity"):
+    with pytest.raises(UsageError, match=r"subclass of lungfish\.Entity"):
         App("a").entity(int)  # type: ignore[type-var]
 
 

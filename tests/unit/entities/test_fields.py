@@ -1,5 +1,7 @@
 """How annotations decide on copying and storing."""
 
+# ruff: noqa: UP007, UP045 - users write Optional and Union, too
+
 from __future__ import annotations
 
 import collections
@@ -46,15 +48,17 @@ class Slotted:
 Name = NewType("Name", str)
 
 IMMUTABLE = [
-    int, str, float, bool, bytes, None, complex, dt.datetime, dt.date, dt.timedelta, decimal.Decimal, uuid.UUID,
+    int, str, float, bool, bytes, None, complex, dt.datetime, dt.date, dt.timedelta, decimal.Decimal,
+    uuid.UUID,
     Color, Size, Name, Literal["a", "b"], Optional[int], int | None, Union[int, str], tuple[int, str],
     tuple[int, ...], frozenset[str], Annotated[int, Field(ge=0)], Optional[tuple[Optional[Color], ...]],
 ]  # fmt: skip
 
 FLAT = [
-    list[int], dict[str, int], set[str], list[Color], dict[int, tuple[int, ...]], Optional[list[int]],
-    list[int] | None, collections.deque[int], collections.defaultdict[str, int], Annotated[list[int], Field()],
-    collections.OrderedDict[str, int], collections.Counter[str],
+    list[int], dict[str, int], set[str], list[Color], dict[int, tuple[int, ...]],
+    Optional[list[int]],
+    list[int] | None, collections.deque[int], collections.defaultdict[str, int],
+    Annotated[list[int], Field()], collections.OrderedDict[str, int], collections.Counter[str],
 ]  # fmt: skip
 
 DEEP = [
@@ -154,7 +158,8 @@ def test_copied_models_behave() -> None:
     ("annotation", "plain"),
     [
         (int, True), (list[int], True), (dict[str, list[Color]], True), (Any, True), (tuple[int, ...], True),
-        (Optional[set[str]], True), (Point, False), (list[Point], False), (dict[str, Point], False), (Plain, False),
+        (Optional[set[str]], True), (Point, False), (list[Point], False), (dict[str, Point], False),
+        (Plain, False),
     ],
 )  # fmt: skip
 def test_plain_annotations(annotation: Any, plain: bool) -> None:

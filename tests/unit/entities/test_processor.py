@@ -1,10 +1,14 @@
 """Mailboxes: who runs when, also across await; and what is done with messages that cannot be run."""
 
+# ruff: noqa: RUF012 - pydantic copies the defaults of fields
+
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +18,7 @@ from lungfish.entities.processor import EntityKind
 from lungfish.entities.refusing import Refusing
 from lungfish.runtime import codec
 from lungfish.runtime.app import App
-from lungfish.runtime.errors import FailureDetails
+from lungfish.runtime.errors import FailureDetails, UsageError
 from lungfish.runtime.ids import ENTITY, ActorId
 from lungfish.runtime.kinds import Item, Stored
 from lungfish.runtime.messages import RaiseEvent, Response, Signal
@@ -84,8 +88,7 @@ async def test_one_operation_at_a_time_also_across_await() -> None:
     first, second, third = host.ask("hold", "a"), host.ask("add", 10), host.ask("hold", "b")
     await host.settle()
     assert TRACE == ["a begins"]
-    assert not host.activation.ready
-    assert not host.activation.passive
+    assert (host.activation.ready, host.activation.passive) == (False, False)
     assert host.snapshot is None, "nothing of it is committed before it ends"
     assert host.signals == []
     gate("a").set()
@@ -372,18 +375,17 @@ async def test_a_context_is_of_no_use_after_its_operation() -> None:
     host.ask("keep")
     host.ask("keep_too")
     await host.settle()
-    from lungfish.runtime.errors import UsageError
-
-    for context, ref in kept:
-        for use in (
-            lambda context=context: context.key,
-            lambda context=context: context.caller,
-            lambda context=context: context.delete(),
-            lambda ref=ref: ref.signal(Keeper.keep),
-            lambda ref=ref: ref.call(Keeper.keep),
-        ):
-            with pytest.raises(UsageError, match="has ended"):
-                use()
+    uses: list[Callable[[Any, Any], Any]] = [
+        lambda context, _: context.key,
+        lambda context, _: context.caller,
+        lambda context, _: context.delete(),
+        lambda context, ref: context.signal(ref, Keeper.keep),
+        lambda _, ref: ref.signal(Keeper.keep),
+        lambda _, ref: ref.call(Keeper.keep),
+    ]
+    for use, (context, ref) in itertools.product(uses, kept):
+        with pytest.raises(UsageError, match="has ended"):
+            use(context, ref)
 
 
 # --- deadlines -----------------------------------------------------------------------------------

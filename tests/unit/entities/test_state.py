@@ -1,5 +1,7 @@
 """Snapshots: what comes back is what was stored, and what could not come back is not stored."""
 
+# ruff: noqa: RUF012 - pydantic copies the defaults of fields
+
 from __future__ import annotations
 
 import collections
@@ -9,7 +11,7 @@ import decimal
 import enum
 import functools
 import uuid
-from typing import Annotated, Any, ClassVar, Literal, Optional
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_serializer, model_validator
@@ -39,7 +41,7 @@ class Line(BaseModel):
     count: int = 1
     parts: list[Line] = []
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def total(self) -> int:
         return self.count * 2
@@ -49,7 +51,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
     a: int = 0
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def b(self) -> int:
         return self.a
@@ -73,7 +75,7 @@ class Everything(Entity):
     raw: bytes = b""
     flag: bool = False
     nothing: None = None
-    maybe: Optional[int] = None
+    maybe: int | None = None
     choice: Literal["a", "b"] = "a"
     color: Color = Color.RED
     when: dt.datetime = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)

@@ -1,16 +1,21 @@
 """The turn: each operation wholly or not at all, alone and within a batch, however it fails."""
 
+# ruff: noqa: RUF012 - pydantic copies the defaults of fields
+
 from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ConfigDict
 
 from lungfish.entities import Entity, shared
 from lungfish.entities import turn as turn_module
 from lungfish.entities.processor import OPERATIONS_MAX
+from lungfish.runtime.definitions import Operation
 from lungfish.runtime.messages import Signal
 from tests.unit.entities.fakes import Host, activation, error, value
 
@@ -18,7 +23,7 @@ from tests.unit.entities.fakes import Host, activation, error, value
 class Log(Entity):
     """A state with a field that changes in place."""
 
-    items: list[int] = []
+    items: list[Any] = []
     nested: dict[str, list[int]] = {}
     total: int = 0
 
@@ -33,7 +38,7 @@ class Log(Entity):
 
     def spoil(self, n: int) -> None:
         self.put(n)
-        self.items.append(object())  # type: ignore[arg-type]
+        self.items.append(object())
 
     def unspoil(self) -> None:
         self.items = [item for item in self.items if isinstance(item, int)]
@@ -77,6 +82,10 @@ def targets(host: Host) -> list[str]:
     return [message.target.key for message in host.signals]
 
 
+def exists(host: Host) -> bool:
+    return host.snapshot is not None
+
+
 @pytest.mark.parametrize("cls", [Log, Flat])
 def test_a_call_that_raises_leaves_nothing(cls: type[Entity]) -> None:
     host = Host(cls)
@@ -91,6 +100,7 @@ def test_a_call_that_raises_leaves_nothing(cls: type[Entity]) -> None:
     assert host.snapshot == before
     assert targets(host) == ["to-1"]
     assert host.call("put", 2).failure is None, "the entity lives on"
+    assert value(host.call("get")) == ([[1, 2], [1, 2], 3] if cls is Log else [3, "2"])
 
 
 @pytest.mark.parametrize("cls", [Log, Flat])
@@ -366,6 +376,29 @@ def test_an_empty_batch_is_nothing() -> None:
     assert host.snapshot is None
 
 
+@pytest.mark.parametrize("mutable", [False, True])
+def test_models_that_validate_assignment(mutable: bool) -> None:
+    class Validated(Entity):
+        model_config = ConfigDict(validate_assignment=True)
+        value: int = 0
+        other: Any = None
+
+        def put(self, n: Any) -> int:
+            self.other = [n] if mutable else n
+            self.value = n
+            if n == 3:
+                raise ValueError(n)
+            return self.value
+
+    host = Host(Validated)
+    host.signal("put", [1], ["2"], ["x"], [3], [4], [3])
+    host.run()
+    assert host.fields == {"value": 4, "other": [4] if mutable else 4}
+    host.signal("put", [5], [3], ["x"])
+    host.run()
+    assert host.fields == {"value": 5, "other": [5] if mutable else 5}
+
+
 # --- odd exits ------------------------------------------------------------------------------
 
 
@@ -386,11 +419,9 @@ def test_whatever_an_operation_raises_is_a_failure(
         raise raised
 
     definition = host.app.find_entity(cls)
-    monkeypatch.setitem(
-        definition.operations,  # type: ignore[arg-type]
-        "put",
-        turn_module.Operation("put", exit_now, definition.operations["put"].signature, False, False),
-    )
+    operations: dict[str, Operation] = dict(definition.operations)
+    operations["put"] = replace(operations["put"], function=exit_now)
+    monkeypatch.setattr(activation(host), "_definition", replace(definition, operations=operations))
     assert error(host.call("put", 1)) == type(raised).__name__
     host.signal("put", [1], [2])
     host.run()
@@ -424,7 +455,7 @@ def test_delete() -> None:
     assert host.fields == {"value": 3, "items": [3]}, "a failed operation deletes nothing"
     assert error(host.call("peek")) == "UsageError"
     assert value(host.call("put", 0)) == 55
-    assert host.fields is None
+    assert not exists(host)
     host.call("put", 0)
     assert host.effects.snapshots[-2:] != [None, None], "what does not exist is not deleted again"
     host.signal("put", [1], [2], [0], [4], [-1], [5])
@@ -432,7 +463,7 @@ def test_delete() -> None:
     assert host.fields == {"value": 9, "items": [4, 5]}
     host.signal("put", [1], [0])
     host.run()
-    assert host.fields is None
+    assert not exists(host)
     host.reactivate()
     assert value(host.call("put", 2)) == 2
 
@@ -442,13 +473,11 @@ def test_a_run_is_bounded() -> None:
     item = host.signal("get", *[[]] * (OPERATIONS_MAX + 5))
     later = host.ask("put", 1)
     host.activation.run(host.effects)
-    assert host.activation.ready
-    assert not host.activation.passive
+    assert (host.activation.ready, host.activation.passive) == (True, False)
     assert not host.answered(later)
     assert item.record
     host.activation.run(host.effects)
-    assert not host.activation.ready
-    assert host.activation.passive
+    assert (host.activation.ready, host.activation.passive) == (False, True)
     assert value(host.answer(later)) == 1
 
 

@@ -157,7 +157,6 @@ async def as_completed_of_a_set(ctx: OrchestrationContext) -> None:
         await each
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 def test_as_completed_of_a_set_of_coroutines_is_refused(host: FakeHost) -> None:
     host.start("as_completed_of_a_set")
     assert "has no order" in str(host.row().failure)
@@ -333,6 +332,7 @@ async def group_fails(ctx: OrchestrationContext) -> str:
     async def one(i: int) -> int:
         return await ctx.call_activity(work, i)
 
+    message = ""
     try:
         async with asyncio.TaskGroup() as group:
             for i in range(5):
@@ -354,7 +354,7 @@ def test_a_failed_group_cancels_the_others_in_order(host: FakeHost) -> None:
 @app.orchestration
 async def empty_race(ctx: OrchestrationContext) -> str:
     try:
-        when_any()
+        _ = when_any()
     except UsageError as error:
         return str(error)
     return ""
@@ -367,7 +367,7 @@ def test_when_any_of_nothing_is_refused(host: FakeHost) -> None:
 
 def test_combinators_outside_an_orchestration_are_refused() -> None:
     with pytest.raises(UsageError, match="inside an orchestration"):
-        when_all()
+        _ = when_all()
 
 
 @app.orchestration

@@ -97,9 +97,9 @@ def test_what_was_never_written_is_refused(batch: bytes) -> None:
 
 
 def test_instance_rows_come_back_whole() -> None:
-    row = InstanceRow(
-        "name", Status.SUSPENDED, 1, 2, "x", b"in", b"out", FAILURE, b"s", PARENT, "x:1", [("r", PARENT)], "v", False, 9
-    )  # fmt: skip
+    watchers = [("r", PARENT)]
+    row = InstanceRow("name", Status.SUSPENDED, 1, 2, "x", b"in", b"out", FAILURE, b"s", PARENT, "x:1")
+    row.watchers, row.version, row.begun, row.length = watchers, "v", False, 9
     assert InstanceRow.unpack(row.pack()) == row
     assert not row.terminal
     for junk in (b"", b"junk", msgpack.packb([1]), msgpack.packb([9, "n"]), row.pack()[:-1]):

@@ -143,11 +143,21 @@ def test_an_event_that_nobody_sets_does_not_hang() -> None:
     assert __file__ in text
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("v"), SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), StopIteration()]
-)  # fmt: skip
+RAISED = [
+    ValueError("v"),
+    SystemExit(3),
+    KeyboardInterrupt(),
+    GeneratorExit(),
+    asyncio.CancelledError(),
+    StopIteration(),
+]
+
+
+@pytest.mark.parametrize("error", RAISED, ids=repr)
 @pytest.mark.parametrize("where", ["main", "task", "generator"])
-def test_whatever_is_raised_fails_the_instance_only(error: BaseException, where: str) -> None:
+def test_whatever_is_raised_fails_the_instance_only(
+    error: BaseException, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def raises() -> None:
         raise error
 
@@ -160,6 +170,7 @@ def test_whatever_is_raised_fails_the_instance_only(error: BaseException, where:
 
     text = failure_of(generator if where == "generator" else main)
     assert type(error).__name__ in text or isinstance(error, StopIteration)
+    assert "exception in" not in caplog.text
 
 
 def test_a_result_that_cannot_be_stored_fails_the_instance() -> None:
@@ -283,7 +294,7 @@ def test_tasks_that_never_started_are_dropped_without_a_warning() -> None:
     async def child() -> None: ...
 
     async def code(ctx: OrchestrationContext) -> None:
-        asyncio.create_task(child())  # noqa: RUF006 - that is the point
+        _ = asyncio.create_task(child())  # noqa: RUF006 - it is the loop that keeps tasks
 
     one = begin(code)
     assert one.ended is not None
@@ -387,6 +398,40 @@ def test_a_late_thread_cannot_reach_the_loop() -> None:
 
     begin(code)
     assert len(errors) == 1
+
+
+async def test_the_host_does_not_finish_abandoned_async_generators() -> None:
+    finished = []
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            finished.append(asyncio.get_running_loop())
+
+    async def code(ctx: OrchestrationContext) -> None:
+        async for _ in numbers():
+            break
+        await ctx.sleep(1)
+
+    one = begin(code)
+    await asyncio.sleep(0)
+    assert [type(loop) for loop in finished] == [DeterministicLoop]
+    one.close()
+
+
+@pytest.mark.parametrize("delay", [0.0001, 0.0015, 1.0004, 3600, 12.3456789])
+def test_timers_are_never_early(delay: float) -> None:
+    async def code(ctx: OrchestrationContext, delay: float) -> None:
+        await asyncio.sleep(delay)
+
+    now_ms = 1_763_790_123_457
+    one = Execution(app, Orchestration(code, "o"), "i")
+    turn = one.turn(now_ms, [events.ExecutionStarted("x1", "o", encode_arguments((delay,), {}, "o"), 1)])
+    (created,) = [event for event in turn.events if isinstance(event, events.TimerCreated)]
+    assert 0 <= created.due_ms - (now_ms + delay * 1000) < 1
+    one.close()
 
 
 def test_running_loop_outside() -> None:

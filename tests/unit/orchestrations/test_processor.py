@@ -117,6 +117,19 @@ def test_start_is_answered_with_the_execution_id(host: FakeHost) -> None:
     assert host.output() == 10
 
 
+@app.orchestration
+async def takes_text(ctx: OrchestrationContext, text: str) -> int:
+    await ctx.call_activity(work)
+    return len(text)
+
+
+def test_a_large_input_is_not_written_at_every_turn(host: FakeHost) -> None:
+    host.start("takes_text", "x" * 100_000)
+    assert len(host.effects.rows[instance("i")]) < 1_000
+    host.finish(1)
+    assert host.output() == 100_000
+
+
 def test_history_row_and_actions_leave_in_one_round(host: FakeHost) -> None:
     host.start("one_step")
     assert host.effects.log == ["send", "history", "instance"]
@@ -138,8 +151,12 @@ def test_an_id_is_taken_whatever_its_status(host: FakeHost, ended: bool) -> None
 
 @pytest.mark.parametrize(
     ("name", "args", "error"),
-    [("nobody", (), "NotRegistered"), ("one_step", ("x",), "InvalidArguments"), ("one_step", (1, 2), "InvalidArguments")],
-)  # fmt: skip
+    [
+        ("nobody", (), "NotRegistered"),
+        ("one_step", ("x",), "InvalidArguments"),
+        ("one_step", (1, 2), "InvalidArguments"),
+    ],
+)
 def test_a_start_that_cannot_be_is_refused_and_nothing_created(
     host: FakeHost, name: str, args: Any, error: str
 ) -> None:
@@ -267,8 +284,8 @@ def test_terminating_a_suspended_instance_empties_its_mailbox(host: FakeHost) ->
 @app.orchestration
 async def parent_of_two(ctx: OrchestrationContext) -> int:
     kids = [ctx.call_orchestration(one_step, i, id=f"kid-{i}") for i in range(2)]
-    ctx.create_timer(100)
-    ctx.call_activity(flaky.options(schedule_to_close=50))
+    _ = ctx.create_timer(100)
+    _ = ctx.call_activity(flaky.options(schedule_to_close=50))
     return sum(await asyncio.gather(*kids))
 
 
@@ -479,10 +496,10 @@ def test_inline_activities_run_in_the_turn(host: FakeHost) -> None:
 
 @app.orchestration
 async def leaves(ctx: OrchestrationContext) -> str:
-    ctx.call_activity(work, 1)
-    ctx.create_timer(5)
+    _ = ctx.call_activity(work, 1)
+    _ = ctx.create_timer(5)
     ctx.entity("Counter", "k").signal("add")
-    ctx.call_orchestration(one_step, id="kid")
+    _ = ctx.call_orchestration(one_step, id="kid")
     return "gone"
 
 
@@ -535,13 +552,13 @@ def test_entities_are_called_and_signalled(host: FakeHost) -> None:
 
 @app.orchestration
 async def misuses(ctx: OrchestrationContext) -> list[str]:
-    mistakes = [
+    mistakes: list[Any] = [
         lambda: ctx.entity("Nobody", "k"),
         lambda: ctx.entity(Counter, ""),
         lambda: ctx.entity(Counter, "k").signal("nothing"),
         lambda: ctx.entity(Counter, "k").call("add", "many", "more"),
-        lambda: ctx.call_activity(work, object()),
-        lambda: ctx.call_activity(work, 1, 2),
+        lambda: ctx.call_activity(work, object()),  # type: ignore[call-overload]
+        lambda: ctx.call_activity(work, 1, 2),  # type: ignore[call-overload]
         lambda: ctx.call_activity(print),  # type: ignore[call-overload]
         lambda: ctx.call_orchestration(one_step, id=""),
         lambda: ctx.call_orchestration(print),  # type: ignore[call-overload]
@@ -626,8 +643,8 @@ def test_events_are_sent_to_other_instances(host: FakeHost) -> None:
 
 @app.orchestration
 async def sums(ctx: OrchestrationContext, total: int = 0, rounds: int = 0) -> list[int]:
-    ctx.call_activity(work, 1)
-    ctx.create_timer(1_000_000)
+    _ = ctx.call_activity(work, 1)
+    _ = ctx.create_timer(1_000_000)
     ctx.set_custom_status({"rounds": rounds})
     value = await ctx.wait_for_external_event("value", int)
     if value == 0:
@@ -650,6 +667,23 @@ def test_continue_as_new_loses_no_event(host: FakeHost) -> None:
     assert row.length == len(history(host)) < 10
     host.raise_event("value", 0)
     assert host.output() == [5050, 100]
+
+
+@app.orchestration
+async def collects(ctx: OrchestrationContext, seen: tuple[str, ...] = ()) -> list[str]:
+    name = "odd" if len(seen) % 2 else "even"
+    seen = (*seen, await ctx.wait_for_external_event(name, str))
+    if len(seen) == 6:
+        return list(seen)
+    ctx.continue_as_new(seen)
+    return []
+
+
+def test_carried_events_keep_their_order(host: FakeHost) -> None:
+    host.start("collects")
+    sent = [("odd", "1"), ("odd", "3"), ("odd", "5"), ("even", "0"), ("even", "2"), ("even", "4")]
+    host.deliver(*(RaiseEvent(instance("i"), name, codec.encode(value)) for name, value in sent))
+    assert host.output() == ["0", "1", "2", "3", "4", "5"]
 
 
 def test_results_for_an_earlier_execution_do_not_count(host: FakeHost) -> None:
@@ -732,7 +766,7 @@ def changed(host: FakeHost, name: str, code: Any) -> FakeHost:
     other = App("changed")
     other.activities.update(app.activities)
     if code is not None:
-        other.orchestration(code, name=name) if False else other.orchestration(name=name)(code)
+        other.orchestration(name=name)(code)
     again = FakeHost(other)
     again.effects, again.mailbox = host.effects, host.mailbox
     return again
@@ -823,12 +857,11 @@ def test_messages_for_entities_are_not_for_orchestrations(caplog: pytest.LogCapt
 def test_an_activation_is_passive_while_its_code_waits() -> None:
     host = FakeHost(app)
     host.start("one_step")
-    activation = host.activation(instance("i"))
-    assert activation.passive
+    assert host.activation(instance("i")).passive
     control(host, "suspend")
     host.raise_event("e")
-    assert not activation.passive
-    activation.drop()
+    assert not host.activation(instance("i")).passive
+    host.activation(instance("i")).drop()
 
 
 def test_late_messages_leave_no_trace_in_the_history() -> None:
@@ -858,3 +891,11 @@ async def cleans_up(ctx: OrchestrationContext) -> None:
         await ctx.call_activity(work)
     finally:
         await ctx.call_activity(work)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("0", False), ("", False)])
+def test_always_replay_can_be_set_from_outside(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: bool
+) -> None:
+    monkeypatch.setenv("LUNGFISH_ALWAYS_REPLAY", value)
+    assert OrchestrationKind(app).always_replay is expected

@@ -81,7 +81,7 @@ async def two_steps(ctx: OrchestrationContext) -> int:
     return first + await ctx.call_activity(b, first)
 
 
-async def both_at_once(ctx: OrchestrationContext) -> list[int]:
+async def both_at_once(ctx: OrchestrationContext) -> tuple[int, int]:
     return await asyncio.gather(ctx.call_activity(a), ctx.call_activity(b))
 
 
@@ -255,8 +255,8 @@ def test_sleep_is_told_with_the_users_line() -> None:
 
 def test_what_was_outstanding_is_known_after_a_mismatch() -> None:
     async def before(ctx: OrchestrationContext) -> None:
-        ctx.create_timer(10)
-        ctx.call_orchestration("child", id="kid")
+        _ = ctx.create_timer(10)
+        _ = ctx.call_orchestration("child", id="kid")
         await ctx.call_activity(a)
 
     one, turn = replay(abc, run(before))

@@ -1,0 +1,85 @@
+"""What the demo runs on: a store and a Ray cluster of its own, on this machine, that end with it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import lungfish
+from lungfish.runtime.embedded import EmbeddedServer, running_daemon, start_child
+
+from .app import app
+
+if TYPE_CHECKING:
+    from lungfish.runtime.cluster import Runtime  # which imports Ray: see ray_cluster
+
+HOSTS: Final = 2
+#: We kill a host ourselves and say so: Ray's page about it would only hide that.
+_RAY_ENVIRONMENT: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",
+}
+
+
+@contextlib.contextmanager
+def store_in(folder: Path, *, fresh: bool) -> Iterator[EmbeddedServer]:
+    """Run a store in a folder; one that runs there already is used, and goes on.
+
+    Args:
+        fresh: begin with an empty folder (the log of a million signals adds up).
+    """
+    if fresh and running_daemon(folder) is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    with start_child(folder) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def ray_cluster() -> Iterator[None]:
+    """Run a Ray cluster; never the one that this process might find."""
+    os.environ.update(_RAY_ENVIRONMENT)  # Ray reads it when it is imported
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=HOSTS,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def runtime_on(url: str) -> Iterator[tuple[Runtime, str]]:
+    """Run the app in a hub of its own, so that every run starts from nothing; yield runtime and hub."""
+    hub = f"{app.hub}-{time.strftime('%Y%m%d-%H%M%S')}"
+    runtime = lungfish.start(app.with_hub(hub), url=url, hosts_per_node=HOSTS)
+    yield runtime, hub
+    # Not after an error or Ctrl-C: then all this ends with its cluster, which loses nothing either.
+    runtime.shutdown()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,174 @@
+"""The command line: ``lungfish …``. What it starts is here; what it looks at is in ``cli_look``.
+
+Rules:
+
+* A mistake of the caller is one line that says what is wrong, where, and what to do; exit code 2, no
+  traceback. A traceback is a bug of Lungfish.
+* Ray, rich and the store are imported by the commands that need them: ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from . import cli_look
+from .app import App
+from .cli_where import Where, connect_to_ray, where_options
+from .embedded import start_child
+from .errors import LungfishError, UsageError
+from .open_store import URL_VARIABLE
+
+#: Loaded by name: the demo uses all layers, and the runtime imports none above it.
+_DEMO = "lungfish.demo.run"
+
+
+class _Refused(click.ClickException):
+    """What a command could not do."""
+
+    exit_code = 2
+
+    def show(self, _file: Any = None) -> None:
+        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        click.echo(self.format_message(), err=True)
+
+
+class _Commands(click.Group):
+    """Turns the errors that Lungfish raises on purpose into messages."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LungfishError as error:
+            raise _Refused(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lungfish", prog_name="lungfish")
+def main() -> None:
+    """Durable virtual actors and orchestrations for Python on Ray, with Redis as the only store."""
+
+
+main.add_command(cli_look.status)
+main.add_command(cli_look.entity)
+main.add_command(cli_look.instances)
+
+
+@main.command()
+@click.option("--flights", type=click.IntRange(1), metavar="N", help="Only the first N flights.")
+@click.option("--no-kill", is_flag=True, help="Do not kill a host half-way.")
+@click.option("--keep", is_flag=True, help="Leave everything up at the end, until Ctrl-C.")
+@click.option("--seed", type=int, default=2013, show_default=True, help="Chooses the host that is killed.")
+def demo(flights: int | None, no_kill: bool, keep: bool, seed: int) -> None:
+    """A million signals, a killed host, and a check of every figure. About a minute."""
+    run = importlib.import_module(_DEMO).run
+    try:
+        code = run(flights=flights, kill=not no_kill, keep=keep, seed=seed)
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+        code = 130
+    raise SystemExit(code)
+
+
+@main.command()
+@click.argument("target", metavar="MODULE:APP")
+@where_options
+def dev(where: Where) -> None:
+    """Run an app in this process, until Ctrl-C. No Ray; an embedded store unless one is named."""
+    from .dev import serve
+
+    app = where.app()
+    with _store_to_run_on(where) as url:
+
+        def ready() -> None:
+            _announce(app, url)
+            _say("stop", "Ctrl-C; what runs is finished, everything else is durable already")
+
+        serve(app, url, ready=ready, draining=lambda: click.echo("draining …"))
+    click.echo("stopped")
+
+
+@contextlib.contextmanager
+def _store_to_run_on(where: Where) -> Iterator[str]:
+    url = where.url()
+    if url is not None:
+        yield url
+        return
+    with start_child(where.folder()) as server:
+        yield server.url
+
+
+@main.command()
+@click.argument("target", metavar="MODULE:APP")
+@click.option("--hosts-per-node", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--workers-per-node", type=click.IntRange(0), default=1, show_default=True)
+@where_options
+def up(where: Where, hosts_per_node: int, workers_per_node: int) -> None:
+    """Run an app on the Ray cluster, or bring new code to where it runs; returns when it is up."""
+    from .launch import start
+
+    app = where.app()
+    connect_to_ray(where.address)
+    url = where.url() or _running_or_embedded(where, app.hub)
+    runtime = start(app, url=url, hosts_per_node=hosts_per_node, workers_per_node=workers_per_node)
+    _announce(app, runtime.url)
+    hosts = runtime.hosts()
+    _say("hosts", f"{len(hosts)} on {len({host.node for host in hosts})} node(s)")
+    _say("stop", f"lungfish down --hub {app.hub}")
+
+
+def _running_or_embedded(where: Where, hub: str) -> str:
+    """Return the store of the runtime that is up, else an embedded one if that can serve all nodes."""
+    import ray
+
+    from .cluster import running_url
+    from .open_store import embedded_url
+
+    url = running_url(hub) if where.data is None else None
+    if url is not None:
+        return url
+    nodes = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if len(nodes) > 1:
+        raise UsageError(
+            f"the Ray cluster has {len(nodes)} machines, and an embedded store serves only its own: "
+            f"name a store that all of them reach, with --redis or {URL_VARIABLE}"
+        )
+    return embedded_url(where.folder())
+
+
+@main.command()
+@click.argument("target", metavar="[MODULE:APP]", required=False)
+@where_options
+def down(where: Where) -> None:
+    """Drain and remove an app's hosts and workers from the Ray cluster; its state stays in the store."""
+    from .launch import attach
+
+    if where.named_hub() is None:
+        raise UsageError("which app? Say MODULE:APP or --hub NAME")
+    connect_to_ray(where.address)
+    app = App(where.named_hub() or "")
+    runtime = attach(app)
+    runtime.shutdown()
+    click.echo(f"hub {app.hub} is down; its state stays in the store")
+
+
+def _announce(app: App, url: str) -> None:
+    tables = (app.entities, app.orchestrations, app.activities)
+    names = ("entities", "orchestrations", "activities")
+    listed = ", ".join(f"{len(table)} {name}" for table, name in zip(tables, names, strict=True))
+    click.echo(f"{click.style(app.hub, bold=True)} is up: {listed}")
+    _say("store", url)
+    _say("connect", f'lungfish.connect("{url}", hub="{app.hub}")')
+    _say("look", f"lungfish status --redis {url} --hub {app.hub}")
+
+
+def _say(what: str, text: str) -> None:
+    click.echo(f"  {what:<8} {text}")
+
+
+if __name__ == "__main__":
+    main()

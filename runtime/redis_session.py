@@ -1,0 +1,128 @@
+"""One live connection to a Redis, from its first command to its first error.
+
+Rules:
+
+* Replies are handed out in the order in which requests were written. A caller that is cancelled
+  leaves its place in the row, so no reply can ever reach the wrong caller.
+* Replies are read where the event loop delivers them, in ``data_received``. A stream and a task
+  that reads it cost another turn of the loop and some 20 µs per reply, and a lone call of an
+  entity waits for four of them.
+* Nothing is retried: the first error fails everything that is in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import hiredis
+
+from .errors import StoreUnavailable
+
+#: One command: its name and arguments, each of them str, bytes or int.
+Command: TypeAlias = tuple[Any, ...]
+#: What a server answers: bytes, int, None or a list of these, or an error.
+Reply: TypeAlias = Any
+
+
+class Request:
+    """Commands whose replies one caller awaits."""
+
+    __slots__ = ("future", "missing", "replies")
+
+    def __init__(self, count: int) -> None:
+        self.future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+        self.missing = count
+        self.replies: list[Reply] = []
+
+
+class Session(asyncio.Protocol):
+    """The protocol of a transport that somebody else has connected and logged in."""
+
+    def __init__(
+        self,
+        writer: asyncio.StreamWriter,
+        where: str,
+        *,
+        parse_error: Callable[[str], Exception],
+        refusal: type[Exception],
+    ) -> None:
+        """Take a connection over; nobody else may read from it or write to it any more.
+
+        Args:
+            writer: its stream; kept, because a stream that is collected closes its transport.
+            where: names the server in errors.
+            parse_error: makes an exception from a server's error line.
+            refusal: the class of errors that are answers; any other one ends the session.
+        """
+        self._writer = writer
+        self._where = where
+        self._refusal = refusal
+        self._parsed = hiredis.Reader(replyError=parse_error)
+        self._requests: deque[Request] = deque()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.lost: BaseException | None = None
+        writer.transport.set_protocol(self)
+
+    def send(self, commands: Sequence[Command]) -> Request:
+        """Write commands at once, behind all earlier ones; their replies are awaited on the request."""
+        request = Request(len(commands))
+        self._requests.append(request)
+        # Without waiting for room: what is in flight is bounded by the callers, who all wait for replies, and
+        # a caller cancelled in such a wait would take the connection along.
+        self._writer.transport.write(b"".join(hiredis.pack_command(command) for command in commands))
+        return request
+
+    def data_received(self, data: bytes) -> None:
+        """Hand out the replies that are complete."""
+        if self.lost is not None:
+            return
+        try:
+            self._parsed.feed(data)
+            while (reply := self._parsed.gets()) is not False:  # False: not enough data
+                self._hand_out(reply)
+        except (hiredis.HiredisError, LookupError) as error:
+            self.drop(error)
+
+    def _hand_out(self, reply: Reply) -> None:
+        if isinstance(reply, Exception) and not isinstance(reply, self._refusal):
+            self.drop(reply)
+            return
+        request = self._requests[0]  # LookupError: a reply nobody asked for; the stream is out of step
+        request.replies.append(reply)
+        request.missing -= 1
+        if request.missing == 0:
+            self._requests.popleft()
+            if not request.future.done():  # else its caller was cancelled
+                request.future.set_result(request.replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end of the transport, whoever brought it about."""
+        self.drop(exc or ConnectionResetError("connection closed by the server"))
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def drop(self, error: BaseException) -> None:
+        """Fail everything in flight and disconnect."""
+        if self.lost is not None:
+            return
+        self.lost = error
+        self._writer.transport.abort()
+        unavailable = f"lost the store at {self._where}: {describe(error)}"
+        while self._requests:
+            future = self._requests.popleft().future
+            if not future.done():
+                failure = StoreUnavailable(unavailable)
+                failure.__cause__ = error
+                future.set_exception(failure)
+
+    async def ended(self) -> None:
+        """Wait until the connection is closed."""
+        await asyncio.wait((self._ended,))
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's message, or its class where it has none."""
+    return str(error) or type(error).__name__

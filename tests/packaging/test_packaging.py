@@ -1,0 +1,110 @@
+"""What is shipped: a wheel and an sdist, built from a copy of the tree, without network."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.tree import FOLDERS, ROOT
+
+pytestmark = pytest.mark.slow
+
+NOT_SHIPPED = ("tests", "benchmarks", "examples", "docs", ".ci")
+
+
+def expected_files() -> set[str]:
+    """Return what must be importable, by its path under site-packages."""
+    found = {"lungfish/py.typed"}
+    for folder, prefix in {"lungfish": "", **dict.fromkeys(FOLDERS, "lungfish/")}.items():
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in {".py", ".lua"}:
+                found.add(f"{prefix}{path.relative_to(ROOT).as_posix()}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the sdist, and the wheel out of the sdist; return the folder with both."""
+    folder = tmp_path_factory.mktemp("build")
+    copy = folder / "source"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "lungfish", *FOLDERS, *NOT_SHIPPED):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.exists():
+            shutil.copy(source, copy / name)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", copy],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+    )
+    return folder / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> zipfile.ZipFile:
+    (path,) = built.glob("*.whl")
+    assert path.name.endswith("-py3-none-any.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    names = {name for name in wheel.namelist() if not name.endswith("/")}
+    package = {name for name in names if ".dist-info/" not in name}
+    assert package == expected_files()
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_the_wheel_declares_the_command_and_the_extras(wheel: zipfile.ZipFile) -> None:
+    texts = {
+        name.rpartition("/")[2]: wheel.read(name).decode()
+        for name in wheel.namelist()
+        if "dist-info/" in name
+    }
+    scripts = ConfigParser()
+    scripts.read_string(texts["entry_points.txt"])
+    assert dict(scripts["console_scripts"]) == {"lungfish": "lungfish.runtime.cli:main"}
+    metadata = texts["METADATA"].splitlines()
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "Requires-Python: >=3.11" in metadata
+    assert {"Provides-Extra: demo", "Provides-Extra: dev"} <= set(metadata)
+
+
+def test_the_sdist_lost_no_linked_folder(built: Path) -> None:
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        members = {member.name.partition("/")[2]: member for member in archive.getmembers()}
+    assert expected_files() <= set(members)
+    assert not any(member.issym() or member.islnk() for member in members.values())
+    assert {name.split("/")[0] for name in members} & set(NOT_SHIPPED) == set()
+    assert {"LICENSE", "README.md", "pyproject.toml"} <= set(members)
+
+
+def test_the_wheel_works_where_the_repository_is_not(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    wheel.extractall(site)
+    modules = sorted(
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for name in expected_files()
+        if name.endswith(".py") and not name.endswith("__main__.py")
+    )
+    code = f"""
+import importlib, sys
+sys.path.insert(0, {str(site)!r})
+for name in {modules!r}:
+    module = importlib.import_module(name)
+    assert module.__file__.startswith({str(site)!r}), module.__file__
+assert not set(sys.modules) & {set(FOLDERS)!r}
+"""
+    command = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,288 @@
+"""Bugs on purpose: each takes one safeguard out of the product; the simulation must notice.
+
+A suite that stays green without a fence does not test the fence. Every mutant is patched in from here, for the
+time of a ``with`` block; the product has no switches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+from unittest.mock import patch
+
+from lungfish.runtime import sender as sender_module
+from lungfish.runtime.memory_server import MemoryServer, Stream, parse_id
+from lungfish.runtime.memory_store import MemoryStore
+from lungfish.runtime.ownership import Ownership
+from lungfish.runtime.partition import Partition
+from lungfish.runtime.relay import Relay
+from lungfish.runtime.rounds import Rounds
+from lungfish.runtime.sender import Sender
+from lungfish.runtime.store import (
+    Append,
+    Appended,
+    Commit,
+    CommitOutcome,
+    Committed,
+    LeaseLost,
+    PartitionImage,
+    QueueEntry,
+    partition_target,
+)
+from lungfish.runtime.worker import Worker
+
+Mutant = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+def no_fence() -> Any:
+    """The store takes commits of anybody."""
+    genuine = MemoryServer.commit
+
+    def commit(self: MemoryServer, hub: str, commit: Commit) -> CommitOutcome:
+        row = self.hub(hub).partition(commit.partition)
+        row.token = row.token or commit.token
+        return genuine(self, hub, replace(commit, token=row.token, number=row.number + 1))
+
+    return patch.object(MemoryServer, "commit", commit)
+
+
+def no_dedupe() -> Any:
+    """The store takes every append, whatever its sequence number."""
+    genuine = MemoryServer._admit
+
+    def admit(
+        self: MemoryServer, hub: str, target: str, producer: str, sequence: int, *, resync: bool
+    ) -> Appended | None:
+        outcome = genuine(self, hub, target, producer, 0, resync=True)
+        return outcome if outcome is Appended.FULL else None
+
+    return patch.object(MemoryServer, "_admit", admit)
+
+
+def no_output_gate() -> Any:
+    """A host sends replies and messages before their commit is acknowledged."""
+    genuine = Rounds._until_known
+
+    async def until_known(self: Rounds, commits: list[Commit]) -> list[CommitOutcome]:
+        early = [
+            Append(delivery.target, partition_target(commit.partition), delivery.sequence, delivery.payloads)
+            for commit in commits
+            for delivery in commit.deliveries
+        ]
+        if early:
+            await self._store.append(early)
+        return await genuine(self, commits)
+
+    return patch.object(Rounds, "_until_known", until_known)
+
+
+def commits_repeat() -> Any:
+    """A commit whose number was applied before is applied again."""
+    genuine = MemoryServer.commit
+
+    def commit(self: MemoryServer, hub: str, commit: Commit) -> CommitOutcome:
+        row = self.hub(hub).partition(commit.partition)
+        if 0 < commit.number <= row.number:
+            number, row.number = row.number, commit.number - 1
+            outcome = genuine(self, hub, commit)
+            row.number = number
+            return outcome
+        return genuine(self, hub, commit)
+
+    return patch.object(MemoryServer, "commit", commit)
+
+
+def no_mailbox_rows() -> Any:
+    """Messages that are accepted and not finished are not in the commit."""
+    genuine = Partition.take_commit
+
+    def take_commit(self: Partition) -> Commit:
+        commit = genuine(self)
+        commit.mailbox = {row: value for row, value in commit.mailbox.items() if value is None}
+        return commit
+
+    return patch.object(Partition, "take_commit", take_commit)
+
+
+def _image_without(**fields: Any) -> Any:
+    genuine = MemoryServer.claim
+
+    def claim(self: MemoryServer, hub: str, partition: int, host: str, token: str) -> PartitionImage:
+        return replace(genuine(self, hub, partition, host, token), **fields)
+
+    return patch.object(MemoryServer, "claim", claim)
+
+
+def timers_forgotten() -> Any:
+    """A new owner does not load the timers."""
+    return _image_without(timers={})
+
+
+def outbox_forgotten() -> Any:
+    """A new owner does not go on with the outbox."""
+    return _image_without(outbox=[])
+
+
+def sequences_forgotten() -> Any:
+    """A new owner counts its messages from 1 again."""
+    return _image_without(sequences={})
+
+
+def mailbox_forgotten() -> Any:
+    """A new owner does not go on with accepted messages."""
+    return _image_without(mailbox={})
+
+
+def activities_forgotten() -> Any:
+    """A new owner does not know which activities have no result."""
+    return _image_without(activities={})
+
+
+def position_stays() -> Any:
+    """The inbox position is not in the commit that has the messages' effects."""
+    genuine = Partition.take_commit
+
+    def take_commit(self: Partition) -> Commit:
+        commit = genuine(self)
+        if commit.snapshots:
+            commit.position = None
+        return commit
+
+    return patch.object(Partition, "take_commit", take_commit)
+
+
+def trims_too_far() -> Any:
+    """A commit trims the whole inbox, not only what it has taken."""
+
+    def trim(self: Stream, position: tuple[int, int]) -> None:
+        self._cut(len(self.ids))
+
+    return patch.object(Stream, "trim", trim)
+
+
+def lease_lost_ignored() -> Any:
+    """A host that lost a partition goes on as if its commit had been applied."""
+    genuine = Rounds._settle_commit
+
+    def settle(self: Rounds, partition: Partition, commit: Commit, outcome: CommitOutcome) -> None:
+        genuine(self, partition, commit, Committed() if isinstance(outcome, LeaseLost) else outcome)
+
+    return patch.object(Rounds, "_settle_commit", settle)
+
+
+def ousted_unnoticed() -> Any:
+    """A host looks at who owns its partitions only when it commits."""
+
+    async def drop_lost(self: Ownership) -> None:
+        return None
+
+    return patch.object(Ownership, "_drop_lost", drop_lost)
+
+
+def timers_early() -> Any:
+    """Timers fire a little before they are due."""
+    genuine = Partition.fire_timers
+
+    def fire(self: Partition) -> None:
+        clock = self._clock
+        self._clock = lambda: clock() + 40
+        genuine(self)
+        self._clock = clock
+
+    return patch.object(Partition, "fire_timers", fire)
+
+
+def one_shot_recovery() -> Any:
+    """What dead workers held is not taken over."""
+
+    async def claim_entries(self: MemoryStore, *args: Any, **options: Any) -> list[QueueEntry]:
+        return []
+
+    return patch.object(MemoryStore, "claim_entries", claim_entries)
+
+
+def lost_takes_forgotten() -> Any:
+    """A worker does not look for entries whose take was not answered."""
+
+    async def take_lost(self: Worker) -> None:
+        self._may_have_lost_a_take = False
+
+    return patch.object(Worker, "_take_lost", take_lost)
+
+
+def finished_before_reported() -> Any:
+    """A worker removes a queue entry before the result is durable."""
+    genuine = Worker._put_off
+
+    def put_off(self: Worker, target: str, outcomes: list[Any]) -> None:
+        self._remove([entry for _, entry in outcomes])
+        genuine(self, target, outcomes)
+
+    return patch.object(Worker, "_put_off", put_off)
+
+
+def new_number_for_a_retry() -> Any:
+    """A sender sends a batch again under a new number."""
+    genuine = Sender._later
+
+    def later(self: Sender, lane: Any, error: Any) -> None:
+        genuine(self, lane, error)
+        if lane.append is not None:
+            lane.sequence += 1
+            lane.append = replace(lane.append, sequence=lane.sequence, resync=True)
+
+    return patch.object(Sender, "_later", later)
+
+
+def acknowledged_too_soon() -> Any:
+    """A signal is acknowledged when it is put into the queue of the sender."""
+    genuine = Sender.put
+
+    def put(self: Sender, target: str, messages: Sequence[Any]) -> Any:
+        accepted = genuine(self, target, messages)
+        if not accepted.done():
+            accepted.set_result(None)
+        return accepted
+
+    return patch.object(Sender, "put", put)
+
+
+def gap_accepted() -> Any:
+    """The relay goes on after a refused entry instead of sending it again."""
+    genuine = Relay._settle
+
+    def settle(self: Relay, key: Any, lane: Any, entry: Any, outcome: Appended) -> None:
+        genuine(self, key, lane, entry, Appended.OK if outcome is Appended.FULL else outcome)
+
+    return patch.object(Relay, "_settle", settle)
+
+
+#: The five without which nothing here is worth anything come first.
+MUTANTS: Final[dict[str, Mutant]] = {
+    mutant.__name__: mutant
+    for mutant in (
+        no_fence,
+        no_dedupe,
+        no_output_gate,
+        commits_repeat,
+        no_mailbox_rows,
+        timers_forgotten,
+        outbox_forgotten,
+        sequences_forgotten,
+        mailbox_forgotten,
+        activities_forgotten,
+        position_stays,
+        trims_too_far,
+        lease_lost_ignored,
+        ousted_unnoticed,
+        timers_early,
+        one_shot_recovery,
+        lost_takes_forgotten,
+        finished_before_reported,
+        new_number_for_a_retry,
+        acknowledged_too_soon,
+        gap_accepted,
+    )
+}

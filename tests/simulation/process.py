@@ -1,0 +1,317 @@
+"""Simulated processes, and what happens to them: crashes, pauses, drains, restarts.
+
+Rules:
+
+* A process that died never runs again; what takes its place has a new name.
+* Death comes between two instructions, at any store call or at any time. A drained process must have
+  ended all its tasks by itself.
+* When the faults are over, everything that should be there is brought back, and nothing else is done: the
+  rest is for the product to repair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from lungfish.runtime.client import Client
+from lungfish.runtime.errors import StoreUnavailable
+from lungfish.runtime.host import Host
+from lungfish.runtime.store import HubMeta
+from lungfish.runtime.worker import Worker
+from tests.simulation.app import app
+from tests.simulation.faults import Profile, Trace
+from tests.simulation.loop import Gate, SimulationLoop
+from tests.simulation.network import FaultyStore, Network
+from tests.simulation.shape import Shape
+from tests.simulation.workload import Ledger, Program
+
+#: A drain that takes longer than this hangs (s).
+DRAIN_S_MAX = 60.0
+
+
+class Process:
+    """One incarnation of a host, a worker or a client."""
+
+    def __init__(self, cluster: Cluster, sort: str, name: str) -> None:
+        self.sort = sort
+        self.name = name
+        self.gate = Gate(name)
+        self.store = FaultyStore(cluster.network, self, app.hub)
+        self.host: Host | None = None
+        self.worker: Worker | None = None
+        self.draining = False
+        self._cluster = cluster
+
+    def crash(self) -> None:
+        """Die now."""
+        if not self.gate.dead:
+            self._cluster.died(self, "crashed")
+
+
+class Cluster:
+    """All processes of a run."""
+
+    def __init__(
+        self,
+        loop: SimulationLoop,
+        network: Network,
+        profile: Profile,
+        shape: Shape,
+        trace: Trace,
+        ledger: Ledger,
+        seed: int,
+    ) -> None:
+        self.loop = loop
+        self.network = network
+        self.live: dict[str, Process] = {}
+        self.programs: list[Program] = []
+        self._profile = profile
+        self._shape = shape
+        self._trace = trace
+        self._ledger = ledger
+        self._seed = seed
+        self._rng = random.Random(f"{seed}:nemesis")
+        self._names = {"host": 0, "worker": 0, "client": 0}
+        self._nemeses: dict[str, Callable[[], None]] = {
+            "store_stop": self._stop_store,
+            "host_crash": lambda: self._crash("host"),
+            "host_pause": lambda: self._pause("host"),
+            "host_drain": lambda: self._drain("host"),
+            "host_add": self._add_host,
+            "worker_crash": lambda: self._crash("worker"),
+            "worker_pause": lambda: self._pause("worker"),
+            "worker_drain": lambda: self._drain("worker"),
+            "client_crash": lambda: self._crash("client"),
+            "client_pause": lambda: self._pause("client"),
+        }
+
+    # --- starting ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start what a run begins with, and the faults."""
+        for _ in range(self._shape.hosts):
+            self.start_host()
+        for _ in range(self._shape.workers):
+            self.start_worker()
+        for _ in range(self._shape.clients):
+            self.start_client()
+        for name, mean_s in self._profile.nemeses.items():
+            self.loop.create_task(self._haunt(name, mean_s), name=name, context=self.loop.outside)
+
+    def _new(self, sort: str) -> Process:
+        self._names[sort] += 1
+        process = Process(self, sort, f"{sort[0]}{self._names[sort]}")
+        self.live[process.name] = process
+        self._trace.add(self.loop.now_s, f"{process.name} starts")
+        return process
+
+    def _begin(self, process: Process, main: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.start_process(process.gate, main)
+        task.add_done_callback(lambda task: self._ended(process, task), context=self.loop.outside)
+
+    def _ended(self, process: Process, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, StoreUnavailable):
+            self.died(process, f"gave up: {error}")  # as at a start while the store is away
+        elif error is not None:
+            self._ledger.report(f"{process.name} ended with {error!r}")
+            self.died(process, "failed")
+        elif not process.gate.dead:
+            self.died(process, "left")
+
+    def start_host(self) -> None:
+        """Start a host under a new name."""
+        process = self._new("host")
+        self._begin(process, self._run_host(process))
+
+    async def _run_host(self, process: Process) -> None:
+        tokens = 0
+
+        def unique() -> str:
+            nonlocal tokens
+            tokens += 1
+            return f"{process.name}.{tokens}"
+
+        host = Host(
+            process.store, app, host_id=process.name, settings=self._shape.settings, unique=unique
+        )
+        for kind in host._kinds.values():
+            if hasattr(kind, "always_replay"):
+                kind.always_replay = self._shape.always_replay
+        await host.start(HubMeta(partitions=self._shape.partitions))
+        process.host = host
+        assert host.failed is not None
+        await host.failed
+
+    def start_worker(self) -> None:
+        """Start a worker under a new name."""
+        process = self._new("worker")
+        self._begin(process, self._run_worker(process))
+
+    async def _run_worker(self, process: Process) -> None:
+        worker = Worker(
+            process.store, app, worker_id=process.name, concurrency=self._shape.concurrency
+        )
+        await worker.start()
+        process.worker = worker
+        await self.loop.create_future()
+
+    def start_client(self) -> None:
+        """Start a client with a program of its own."""
+        process = self._new("client")
+        program = Program(
+            self._ledger, self._shape, process.name, self._seed, max(1.0, self._profile.until_s)
+        )
+        self.programs.append(program)
+        self._begin(process, self._run_client(process, program))
+
+    async def _run_client(self, process: Process, program: Program) -> None:
+        while True:
+            client = Client(lambda: process.store, app, session=process.name)
+            try:
+                await client.__aenter__()
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(0.2)
+        await program.run(client)
+        await client.close()
+
+    async def run_outside(self, work: Callable[[Client], Awaitable[None]]) -> None:
+        """Do something as a client that nothing happens to."""
+        process = self._new("client")
+        async def main() -> None:
+            async with Client(lambda: process.store, app, session=process.name) as client:
+                await work(client)
+
+        await self.loop.start_process(process.gate, main())
+        self.died(process, "is done")
+
+    # --- dying -----------------------------------------------------------------------------
+
+    def died(self, process: Process, how: str) -> None:
+        """A process is gone: nothing of it runs any more, and another takes its place."""
+        self._trace.add(self.loop.now_s, f"{process.name} {how}")
+        self.loop.kill(process.gate)
+        self.network.died(process.gate)
+        self.live.pop(process.name, None)
+        if process.sort == "client":
+            return
+        # Announced by Ray, or only noticed by its silence.
+        if process.sort == "host" and self._rng.random() < self._profile.death_notice:
+            self._after(self._rng.expovariate(4.0), lambda: self._announce(process))
+        if self._missing(process.sort) > 0:
+            self._after(self._rng.expovariate(2.0), lambda: self._replace(process.sort))
+
+    def _announce(self, process: Process) -> None:
+        if not self.network.down:
+            self._trace.fault(self.loop.now_s, "death_notice", process.name)
+            self.network.server.hub(app.hub).hosts.pop(process.name, None)
+
+    def _after(self, delay_s: float, work: Callable[[], None]) -> None:
+        self.loop.call_later(delay_s, work, context=self.loop.outside)
+
+    def of(self, sort: str) -> list[Process]:
+        """Return the live processes of a sort."""
+        return [process for process in self.live.values() if process.sort == sort]
+
+    def _missing(self, sort: str) -> int:
+        wanted = {"host": self._shape.hosts, "worker": self._shape.workers}[sort]
+        return wanted - len(self.of(sort))
+
+    def _replace(self, sort: str) -> None:
+        if self._missing(sort) > 0:
+            self.start_host() if sort == "host" else self.start_worker()
+
+    # --- faults ----------------------------------------------------------------------------
+
+    async def _haunt(self, name: str, mean_s: float) -> None:
+        rng = random.Random(f"{self._seed}:{name}")
+        while True:
+            await asyncio.sleep(rng.expovariate(1.0 / mean_s))
+            if not self.network.faulty:
+                return
+            self._nemeses[name]()
+
+    def _choose(self, sort: str) -> Process | None:
+        found = [p for p in self.of(sort) if not p.gate.frozen]
+        return self._rng.choice(found) if found else None
+
+    def _stop_store(self) -> None:
+        if self.network.down:
+            return
+        self._trace.fault(self.loop.now_s, "store_stop", "")
+        self.network.stop_store()
+        self._after(self._rng.choice((0.05, 0.5, 2.0, 5.0)), self.network.start_store)
+
+    def _crash(self, sort: str) -> None:
+        process = self._choose(sort)
+        if process is not None:
+            self._trace.fault(self.loop.now_s, f"{sort}_crash", process.name)
+            process.crash()
+
+    def _pause(self, sort: str) -> None:
+        process = self._choose(sort)
+        if process is None:
+            return
+        # Shorter than any lease, about as long, and much longer.
+        pause_s = self._rng.choice((0.1, 1.0, 3.5, 8.0)) * self._rng.uniform(0.5, 1.5)
+        self._trace.fault(self.loop.now_s, f"{sort}_pause", f"{process.name} {pause_s:.3f}")
+        self.loop.freeze(process.gate)
+        self._after(pause_s, lambda: self._resume(process))
+
+    def _resume(self, process: Process) -> None:
+        if process.gate.frozen and not process.gate.dead:
+            self._trace.add(self.loop.now_s, f"{process.name} goes on")
+            self.loop.thaw(process.gate)
+
+    def _add_host(self) -> None:
+        if len(self.of("host")) < self._shape.hosts + 2:
+            self._trace.fault(self.loop.now_s, "host_add", "")
+            self.start_host()
+
+    def _drain(self, sort: str) -> None:
+        process = self._choose(sort)
+        if process is None or process.draining or (process.host or process.worker) is None:
+            return
+        self._trace.fault(self.loop.now_s, f"{sort}_drain", process.name)
+        self.begin_drain(process)
+
+    def begin_drain(self, process: Process) -> asyncio.Task[None]:
+        """Have a host or a worker leave in good order."""
+        process.draining = True
+        stopping = self.loop.start_process(process.gate, self._stop(process))
+
+        def stopped(task: asyncio.Task[None]) -> None:
+            if process.gate.dead:
+                return
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not isinstance(error, StoreUnavailable):
+                self._ledger.report(f"stopping {process.name} raised {error!r}")
+            main, *left = [t for t in self.loop.tasks_of(process.gate) if t is not task]
+            if left and error is None:
+                self._ledger.report(f"{process.name} stopped, and left {[t.get_name() for t in left]}")
+            self.died(process, "drained")
+
+        stopping.add_done_callback(stopped, context=self.loop.outside)
+        return stopping
+
+    async def _stop(self, process: Process) -> None:
+        began_s = self.loop.now_s
+        if process.host is not None:
+            await process.host.stop()
+        if process.worker is not None:
+            await process.worker.stop(self._shape.settings.drain_s)
+        if self.loop.now_s - began_s > DRAIN_S_MAX:
+            self._ledger.report(f"{process.name} took {self.loop.now_s - began_s:.0f} s to stop")
+
+    def end_faults(self) -> None:
+        """Bring back the store and whoever sleeps or is missing."""
+        self.network.start_store()
+        for process in list(self.live.values()):
+            self._resume(process)
+        for sort in ("host", "worker"):
+            if not [process for process in self.of(sort) if not process.draining]:
+                self._replace(sort) if self._missing(sort) > 0 else self.start_host()

@@ -1,0 +1,222 @@
+"""One simulation, from its seed to its verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from lungfish.runtime.store import HubMeta
+from tests.simulation import invariants
+from tests.simulation.app import app
+from tests.simulation.faults import Profile, Trace, profile_of
+from tests.simulation.loop import Deadlock, SimulationLoop
+from tests.simulation.network import Network
+from tests.simulation.process import Cluster
+from tests.simulation.shape import Shape, shape_of
+from tests.simulation.watch import WatchedServer
+from tests.simulation.workload import OK, Ledger, settle_debts
+from tests.simulation.world import BASE_MS, World, enter
+
+#: Everything must be at rest this long after the last fault and the last client (virtual s).
+REST_S_MAX = 120.0
+#: How often that is looked at (virtual s).
+REST_POLL_S = 0.5
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of a run.
+
+    Attributes:
+        hash: of everything that happened; equal seeds have equal ones.
+        violations: what is wrong; empty: nothing.
+        fired: fault → how often it was injected.
+        outcomes: ``ok``, ``fail``, ``unknown`` → operations that clients saw end so.
+        rest_s: when everything was at rest (virtual).
+    """
+
+    seed: int
+    hash: str = ""
+    violations: list[str] = field(default_factory=list)
+    fired: Counter[str] = field(default_factory=Counter)
+    planned: set[str] = field(default_factory=set)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    rest_s: float = 0.0
+    commits: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    timers: int = 0
+    late_ms: int = 0
+    callbacks: int = 0
+    trace: list[str] = field(default_factory=list)
+
+    @property
+    def weak(self) -> bool:
+        """True if the run says little: most operations have no outcome, or no planned fault happened."""
+        total = sum(self.outcomes.values())
+        return self.outcomes[OK] < total / 2 or (bool(self.planned) and not self.fired)
+
+
+class _Errors(logging.Handler):
+    """Collects what the product logs as an error: it says itself that something is wrong."""
+
+    #: Said of failures that are injected.
+    EXPECTED = ("simulated:", "tried again", "store is closed")
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        super().__init__(logging.ERROR)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if not any(expected in text for expected in self.EXPECTED):
+            error = f": {record.exc_info[1]!r}" if record.exc_info else ""
+            self._report(f"logged: {record.name}: {text}{error}")
+
+
+class Simulation:
+    """One run."""
+
+    def __init__(self, seed: int, *, profile: Profile | None = None, shape: Shape | None = None) -> None:
+        self.seed = seed
+        self.profile = profile or profile_of(seed)
+        self.shape = shape or shape_of(seed)
+        self.violations: list[str] = []
+        self.loop = SimulationLoop()
+        self.trace = Trace()
+        self.server = WatchedServer(
+            self.now_ms,
+            self.report,
+            delivers_in_place=self.shape.in_place,
+            inbox_length_max=self.shape.inbox_length_max,
+            queue_length_max=self.shape.queue_length_max,
+        )
+        # Whoever opens a hub first creates it; a client or a worker would take the default size.
+        self.server.hub(app.hub).meta = HubMeta(partitions=self.shape.partitions)
+        self.network = Network(self.loop, self.server, self.profile, self.trace, seed)
+        self.ledger = Ledger(self.report)
+        self.world = World(self.now_ms, self.report)
+        self.cluster = Cluster(
+            self.loop, self.network, self.profile, self.shape, self.trace, self.ledger, seed
+        )
+
+    def now_ms(self) -> int:
+        """Return the store's clock."""
+        return BASE_MS + int(self.loop.now_s * 1_000)
+
+    def report(self, violation: str) -> None:
+        """Note that something is wrong."""
+        self.violations.append(violation)
+        self.trace.add(self.loop.now_s, f"VIOLATION {violation}")
+
+    def run(self) -> Report:
+        """Run to the end and return the verdict."""
+        errors = _Errors(self.report)
+        logger = logging.getLogger("lungfish")
+        logger.addHandler(errors)
+        enter(self.world)
+        try:
+            self.loop.run(self._main())
+        except Deadlock as error:
+            self.report(f"deadlock: {error}")
+        finally:
+            logger.removeHandler(errors)
+            report = self._report()
+            self.loop.close()
+            enter(None)
+        return report
+
+    async def _main(self) -> None:
+        self.cluster.start()
+        await asyncio.sleep(self.profile.until_s)
+        self.cluster.end_faults()
+        while not self._clients_done():
+            await asyncio.sleep(REST_POLL_S)
+        # What is owed to an instance can be given when it is known whether there is one.
+        await self._rest(self._unread)
+        await self.cluster.run_outside(lambda client: settle_debts(client, self.ledger))
+        await self._rest(self._unrest)
+        for violation in self._check():
+            self.report(violation)
+
+    def _clients_done(self) -> bool:
+        return not self.cluster.of("client")
+
+    async def _rest(self, left: Callable[[], list[str]]) -> None:
+        until_s = self.loop.now_s + REST_S_MAX
+        while left():
+            if self.loop.now_s > until_s:
+                for what in left():
+                    self.report(f"stuck: {what}")
+                return
+            await asyncio.sleep(REST_POLL_S)
+
+    def _unread(self) -> list[str]:
+        return list(invariants.unread(self.server.hub(app.hub)))
+
+    def _unrest(self) -> list[str]:
+        hub = self.server.hub(app.hub)
+        hosts = {p.name: p.host for p in self.cluster.of("host") if p.host is not None}
+        return [*invariants.unrest(hub), *invariants.memory(hosts, hub)]
+
+    def _check(self) -> Iterator[str]:
+        stored = invariants.Stored(self.server.hub(app.hub))
+        yield from stored.misplaced
+        yield from invariants.logs(stored, self.ledger)
+        yield from invariants.cells(stored, self.ledger)
+        yield from invariants.instances(stored, self.ledger)
+        if not self.trace.fired:
+            yield from self._perfect()
+        yield from (f"loop: {error}" for error in self.loop.errors)
+
+    def _perfect(self) -> Iterator[str]:
+        """Nothing went wrong: then everything has one outcome, and happened once."""
+        for key, count in self.world.attempts.items():
+            if count > 1:
+                yield f"without faults, attempt {key} ran {count} times"
+        if refused := self.server.refused:
+            yield f"without faults, commits were refused: {refused}"
+
+    def _report(self) -> Report:
+        self.trace.add(self.loop.now_s, f"end {self.loop.callbacks} {self.server.checksum:08x}")
+        lines = self.trace.lines
+        return Report(
+            seed=self.seed,
+            hash=hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest(),
+            violations=self.violations,
+            fired=self.trace.fired,
+            planned={*self.profile.calls, *self.profile.nemeses},
+            outcomes=self.ledger.outcomes,
+            rest_s=self.loop.now_s,
+            commits=self.server.commits,
+            refused=self.server.refused,
+            timers=self.world.timers,
+            late_ms=self.world.late_ms,
+            callbacks=self.loop.callbacks,
+            trace=lines,
+        )
+
+
+#: Runs between two collections: a run leaves some megabytes of cycles.
+COLLECT_EVERY = 10
+_runs = itertools.count(1)
+
+
+def simulate(seed: int, *, profile: Profile | None = None, shape: Shape | None = None) -> Report:
+    """Run one seed; the collector waits until it is over, so that it has no say in what happens."""
+    collects = gc.isenabled()
+    gc.disable()
+    logging.disable(logging.WARNING)
+    try:
+        return Simulation(seed, profile=profile, shape=shape).run()
+    finally:
+        logging.disable(logging.NOTSET)
+        if collects:
+            gc.enable()
+        if next(_runs) % COLLECT_EVERY == 0:
+            gc.collect()

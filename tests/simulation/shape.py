@@ -1,0 +1,93 @@
+"""How large a run is and how its processes are set: chosen by a seed, small enough to be run by the thousand."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from lungfish.runtime.settings import HostSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The size of a run.
+
+    Attributes:
+        in_place: commits reach other partitions at once (one server), or by the outbox (Cluster).
+        always_replay: orchestrations are replayed at every turn.
+        patience_s: how long a client waits for an answer.
+        work: sort of operation → weight; some sorts are missing in some runs.
+    """
+
+    partitions: int
+    hosts: int
+    workers: int
+    clients: int
+    lanes: int
+    operations: int
+    logs: int
+    concurrency: int
+    in_place: bool
+    always_replay: bool
+    patience_s: float
+    inbox_length_max: int
+    queue_length_max: int
+    settings: HostSettings
+    work: dict[str, float] = field(default_factory=dict)
+
+
+#: Sorts of work and how often they are done, where they are done at all.
+WORK = {
+    "signal": 4.0,
+    "signal_many": 2.0,
+    "call": 3.0,
+    "fail": 1.0,
+    "fail_signal": 0.5,
+    "hop": 2.0,
+    "later": 1.0,
+    "ask": 1.5,
+    "slow": 0.7,
+    "launch": 0.5,
+    "read": 1.0,
+    "state": 0.5,
+    "cell": 2.0,
+    "start": 3.0,
+}
+
+
+def shape_of(seed: int) -> Shape:
+    """Return the shape of a run."""
+    rng = random.Random(f"{seed}:shape")
+    heartbeat_ms = rng.choice((200, 300, 500))
+    small = rng.random() < 0.2
+    settings = HostSettings(
+        heartbeat_ms=heartbeat_ms,
+        lease_ms=heartbeat_ms * rng.choice((3, 4, 6)),
+        release_grace_ms=rng.choice((500, 1_000, 3_000)),
+        drain_s=rng.choice((1.0, 3.0)),
+        idle_ms=rng.choice((200, 900_000)),
+        activations_max=rng.choice((2, 50_000)),
+        read_entries_max=2 if small else 64,
+        buffer_entries_max=3 if small else 512,
+        round_messages_max=3 if small else 4_000,
+        round_runs_max=2 if small else 2_000,
+    )
+    dropped = rng.choice((0.0, 0.3, 0.6))
+    work = {name: weight for name, weight in WORK.items() if rng.random() >= dropped}
+    return Shape(
+        partitions=rng.choice((1, 2, 3, 4, 6)),
+        hosts=rng.choice((2, 2, 3, 4)),
+        workers=rng.choice((1, 2, 3)),
+        clients=rng.choice((1, 2, 3)),
+        lanes=rng.choice((1, 2, 3)),
+        operations=rng.choice((10, 20, 40)),
+        logs=rng.choice((1, 2, 4)),
+        concurrency=rng.choice((1, 2, 8)),
+        in_place=rng.random() < 0.5,
+        always_replay=rng.random() < 0.5,
+        patience_s=rng.choice((0.5, 3.0, 12.0)),
+        inbox_length_max=rng.choice((3, 10_000, 10_000)),
+        queue_length_max=rng.choice((2, 1_000_000, 1_000_000)),
+        settings=settings,
+        work=work or dict(WORK),
+    )
