@@ -69,17 +69,11 @@ class EntityKind:
         """Return the activation of an entity; one that cannot be run refuses every message."""
         try:
             definition = self.app.find_entity(actor.name)
-        except NotRegistered as error:
-            # Not kept: nobody says that this name will ever be registered in this hub.
-            return Refusing(actor, error, self.counts, keep_signals=False)
-        try:
-            return EntityActivation(
-                actor, self, definition, plan_of(definition.cls, definition.name), stored.row
-            )
-        except SerializationError as error:
-            # Kept: the state is there, and a fixed release, or migrate(), can apply them.
+            plan = plan_of(definition.cls, definition.name)
+            return EntityActivation(actor, self, definition, plan, stored.row)
+        except (NotRegistered, SerializationError) as error:
             logger.error("%s cannot be activated, its signals wait: %s", actor, error)
-            return Refusing(actor, error, self.counts, keep_signals=True)
+            return Refusing(actor, error)
 
 
 class EntityActivation:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
 
 from lungfish.runtime.errors import LungfishError
 from lungfish.runtime.ids import ActorId
@@ -13,25 +12,20 @@ from lungfish.runtime.messages import Call, Response, Signal
 
 from .calls import refusal
 
-if TYPE_CHECKING:
-    from .processor import Counts
-
 logger = logging.getLogger(__name__)
 
 
 class Refusing:
-    """Answers every call with ``error``. Signals have no one to tell, so they are kept or logged.
+    """Answers every call with ``error``; keeps signals, which have no one to tell.
 
-    Kept signals stay in the mailbox as rows of the store. They are given to the next activation: in
-    a process that can read the state, for example after a release with ``migrate``.
-    Dropping them instead would lose acknowledged messages because of a bug in a model.
+    They stay in the mailbox as rows of the store, and are given to the next activation: in a process that can
+    read the state (after a release with ``migrate``), or that knows the entity (during a
+    deployment hosts differ). Dropping them would lose acknowledged messages because of somebody's mistake.
     """
 
-    def __init__(self, actor: ActorId, error: LungfishError, counts: Counts, *, keep_signals: bool) -> None:
+    def __init__(self, actor: ActorId, error: LungfishError) -> None:
         self._actor = actor
         self._error = error
-        self._counts = counts
-        self._keep_signals = keep_signals
         self._arrived: deque[Item] = deque()
         self._kept = 0
 
@@ -46,14 +40,11 @@ class Refusing:
 
     def _refuse(self, item: Item, effects: Effects) -> None:
         message = item.message
-        if isinstance(message, Signal) and self._keep_signals:
+        if isinstance(message, Signal):
             self._kept += 1
             return
         if isinstance(message, Call):
             effects.send(Response(message.reply_to, message.request, None, refusal(self._error)))
-        elif isinstance(message, Signal):
-            self._counts.signals_dropped += message.count
-            logger.error("%s: %d signals are dropped: %s", self._actor, message.count, self._error)
         effects.done(item)
 
     @property

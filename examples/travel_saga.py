@@ -6,10 +6,8 @@ orchestration does, in the middle of the compensations, too.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 import lungfish
 
@@ -95,7 +93,7 @@ def order_succeeded(transactions: dict[str, str]) -> None:
 async def travel(ctx: lungfish.OrchestrationContext, trip: Trip) -> Outcome:
     """Book all three, or none."""
     outcome = Outcome(booked=False)
-    undo: list[tuple[Callable[..., Any], str]] = []
+    undo: list[tuple[lungfish.Activity[[str], str], str]] = []
     try:
         train = await ctx.call_activity(buy_train_ticket, trip)
         undo.append((cancel_train_ticket, train))

@@ -32,7 +32,7 @@ from lungfish.runtime.errors import NotRegistered, UsageError
 from lungfish.runtime.ids import check_id
 from lungfish.runtime.signatures import encode_arguments
 
-from .tasks import Task
+from .tasks import Task, when_all, when_any
 
 if TYPE_CHECKING:
     from .events import ExecutionStarted
@@ -168,6 +168,11 @@ class OrchestrationContext:
     def sleep(self, duration: dt.timedelta | float) -> Task[None]:
         """Return a task that completes after a duration (timedelta or seconds)."""
         return self.create_timer(duration)
+
+    # --- several tasks: beside asyncio's own ---
+
+    when_all = staticmethod(when_all)
+    when_any = staticmethod(when_any)
 
     # --- events ---
 

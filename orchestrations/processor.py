@@ -56,7 +56,7 @@ from .limits import Limits
 from .matching import Outstanding
 from .outgoing import Outgoing, sequence_of
 from .replay import CONTINUED, FAILED, TERMINATED, Ended, Execution, Restart, terminated_failure
-from .replies import accept, announce, refuse
+from .replies import accept, announce, lacks_code, refuse
 from .row import InstanceRow, Status
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class OrchestrationActivation:
                 log.info("event %r for instance %s dropped: it %s", message.name, self._id, state)
             return True
         starts = isinstance(message, TimerFired) and message.purpose == "start"
-        if row.status is Status.SUSPENDED or (not row.begun and not starts):
+        if row.status is Status.SUSPENDED or not (row.begun or starts) or lacks_code(self._app, row, self._id):
             self._held.append(item)
             return False
         match message:

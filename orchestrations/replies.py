@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+import logging
+from typing import TYPE_CHECKING, Final
 
 from lungfish.runtime import codec
 from lungfish.runtime.errors import FailureDetails
@@ -10,6 +11,11 @@ from lungfish.runtime.kinds import Effects
 from lungfish.runtime.messages import Control, Response, Start, Watch
 
 from .row import InstanceRow
+
+if TYPE_CHECKING:
+    from lungfish.runtime.app import App
+
+log = logging.getLogger("lungfish.orchestrations")
 
 _NOTHING: Final = codec.encode(None)
 
@@ -35,3 +41,17 @@ def announce(effects: Effects, row: InstanceRow) -> None:
     for request, reply_to in row.watchers:
         effects.send(Response(reply_to, request, row.output, row.failure))
     row.watchers = []
+
+
+def lacks_code(app: App, row: InstanceRow, instance_id: str) -> bool:
+    """Tell whether this host's app does not have the instance's code; it is logged.
+
+    What comes for such an instance waits in its mailbox: during a deployment hosts differ, and a host with less
+    must not fail what one with more can run. It can still be watched and terminated.
+    """
+    if row.name in app.orchestrations:
+        return False
+    log.error(
+        "instance %s waits: this host's app %r has no orchestration %r", instance_id, app.hub, row.name
+    )
+    return True

@@ -32,7 +32,7 @@ import msgpack
 from . import wire
 from .ids import CLIENT, ActorId, partition_of
 from .kinds import Activation, ActorKind, Effects, Item, Stored
-from .messages import ActivityTask, Message
+from .messages import ActivityTask, Message, Signal
 from .store import Commit, Delivery, Entry, PartitionImage, client_target, partition_target, queue_target
 
 _ROW_VERSION: Final = 1
@@ -122,7 +122,10 @@ class Partition(Effects):
         return len(self._buffer)
 
     def receive(self, messages_max: int) -> None:
-        """Accept buffered entries, until about ``messages_max`` messages are taken."""
+        """Accept buffered entries, until about ``messages_max`` messages are taken.
+
+        A batch of signals counts as many: a round should be short in time, too.
+        """
         taken = 0
         while self._buffer and taken < messages_max:
             entry = self._buffer.popleft()
@@ -136,6 +139,7 @@ class Partition(Effects):
         except wire.MalformedBytes:
             self._set_aside(entry.payload)
             return 1
+        taken = 0
         for row in rows:
             try:
                 message = wire.message_from_row(row)
@@ -143,7 +147,8 @@ class Partition(Effects):
                 self._set_aside(wire.pack_rows([row]))
             else:
                 self.accept(message)
-        return len(rows)
+                taken += message.count if isinstance(message, Signal) else 1
+        return taken
 
     def _set_aside(self, payload: bytes) -> None:
         # Kept and counted: one broken producer must neither stop a partition nor vanish.

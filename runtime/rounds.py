@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 BACKOFF_S: Final = (0.02, 1.0)
 #: Passes over the partitions within one round: local messages may wake further actors.
 PASSES_MAX: Final = 8
+#: A round that has kept the event loop for this long lets others run: heartbeats, commits, replies (s).
+SLICE_S: Final = 0.02
 #: How often drafts that are in no hurry (outbox trims, positions) are committed (s).
 LAZY_FLUSH_S: Final = 0.25
 
@@ -63,6 +65,7 @@ class Rounds:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_ms = 0
         self._taking = frozenset[int]()
+        self._slice_s = 0.0
         self.commits = 0
         self.messages = 0
 
@@ -169,14 +172,18 @@ class Rounds:
 
     async def _round(self) -> None:
         partitions = self.partitions
+        self._slice_s = asyncio.get_running_loop().time()
         for partition in partitions:
-            partition.fire_timers()
-            partition.receive(self._settings.round_messages_max)
+            if not partition.dropped:
+                partition.fire_timers()
+                partition.receive(self._settings.round_messages_max)
+            await self._let_others_run()
         self._room.set()
         for _ in range(PASSES_MAX):
             await self._load(partitions)
             for partition in partitions:
                 self._run_partition(partition)
+                await self._let_others_run()
             partitions = [partition for partition in partitions if partition.busy and not partition.dropped]
             if not partitions:
                 break
@@ -189,6 +196,13 @@ class Rounds:
         self._begin_flush(lazily=False)
         # The flush task sends before the next round takes the processor.
         await asyncio.sleep(0)
+
+    async def _let_others_run(self) -> None:
+        # Not after every partition: a turn of the loop costs more than most partitions have to do.
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._slice_s > SLICE_S:
+            await asyncio.sleep(0)
+            self._slice_s = loop.time()
 
     def _behind(self) -> bool:
         limit = self._settings.round_messages_max

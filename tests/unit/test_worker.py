@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import selectors
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,36 +24,10 @@ from lungfish.runtime.messages import ActivityResult, ActivityTask
 from lungfish.runtime.signatures import encode_arguments
 from lungfish.runtime.store import START, Append, Commit, HubMeta, partition_target, queue_target
 from lungfish.runtime.worker import BACKOFF_S, Worker
+from tests.virtual import virtual_server, virtually
 
 HUB = "test"
 PARTITIONS = 4
-
-
-class VirtualClock(selectors.DefaultSelector):
-    """A selector that never waits for a timer: it moves the clock instead."""
-
-    now_s = 1_000.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        # Every turn takes a little time: a sleep too short for a float to show must end, too.
-        self.now_s += max(timeout or 0.0, 1e-9)
-        return super().select(timeout if timeout is None else 0.0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop on a virtual clock."""
-
-    def __init__(self) -> None:
-        self._clock = VirtualClock()
-        super().__init__(self._clock)
-
-    def time(self) -> float:
-        return self._clock.now_s
-
-
-def virtually(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(test())
 
 
 class FlakyStore(MemoryStore):
@@ -110,7 +83,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.app = lungfish.App(HUB)
-        self.server = MemoryServer(lambda: int(asyncio.get_running_loop().time() * 1000))
+        self.server = virtual_server()
         self.store = MemoryStore(self.server, HUB)
         self.workers: list[Worker] = []
         self._sequence = 0

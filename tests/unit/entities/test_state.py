@@ -1,7 +1,5 @@
 """Snapshots: what comes back is what was stored, and what could not come back is not stored."""
 
-# ruff: noqa: RUF012 - pydantic copies the defaults of fields
-
 from __future__ import annotations
 
 import collections

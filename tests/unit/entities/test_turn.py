@@ -1,7 +1,5 @@
 """The turn: each operation wholly or not at all, alone and within a batch, however it fails."""
 
-# ruff: noqa: RUF012 - pydantic copies the defaults of fields
-
 from __future__ import annotations
 
 import asyncio

@@ -790,13 +790,17 @@ def test_changed_code_fails_the_instance_and_leaves_nothing_behind() -> None:
     assert isinstance(history(host)[-1], events.ExecutionCompleted)
 
 
-def test_an_orchestration_that_is_gone_fails_its_instances() -> None:
+def test_an_instance_waits_for_a_host_that_has_its_code(caplog: pytest.LogCaptureFixture) -> None:
     host = FakeHost(app)
     host.start("parent_of_two")
+    before = host.row()
     after = changed(host, "parent_of_two", None)
     after.raise_event("anything")
-    assert "NotRegistered" in str(after.row().failure)
-    assert not host.effects.timers
+    assert after.row() == before
+    assert len(after.mailbox[instance("i")]) == 1
+    assert "has no orchestration 'parent_of_two'" in caplog.text
+    after.deliver(Control(instance("i"), "terminate", "not needed any more"))
+    assert after.row().status == "Terminated"
 
 
 def test_what_cannot_be_replayed_can_be_terminated() -> None:
