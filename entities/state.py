@@ -168,7 +168,8 @@ def decode_state(plan: StatePlan, data: bytes) -> Any:
     """
     fields = _fields_of(plan, data)
     try:
-        return plan.cls.__pydantic_validator__.validate_python(fields)
+        # By name, too: nested models are stored under the names of their fields, whatever their aliases.
+        return plan.cls.__pydantic_validator__.validate_python(fields, by_alias=True, by_name=True)
     except ValidationError as error:
         raise SerializationError(
             f"{plan.what} does not fit its model (schema version {plan.schema_version}): {_explain(error)}. "

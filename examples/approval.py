@@ -34,11 +34,13 @@ def escalate(expense: str) -> str:
 
 
 @app.orchestration
-async def approve(ctx: lungfish.OrchestrationContext, expense: str) -> str:
-    """Ask, then race the answer against 72 hours."""
+async def approve(
+    ctx: lungfish.OrchestrationContext, expense: str, patience: timedelta = timedelta(hours=72)
+) -> str:
+    """Ask, then race the answer against a timer."""
     await ctx.call_activity(request_approval, expense)
     answer = ctx.wait_for_external_event("ApprovalEvent", bool)
-    due = ctx.create_timer(timedelta(hours=72))
+    due = ctx.create_timer(patience)
     ctx.set_custom_status("waiting for an answer")
     if await ctx.when_any(answer, due) is answer:
         due.cancel()

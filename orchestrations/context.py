@@ -10,13 +10,14 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import functools
 import logging
 import math
 import random
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
 from lungfish.runtime import codec
@@ -171,8 +172,21 @@ class OrchestrationContext:
 
     # --- several tasks: beside asyncio's own ---
 
-    when_all = staticmethod(when_all)
-    when_any = staticmethod(when_any)
+    @overload
+    def when_all(self, *tasks: Awaitable[T]) -> Task[list[T]]: ...
+    @overload
+    def when_all(self, tasks: Iterable[Awaitable[T]], /) -> Task[list[T]]: ...
+    def when_all(self, *tasks: Any) -> Task[Any]:
+        """Return a task for the results of all, in the order given; the same as ``lungfish.when_all``."""
+        return when_all(*tasks)
+
+    @overload
+    def when_any(self, *tasks: Awaitable[T]) -> Task[asyncio.Future[T]]: ...
+    @overload
+    def when_any(self, tasks: Iterable[Awaitable[T]], /) -> Task[asyncio.Future[T]]: ...
+    def when_any(self, *tasks: Any) -> Task[Any]:
+        """Return a task for the one that ends first, itself; the same as ``lungfish.when_any``."""
+        return when_any(*tasks)
 
     # --- events ---
 

@@ -155,7 +155,7 @@ class App:
         )
 
         def register(function: Callable[P, R]) -> Activity[P, R]:
-            made = Activity(function, check_id("activity name", name or function.__name__), options)
+            made = Activity(function, _name_of(function, "activity", name), options)
             if inline and made.is_async:
                 raise UsageError(f"activity {made.name}: an inline activity must not be async")
             self._register(self.activities, "activity", made.name, made)
@@ -185,9 +185,7 @@ class App:
         """
 
         def register(function: Callable[..., Any]) -> Orchestration[..., Any]:
-            made: Orchestration[..., Any] = Orchestration(
-                function, check_id("orchestration name", name or function.__name__)
-            )
+            made: Orchestration[..., Any] = Orchestration(function, _name_of(function, "orchestration", name))
             self._register(self.orchestrations, "orchestration", made.name, made)
             return made
 
@@ -220,7 +218,9 @@ class App:
 
     def _register(self, table: dict[str, Any], sort: str, name: str, made: Any) -> None:
         if name in table:
-            raise UsageError(f"app {self.hub!r} has an {sort} named {name!r} already; pass name= to tell them apart")
+            raise UsageError(
+                f"app {self.hub!r} has an {sort} named {name!r} already; pass name= to tell them apart"
+            )
         table[name] = made
 
     def __repr__(self) -> str:
@@ -238,6 +238,15 @@ def _find(table: Mapping[str, T], sort: str, name: str, hub: str) -> T:
     if found is None:
         raise NotRegistered(f"no {sort} named {name!r} in app {hub!r}; there are: {_listed(table)}")
     return found
+
+
+def _name_of(function: Any, sort: str, name: str | None) -> str:
+    if not callable(function):
+        raise UsageError(f"@app.{sort} takes a function, not {function!r}; a name goes into name=")
+    found = name or getattr(function, "__name__", None)
+    if found is None:
+        raise UsageError(f"@app.{sort}: {function!r} has no name of its own; give it one with name=")
+    return check_id(f"{sort} name", found)
 
 
 def _listed(names: Iterable[str]) -> str:

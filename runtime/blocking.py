@@ -15,6 +15,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overl
 from .app import EntityClass
 from .client import Client
 from .definitions import Orchestration
+from .errors import StoreUnavailable
 from .refs import EntityRef, OrchestrationHandle
 from .status import OrchestrationStatus, RuntimeStatus
 
@@ -24,10 +25,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+async def _end_tasks() -> None:
+    """End what still runs on this loop, as ``asyncio.run`` does."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+
+
 class _Loop:
     """An event loop in a daemon thread."""
 
     def __init__(self) -> None:
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lungfish client", daemon=True)
         self._thread.start()
@@ -37,6 +48,9 @@ class _Loop:
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("a blocking client cannot be used from its own event loop")
+        if self._closed:
+            work.close()
+            raise StoreUnavailable("this connection was closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -45,7 +59,9 @@ class _Loop:
             raise
 
     def close(self) -> None:
-        """Stop the loop and its thread."""
+        """Stop the loop and its thread; calls of other threads that still wait are cancelled."""
+        self._closed = True
+        asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -88,7 +104,9 @@ class BlockingEntityRef(Generic[T]):
         return self._loop.run(self._ref.call(operation, *args, **kwargs))
 
     @overload
-    def signal(self, operation: Callable[Concatenate[T, P], Any], *args: P.args, **kwargs: P.kwargs) -> None: ...
+    def signal(
+        self, operation: Callable[Concatenate[T, P], Any], *args: P.args, **kwargs: P.kwargs
+    ) -> None: ...
     @overload
     def signal(self, operation: str, *args: Any, **kwargs: Any) -> None: ...
     def signal(self, operation: Any, *args: Any, **kwargs: Any) -> None:
@@ -179,8 +197,10 @@ class BlockingClient:
         """End the session and its thread."""
         loop, self._loop = self._loop, None
         if loop is not None:
-            loop.run(self._client.close())
-            loop.close()
+            try:
+                loop.run(self._client.close())
+            finally:
+                loop.close()
 
     @property
     def _open(self) -> _Loop:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,10 +19,10 @@ import click
 
 from . import cli_look
 from .app import App
-from .cli_where import Where, connect_to_ray, where_options
+from .cli_where import Where, where_options
 from .embedded import start_child
 from .errors import LungfishError, UsageError
-from .open_store import URL_VARIABLE
+from .open_store import URL_VARIABLE, embedded_url
 
 #: Loaded by name: the demo uses all layers, and the runtime imports none above it.
 _DEMO = "lungfish.demo.run"
@@ -81,6 +82,7 @@ def dev(where: Where) -> None:
     """Run an app in this process, until Ctrl-C. No Ray; an embedded store unless one is named."""
     from .dev import serve
 
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = where.app()
     with _store_to_run_on(where) as url:
 
@@ -109,32 +111,30 @@ def _store_to_run_on(where: Where) -> Iterator[str]:
 @where_options
 def up(where: Where, hosts_per_node: int, workers_per_node: int) -> None:
     """Run an app on the Ray cluster, or bring new code to where it runs; returns when it is up."""
+    from .cluster import join
     from .launch import start
 
     app = where.app()
-    connect_to_ray(where.address)
+    join(where.address)
     url = where.url() or _running_or_embedded(where, app.hub)
     runtime = start(app, url=url, hosts_per_node=hosts_per_node, workers_per_node=workers_per_node)
     _announce(app, runtime.url)
     hosts = runtime.hosts()
     _say("hosts", f"{len(hosts)} on {len({host.node for host in hosts})} node(s)")
-    _say("stop", f"lungfish down --hub {app.hub}")
+    at = f" --address {where.address}" if where.address else ""
+    _say("stop", f"lungfish down --hub {app.hub}{at}")
 
 
 def _running_or_embedded(where: Where, hub: str) -> str:
     """Return the store of the runtime that is up, else an embedded one if that can serve all nodes."""
-    import ray
-
-    from .cluster import running_url
-    from .open_store import embedded_url
+    from .cluster import machines, running_url
 
     url = running_url(hub) if where.data is None else None
     if url is not None:
         return url
-    nodes = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    if len(nodes) > 1:
+    if (count := len(machines())) > 1:
         raise UsageError(
-            f"the Ray cluster has {len(nodes)} machines, and an embedded store serves only its own: "
+            f"the Ray cluster has {count} machines, and an embedded store serves only its own: "
             f"name a store that all of them reach, with --redis or {URL_VARIABLE}"
         )
     return embedded_url(where.folder())
@@ -145,22 +145,21 @@ def _running_or_embedded(where: Where, hub: str) -> str:
 @where_options
 def down(where: Where) -> None:
     """Drain and remove an app's hosts and workers from the Ray cluster; its state stays in the store."""
+    hub = where.named_hub()
+    if hub is None:
+        raise UsageError("which app? Say MODULE:APP or --hub NAME")
+    from .cluster import join
     from .launch import attach
 
-    if where.named_hub() is None:
-        raise UsageError("which app? Say MODULE:APP or --hub NAME")
-    connect_to_ray(where.address)
-    app = App(where.named_hub() or "")
-    runtime = attach(app)
-    runtime.shutdown()
-    click.echo(f"hub {app.hub} is down; its state stays in the store")
+    join(where.address)
+    attach(App(hub)).shutdown()
+    click.echo(f"hub {hub} is down; its state stays in the store")
 
 
 def _announce(app: App, url: str) -> None:
-    tables = (app.entities, app.orchestrations, app.activities)
-    names = ("entities", "orchestrations", "activities")
-    listed = ", ".join(f"{len(table)} {name}" for table, name in zip(tables, names, strict=True))
-    click.echo(f"{click.style(app.hub, bold=True)} is up: {listed}")
+    entities, orchestrations, activities = len(app.entities), len(app.orchestrations), len(app.activities)
+    registered = f"{entities} entities, {orchestrations} orchestrations, {activities} activities"
+    click.echo(f"{click.style(app.hub, bold=True)} is up: {registered}")
     _say("store", url)
     _say("connect", f'lungfish.connect("{url}", hub="{app.hub}")')
     _say("look", f"lungfish status --redis {url} --hub {app.hub}")

@@ -27,6 +27,7 @@ from .redis_view import PartitionLoad, RedisView
 from .settings import HostSettings
 from .status import OrchestrationStatus, RuntimeStatus
 from .store import HostBeat
+from .topology import RunningActor
 
 T = TypeVar("T")
 
@@ -130,7 +131,7 @@ def _print_hosts(console: Console, beats: Sequence[HostBeat], owned: Sequence[st
         record = HostRecord.decode(beat.record)
         state = " (draining)" if record.draining else ""
         table.add_row(
-            f"{beat.host}{state}",
+            f"{_host_name(beat.host)}{state}",
             str(record.pid or ""),
             str(owned.count(beat.host)),
             f"{record.activations:,}",
@@ -138,6 +139,13 @@ def _print_hosts(console: Console, beats: Sequence[HostBeat], owned: Sequence[st
             f"{beat.age_ms / 1_000:.1f} s ago",
         )
     console.print(table)
+
+
+def _host_name(host: str) -> str:
+    """Return a name that fits on a line: Ray's node ids are long, and a few characters tell nodes apart."""
+    slot, _, incarnation = host.partition("#")
+    actor = RunningActor.parse(slot)
+    return f"node {actor.node[:8]} host {actor.number} {incarnation[:6]}" if actor is not None else host
 
 
 async def _show_entity(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,13 +21,10 @@ import click
 
 from .app import App
 from .embedded import running_daemon, start_child
-from .errors import Unavailable, UsageError
+from .errors import UsageError
 from .loading import load_app
 from .open_store import DATA_FOLDER, URL_VARIABLE
 from .redis_view import RedisView
-
-#: What ``--address`` and Ray itself read.
-_RAY_VARIABLE: Final = "RAY_ADDRESS"
 
 _OPTIONS: Final = (
     click.option("--hub", metavar="NAME", help="The hub; default: the app's, or the only one in the store."),
@@ -47,10 +43,6 @@ _OPTIONS: Final = (
 
 class StoreNotFound(UsageError):
     """There is no store where it was looked for."""
-
-
-class RayNotFound(Unavailable):
-    """There is no Ray cluster where it was looked for."""
 
 
 class HubNotFound(UsageError):
@@ -118,9 +110,9 @@ class Where:
         hub = self.named_hub()
         if hub is None:
             raise UsageError("--address finds the store of a hub: say which one, --hub NAME or MODULE:APP")
-        connect_to_ray(self.address)
-        from .cluster import running_url
+        from .cluster import join, running_url
 
+        join(self.address)
         url = running_url(hub)
         if url is None:
             raise StoreNotFound(f"no runtime of hub {hub!r} is up on the Ray cluster at {self.address}")
@@ -141,25 +133,6 @@ class Where:
         if len(hubs) != 1:
             raise HubNotFound(f"which hub? Say --hub NAME or MODULE:APP; {_listed(hubs)}")
         return hubs[0]
-
-
-def connect_to_ray(address: str | None) -> None:
-    """Join a Ray cluster that is up; never start one.
-
-    Raises:
-        RayNotFound: there is none.
-    """
-    import ray
-
-    where = address or os.environ.get(_RAY_VARIABLE) or "auto"
-    try:
-        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        looked = "on this machine" if where == "auto" else f"at {where}"
-        raise RayNotFound(
-            f"no Ray cluster {looked}: start one with 'ray start --head', or say where it is with --address. "
-            "Without Ray, 'lungfish dev' runs an app in one process"
-        ) from error
 
 
 def where_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -11,7 +11,7 @@ from . import kinds
 from .app import App, EntityClass
 from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .definitions import EntityDefinition, Orchestration
-from .errors import InstanceExists, OrchestrationFailed
+from .errors import InstanceExists, OrchestrationFailed, UsageError
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .messages import Start
 from .refs import EntityRef, OrchestrationHandle
@@ -96,6 +96,8 @@ class Client:
     def _definition(self, entity: Any) -> EntityDefinition | None:
         if isinstance(entity, str):
             return self.app.entities.get(entity) if self.app is not None else None
+        if not isinstance(entity, type) or not hasattr(entity, "lungfish_definition"):
+            raise UsageError(f"an entity is a subclass of lungfish.Entity, or its name, not {entity!r}")
         known = self._definitions.get(entity)
         if known is None:
             known = self._definitions[entity] = entity.lungfish_definition(entity.__name__)

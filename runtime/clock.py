@@ -8,6 +8,8 @@ clock (the event loop's, so that a simulation can drive it).
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 
 
 class HubClock:
@@ -17,6 +19,8 @@ class HubClock:
         self._base_ms = 0.0
         self._base_s = 0.0
         self._last_ms = 0
+        #: The event loop's, once there is one; bound here because it is asked for every message.
+        self._local_s: Callable[[], float] = time.monotonic
 
     def sync(self, now_ms: int) -> None:
         """Take a reading of the store's clock that has just been answered.
@@ -25,10 +29,11 @@ class HubClock:
         that much, and a timer never fires early.
         """
         self._base_ms = float(now_ms)
-        self._base_s = asyncio.get_running_loop().time()
+        self._local_s = asyncio.get_running_loop().time
+        self._base_s = self._local_s()
 
     def now_ms(self) -> int:
         """Return the time; it stands still rather than go back after a new reading."""
-        elapsed_s = asyncio.get_running_loop().time() - self._base_s
-        self._last_ms = max(self._last_ms, int(self._base_ms + elapsed_s * 1_000))
+        now_ms = int(self._base_ms + (self._local_s() - self._base_s) * 1_000)
+        self._last_ms = max(self._last_ms, now_ms)
         return self._last_ms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -17,7 +18,7 @@ from .app import App
 from .blocking import BlockingClient
 from .client import Client
 from .embedded import stop_daemon
-from .errors import RuntimeNotFound
+from .errors import RuntimeNotFound, Unavailable
 from .open_store import DATA_FOLDER, find_url, open_store
 from .ownership import HostRecord
 from .processes import Deployment
@@ -45,6 +46,40 @@ class HostInfo:
     commits: int
     draining: bool
     heartbeat_age_ms: int
+
+
+class RayNotFound(Unavailable):
+    """There is no Ray cluster where it was looked for."""
+
+
+def join(address: str | None = None) -> None:
+    """Make this process part of a Ray cluster that is up; never start one.
+
+    Args:
+        address: the cluster's; default: ``$RAY_ADDRESS``, else that of this machine.
+
+    Raises:
+        RayNotFound: there is none.
+    """
+    where = address or os.environ.get("RAY_ADDRESS") or "auto"
+    looked = "on this machine" if where == "auto" else f"at {where}"
+    try:
+        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if "AuthenticationError" in repr(error.__cause__):
+            raise RayNotFound(
+                f"the Ray cluster {looked} wants a token: set RAY_AUTH_MODE=token. "
+                "At a named address Ray does not try the one that it keeps for you"
+            ) from error
+        raise RayNotFound(
+            f"no Ray cluster {looked}: start one with 'ray start --head', or say where it is with --address. "
+            "Without Ray, 'lungfish dev' runs an app in one process"
+        ) from error
+
+
+def machines() -> set[str]:
+    """Return the addresses of the machines of this process's Ray cluster."""
+    return {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
 
 
 def running_url(hub: str) -> str | None:

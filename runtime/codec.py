@@ -21,14 +21,14 @@ import decimal
 import enum
 import pathlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Final
 
 import msgpack
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from .errors import InvalidArguments, PayloadTooLarge, SerializationError
+from .errors import InvalidArguments, LungfishError, PayloadTooLarge, SerializationError
 
 #: Largest encoded value that travels in a message or is kept as a state (bytes).
 PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -44,7 +44,7 @@ def _extension(value: Any) -> Any:  # noqa: PLR0911 - one line a type
     """Turn what msgpack does not know into what it does; raises TypeError otherwise."""
     match value:
         case BaseModel():
-            return value.model_dump()
+            return value.model_dump(round_trip=True)  # without what is computed: it is not input
         case dt.datetime():
             return _text(_DATETIME, value.isoformat())
         case dt.date():
@@ -80,6 +80,31 @@ def _micros(text: bytes) -> dt.timedelta:
     return dt.timedelta(microseconds=int(text))
 
 
+def _hashable(value: Any) -> Any:
+    match value:
+        case list():
+            return tuple(_hashable(item) for item in value)
+        case set():
+            return frozenset(value)
+        case _:
+            return value
+
+
+def _read_set(data: bytes) -> Any:
+    items = [_hashable(item) for item in _unpackb(data)]
+    try:
+        return set(items)
+    except TypeError:  # maps, which were models: the annotation makes a set of them again
+        return items
+
+
+def _with_hashable_keys(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    try:
+        return {_hashable(key): value for key, value in pairs}
+    except TypeError as error:
+        raise SerializationError("a map or a model cannot be the key of a map") from error
+
+
 _EXTENSIONS: Final[dict[int, Callable[[bytes], Any]]] = {
     _DATETIME: lambda data: dt.datetime.fromisoformat(data.decode()),
     _DATE: lambda data: dt.date.fromisoformat(data.decode()),
@@ -87,14 +112,10 @@ _EXTENSIONS: Final[dict[int, Callable[[bytes], Any]]] = {
     _TIMEDELTA: _micros,
     _DECIMAL: lambda data: decimal.Decimal(data.decode()),
     _UUID: lambda data: uuid.UUID(bytes=data),
-    _SET: lambda data: set(_hashable(item) for item in _unpackb(data)),
+    _SET: _read_set,
     _BIG_INT: int,
     _COMPLEX: lambda data: complex(data.decode()),
 }
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(_hashable(item) for item in value) if isinstance(value, list) else value
 
 
 def _read_extension(code: int, data: bytes) -> Any:
@@ -110,7 +131,12 @@ def _packb(value: Any) -> bytes:
 
 
 def _unpackb(data: bytes) -> Any:
-    return msgpack.unpackb(data, ext_hook=_read_extension, strict_map_key=False)
+    try:
+        return msgpack.unpackb(data, ext_hook=_read_extension, strict_map_key=False)
+    except TypeError:  # a key that was a tuple or a frozenset: rare, so the usual map stays in C
+        return msgpack.unpackb(
+            data, ext_hook=_read_extension, strict_map_key=False, object_pairs_hook=_with_hashable_keys
+        )
 
 
 def encode(value: Any, what: str = "value", limit: int = PAYLOAD_BYTES_MAX) -> bytes:
@@ -194,11 +220,26 @@ def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 def adapter(annotation: Any) -> TypeAdapter[Any]:
-    """Return the pydantic adapter of an annotation, made once per annotation."""
+    """Return the pydantic adapter of an annotation, made once per annotation.
+
+    Raises:
+        SerializationError: pydantic does not know how to make such a value.
+    """
     try:
-        return _cached_adapter(annotation)
-    except TypeError:  # an unhashable annotation, such as Annotated[int, []]
-        return TypeAdapter(annotation)
+        return _cached_adapter(annotation) if _is_hashable(annotation) else TypeAdapter(annotation)
+    except Exception as error:  # mostly PydanticUserError; but anything may go wrong in a user's class
+        raise SerializationError(
+            f"the annotation {annotation!r} is not a type whose values can be stored; "
+            "use a pydantic model, a dataclass or plain data"
+        ) from error
+
+
+def _is_hashable(annotation: Any) -> bool:
+    try:
+        hash(annotation)
+    except TypeError:  # such as Annotated[int, []]
+        return False
+    return True
 
 
 #: Annotations whose values need no validation when the class already is exactly theirs.
@@ -210,12 +251,17 @@ def validate(value: Any, annotation: Any, what: str) -> Any:
 
     An annotation of ``Any`` (or none, given as ``Any``) takes everything as it is.
     """
-    if annotation is Any or (annotation in _EXACT and type(value) is annotation):
+    if annotation is Any or (type(value) is annotation and annotation in _EXACT):
         return value
     try:
-        return adapter(annotation).validate_python(value)
+        # By name, too: a model is stored under the names of its fields, whatever their aliases.
+        return adapter(annotation).validate_python(value, by_alias=True, by_name=True)
     except ValidationError as error:
         raise InvalidArguments(f"{what}: {_explain(error)}") from error
+    except LungfishError:
+        raise
+    except Exception as error:  # a user's validator may raise anything, and must not take a host with it
+        raise InvalidArguments(f"{what}: validation raised {type(error).__name__}: {error}") from error
 
 
 def _explain(error: ValidationError) -> str:

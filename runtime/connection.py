@@ -93,22 +93,19 @@ class Connection:
         self._listen()
         self._requests += 1
         request = str(self._requests)
-        response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        response: asyncio.Future[Response] = loop.create_future()
         self._waiting[request] = response
-        sent = self._sender.put(partition_target(self.partition(actor)), [make(request)])
-        sent.add_done_callback(lambda sent: _pass_on(sent, response))
+        alarm = None
+        if timeout_s is not None:  # asyncio.timeout took 4 µs, of the 20 that a call takes here
+            alarm = loop.call_later(timeout_s, _give_up, response, timeout_s, what)
         try:
-            if timeout_s is None:
-                return await response
-            async with asyncio.timeout(timeout_s):
-                return await response
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"{what}: no answer within {timeout_s:g} s; whether it took effect is unknown. "
-                "Is a host of this hub running?"
-            ) from None
+            self._sender.post(partition_target(self.partition(actor)), [make(request)], response)
+            return await response
         finally:
-            self._waiting.pop(request, None)
+            del self._waiting[request]
+            if alarm is not None:
+                alarm.cancel()
 
     def _listen(self) -> None:
         if self._listener is None:
@@ -147,9 +144,14 @@ class Connection:
                     waiting.set_result(message)
 
 
-def _pass_on(sent: asyncio.Future[None], response: asyncio.Future[Response]) -> None:
-    if not sent.cancelled() and (error := sent.exception()) is not None and not response.done():
-        response.set_exception(error)
+def _give_up(response: asyncio.Future[Response], timeout_s: float, what: str) -> None:
+    if not response.done():
+        response.set_exception(
+            DeadlineExceeded(
+                f"{what}: no answer within {timeout_s:g} s; whether it took effect is unknown. "
+                "Is a host of this hub running?"
+            )
+        )
 
 
 def raise_usage_error(details: FailureDetails) -> None:

@@ -214,4 +214,7 @@ def as_duration(value: dt.timedelta | float | None) -> dt.timedelta | None:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"a duration is a timedelta or a number of seconds, not {value!r}")
-    return dt.timedelta(seconds=value)
+    try:
+        return dt.timedelta(seconds=value)
+    except (OverflowError, ValueError) as error:  # infinite, not a number, or over 2.7 million years
+        raise UsageError(f"a duration is a timedelta or a number of seconds, not {value!r}") from error

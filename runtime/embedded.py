@@ -37,6 +37,8 @@ STOP_TIMEOUT_S: Final = 30.0
 
 _HOST: Final = "127.0.0.1"
 _POLL_S: Final = 0.005
+#: Above the file descriptors that a shell script can name.
+_FD_MIN: Final = 32
 #: Another process may take the free port before the server does.
 _PORT_TRIES: Final = 5
 #: Run "$@"; stop it when nobody holds the other end of stdin any more, and go when it is gone.
@@ -244,16 +246,21 @@ def _spawn(
     """Start a process that inherits the lock, in a session of its own: Ctrl-C is for us, not for it."""
     if not daemon:
         command = ["/bin/sh", "-c", _CHILD_SHELL, "lungfish-store", *command]
-    with (folder / "server.out").open("wb") as out:
-        process = subprocess.Popen(  # noqa: S603 - our own words, and no shell reads the folder's name
-            command,
-            stdin=subprocess.DEVNULL if daemon else subprocess.PIPE,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            pass_fds=(lock.fileno(),),
-            start_new_session=True,
-        )
+    # The shell uses low numbers itself: a lock that came in as 3 would be closed by its "exec 3<&0".
+    inherited = fcntl.fcntl(lock.fileno(), fcntl.F_DUPFD_CLOEXEC, _FD_MIN)
+    try:
+        with (folder / "server.out").open("wb") as out:
+            process = subprocess.Popen(  # noqa: S603 - our own words, and no shell reads the folder's name
+                command,
+                stdin=subprocess.DEVNULL if daemon else subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                pass_fds=(inherited,),
+                start_new_session=True,
+            )
+    finally:
+        os.close(inherited)
     return process, process.stdin
 
 

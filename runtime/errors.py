@@ -38,7 +38,7 @@ they live in ``store``.
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -163,14 +163,19 @@ class FailureDetails:
     @classmethod
     def of(cls, error: BaseException, depth: int = 0) -> FailureDetails:
         """Describe ``error`` and, up to ``CAUSES_MAX`` deep, what caused it."""
-        if isinstance(error, ExecutionFailed) and error.details is not None and depth:
-            return error.details
-        nested = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if isinstance(error, ExecutionFailed) and error.details is not None:
-            cause: FailureDetails | None = error.details
-        else:
-            cause = cls.of(nested, depth + 1) if nested is not None and depth < CAUSES_MAX else None
-        text = "".join(traceback.format_exception(error, chain=False))
+        details = error.details if isinstance(error, ExecutionFailed) else None
+        if details is not None and depth:
+            return details._cut(CAUSES_MAX - depth)
+        cause: FailureDetails | None = None
+        if depth < CAUSES_MAX:
+            nested = error.__cause__
+            if nested is None and not error.__suppress_context__:
+                nested = error.__context__
+            if details is not None:
+                cause = details._cut(CAUSES_MAX - depth - 1)
+            elif nested is not None:
+                cause = cls.of(nested, depth + 1)
+        text = _storable("".join(traceback.format_exception(error, chain=False)))
         return cls(
             error_type=qualified_name(type(error)),
             message=_message_of(error),
@@ -178,6 +183,12 @@ class FailureDetails:
             cause=cause,
             non_retriable=bool(getattr(error, "non_retriable", False)) or isinstance(error, UsageError),
         )
+
+    def _cut(self, causes: int) -> FailureDetails:
+        """Return the same with at most so many causes: failures of failures would grow without a bound."""
+        if self.cause is None:
+            return self
+        return replace(self, cause=self.cause._cut(causes - 1) if causes > 0 else None)
 
     def is_caused_by(self, error_type: type[BaseException] | str) -> bool:
         """Tell whether this failure or one of its causes is of ``error_type``.
@@ -196,10 +207,21 @@ class FailureDetails:
 
     @classmethod
     def from_wire(cls, row: list[Any]) -> FailureDetails:
-        """Read what ``to_wire`` wrote; fields added by later versions are passed over."""
-        error_type, message, text, cause, non_retriable, *_ = row
-        nested = cls.from_wire(cause) if cause is not None else None
-        return cls(error_type, message, text, nested, non_retriable)
+        """Read what ``to_wire`` wrote; fields added by later versions are passed over.
+
+        Raises:
+            ValueError: something that ``to_wire`` never wrote.
+        """
+        return cls._from_wire(row, 0)
+
+    @classmethod
+    def _from_wire(cls, row: Any, depth: int) -> FailureDetails:
+        match row:
+            case [str(error_type), str(message), str(text), None | [*_] as cause, bool(non_retriable), *_]:
+                has_cause = cause is not None and depth < CAUSES_MAX
+                nested = cls._from_wire(cause, depth + 1) if has_cause else None
+                return cls(error_type, message, text, nested, non_retriable)
+        raise ValueError(f"not a failure: {row!r:.200}")
 
     def __str__(self) -> str:
         own = f"{self.error_type.removeprefix('builtins.')}: {self.message}"
@@ -252,9 +274,14 @@ def usage_error(details: FailureDetails) -> UsageError | None:
     return cls(details.message) if cls is not None else None
 
 
+def _storable(text: str) -> str:
+    """Return text that UTF-8 can hold: file names, and so messages, may have lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _message_of(error: BaseException) -> str:
     try:
-        return str(error)
+        return _storable(str(error))
     except Exception as broken:  # a user's __str__ may itself raise
         return f"<str() of {type(error).__name__} raised {type(broken).__name__}>"
 

@@ -46,12 +46,14 @@ def start(
         StoreUnavailable: the store cannot be reached from here.
     """
     from . import cluster
+    from .fingerprint import fingerprint
     from .processes import Deployment
     from .topology import Goal
 
+    code = fingerprint(app)
     return cluster.launch(
         app,
-        lambda found: Deployment(app.hub, found, replicas, concurrency, settings or HostSettings()),
+        lambda found: Deployment(app.hub, found, replicas, concurrency, settings or HostSettings(), code),
         Goal(hosts_per_node, workers_per_node),
         url=url,
         partitions=partitions,

@@ -107,7 +107,7 @@ class MemoryStore:
         if hub.meta is None:
             raise InternalError("owners() before open()")
         rows = [hub.partition(partition) for partition in range(hub.meta.partitions)]
-        return await _soon([OwnerRow(row.host, row.epoch) for row in rows])
+        return await _soon([OwnerRow(row.host, row.epoch, row.number) for row in rows])
 
     # --- hosts -------------------------------------------------------------------------
 

@@ -59,8 +59,10 @@ class HostRecord:
     def decode(cls, data: bytes) -> HostRecord:
         """Read a record; what this release does not know is passed over."""
         try:
-            found: dict[str, Any] = msgpack.unpackb(data)
+            found: Any = msgpack.unpackb(data)
         except ValueError:
+            return cls()
+        if not isinstance(found, dict):
             return cls()
         return cls(**{name: value for name, value in found.items() if name in cls.__slots__})
 
@@ -167,19 +169,21 @@ class Ownership:
     # --- following ---------------------------------------------------------------------------
 
     async def _drop_lost(self) -> None:
-        """Drop partitions that another host claimed, and perhaps let go of again, behind our back.
+        """Drop partitions that another host claimed, or whose last commits the store lost, behind our back.
 
-        A commit would tell, but a partition without messages makes none: its timers would wait in the
-        store while we run an old picture of it. The placement does not tell either: after
-        a pause of ours it may name us again.
+        A commit would tell, but a partition without messages makes none: what waits in the
+        store (timers, an outbox) would wait for ever while we run another picture of it. The placement does
+        not tell either: after a pause of ours it may name us again.
         """
-        running = self._rounds.partitions
+        # What we know before we ask: the answer cannot be older than that.
+        running = [(partition, partition.committed) for partition in self._rounds.partitions]
         owners = await self._store.owners() if running else []
-        for partition in running:
+        for partition, committed in running:
             row = owners[partition.number]
-            # A lower epoch is an old reading: we have claimed since.
-            if row.epoch > partition.epoch or (row.epoch == partition.epoch and row.host != self._host):
+            if (row.host, row.epoch) != (self._host, partition.epoch):
                 self._rounds.lose(partition, f"{row.host or 'another host'} owns it")
+            elif row.number < committed:
+                self._rounds.lose(partition, f"the store lost writes: it has {row.number}, not {committed}")
 
     def _follow(self) -> None:
         for number in range(self._partitions):
@@ -187,7 +191,8 @@ class Ownership:
                 continue
             mine = self._placement.get(number) == self._host
             running = self._rounds.get(number) is not None
-            if mine and not running:
+            # One that drains takes nothing, not even what it has just released.
+            if mine and not running and not self.draining:
                 self._move(number, self._take(number))
             elif running and not mine and number in self._placement:
                 self._move(number, self._give(number))

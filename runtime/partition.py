@@ -88,6 +88,8 @@ class Partition(Effects):
         self._wake = wake
         self._quarantine = frozenset(quarantine)
         self._last_ms = 0
+        #: The time while an actor runs: one reading of the clock is enough for that; 0 at other times.
+        self._pinned_ms = 0
         self._ids = 0
         self._number = image.commit_number
         self._sequences = dict(image.sequences)
@@ -127,9 +129,11 @@ class Partition(Effects):
         A batch of signals counts as many: a round should be short in time, too.
         """
         taken = 0
+        self._pinned_ms = self._read_clock()
         while self._buffer and taken < messages_max:
             entry = self._buffer.popleft()
             taken += self._receive_entry(entry)
+        self._pinned_ms = 0
 
     def _receive_entry(self, entry: Entry) -> int:
         # The position moves with the messages, in one commit: an entry is consumed exactly once.
@@ -173,6 +177,10 @@ class Partition(Effects):
                 continue
             for message in messages:
                 self.accept(message)
+
+    def is_due(self, now_ms: int) -> bool:
+        """True if ``fire_timers`` has something to do."""
+        return bool(self._due) and self._due[0][0] <= now_ms
 
     @property
     def next_due_ms(self) -> int | None:
@@ -225,7 +233,6 @@ class Partition(Effects):
     def run(self, runs_max: int) -> int:
         """Run actors that have something to do, at most ``runs_max`` of them; return how many."""
         runs = 0
-        now = self.now_ms
         while self._ready and runs < runs_max:
             actor = next(iter(self._ready))
             del self._ready[actor]
@@ -233,15 +240,17 @@ class Partition(Effects):
             if slot is None:
                 continue
             runs += 1
-            slot.used_ms = now
             self._run_slot(actor, slot)
         return runs
 
     def _run_slot(self, actor: ActorId, slot: Slot) -> None:
+        slot.used_ms = self._pinned_ms = self._read_clock()
         try:
             slot.activation.run(self)
         except Exception as error:
             raise ActivationBroke(actor) from error
+        finally:
+            self._pinned_ms = 0
         slot.commit = self._number + 1
         if slot.activation.ready:
             self._ready[actor] = None
@@ -342,6 +351,9 @@ class Partition(Effects):
 
     @property
     def now_ms(self) -> int:
+        return self._pinned_ms or self._read_clock()
+
+    def _read_clock(self) -> int:
         self._last_ms = max(self._last_ms, self._clock())
         return self._last_ms
 

@@ -28,6 +28,7 @@ class Deployment:
         url: the store's address, as the processes see it.
         replicas: replicas that must have a write before it counts; 0 is none.
         concurrency: activities that one worker runs at once.
+        code: fingerprint of the app's code; another one means that it must be deployed again.
     """
 
     hub: str
@@ -35,6 +36,7 @@ class Deployment:
     replicas: int = 0
     concurrency: int = 32
     settings: HostSettings = HostSettings()
+    code: str = ""
 
 
 class HostProcess:

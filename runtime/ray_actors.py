@@ -15,6 +15,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import copyreg
+import dataclasses
 import logging
 import os
 from typing import Any, Final
@@ -40,6 +42,11 @@ _PIECE_BYTES: Final = 64 * 1024
 def controller_name(hub: str) -> str:
     """Return the name of a hub's controller actor in ``NAMESPACE``."""
     return f"{hub}:controller"
+
+
+# A dataclass of ``__main__`` travels by value, and `dataclasses` tells a field without a default by the
+# identity of MISSING. Cloudpickle would make a new object of it; this makes it travel by name.
+copyreg.pickle(type(dataclasses.MISSING), lambda _: "MISSING")
 
 
 def pack_app(app: App) -> list[bytes]:

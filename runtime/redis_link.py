@@ -47,8 +47,8 @@ _PASSING: Final = (*_MOVED, MasterDownError, OutOfMemoryError, ReadOnlyError)
 _PASSING_CODES: Final = frozenset(
     {"BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOGOODSLAVE", "NOREPLICAS", "OOM", "READONLY", "UNBLOCKED"}
 )
-#: Redis before 7 hides the code of an error that a script met: "ERR Error running script … -OOM command …".
-_CODE_IN_SCRIPT: Final = re.compile(r"Error running script.*: -([A-Z]+) ", re.DOTALL)
+#: Redis before 7 hides the code of an error that a script met behind "ERR Error running script (call…): ".
+_CODE_IN_SCRIPT: Final = re.compile(r"@user_script: ?\d+: -?([A-Z]+) ")
 
 __all__ = [
     "Address",
@@ -141,6 +141,7 @@ class Link:
         self._call_timeout_s = call_timeout_s
         self._session: Session | None = None
         self._connecting = asyncio.Lock()
+        self._waiting = 0
         self._closed = False
         #: The server's name for this connection, for CLIENT UNBLOCK; 0: not connected.
         self.client_id = 0
@@ -158,7 +159,7 @@ class Link:
         if not commands:
             return []
         session = self._session
-        if session is None or session.lost is not None:
+        if session is None or session.lost is not None or self._waiting:
             session = await self._connected()
         request = session.send(commands)
         deadline = asyncio.get_running_loop().call_later(
@@ -170,12 +171,18 @@ class Link:
             deadline.cancel()
 
     async def _connected(self) -> Session:
-        async with self._connecting:  # its waiters are first come, first served: order is kept
-            if self._closed:
-                raise StoreUnavailable("this store is closed")
-            if self._session is None or self._session.lost is not None:
-                self._session = await self._connect()
-            return self._session
+        # The lock's waiters are first come, first served, and while there are any, newcomers queue behind
+        # them: so requests are written in the order in which they were made.
+        self._waiting += 1
+        try:
+            async with self._connecting:
+                if self._closed:
+                    raise StoreUnavailable("this store is closed")
+                if self._session is None or self._session.lost is not None:
+                    self._session = await self._connect()
+                return self._session
+        finally:
+            self._waiting -= 1
 
     async def _connect(self) -> Session:
         connection = self._address.connection(self._name)

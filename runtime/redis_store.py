@@ -208,8 +208,8 @@ class RedisStore:
         if not self._partitions:
             raise InternalError("owners() before open()")
         names = [self._keys.partition(partition).owner for partition in range(self._partitions)]
-        rows = await servers.run(ADMIN, [(key, ("HMGET", key, "host", "epoch")) for key in names])
-        return [OwnerRow((host or b"").decode(), int(epoch or 0)) for host, epoch in rows]
+        rows = await servers.run(ADMIN, [(key, ("HMGET", key, "host", "epoch", "n")) for key in names])
+        return [OwnerRow((host or b"").decode(), int(epoch or 0), int(n or 0)) for host, epoch, n in rows]
 
     async def _one(self, lane: str, key: str, command: tuple[Any, ...]) -> Any:
         return (await (await self._connected()).run(lane, [(key, command)]))[0]

@@ -15,15 +15,14 @@ from .errors import (
     DeadlineExceeded,
     EntityOperationFailed,
     InstanceNotFound,
-    InvalidArguments,
     NotRegistered,
     OrchestrationFailed,
     OrchestrationTerminated,
     UsageError,
 )
-from .ids import ActorId
+from .ids import ActorId, check_id
 from .messages import Call, Control, RaiseEvent, Response, Signal, Watch
-from .signatures import Signature, encode_arguments
+from .signatures import Signature, encode_arguments, encode_signal_arguments
 from .status import OrchestrationStatus, StatusReader
 
 E = TypeVar("E")
@@ -45,7 +44,7 @@ def operation_name(operation: Any, definition: EntityDefinition | None) -> tuple
     if not isinstance(name, str):
         raise UsageError(f"an operation is a method of the entity class, or its name, not {operation!r}")
     if definition is None:
-        return name, None
+        return check_id("operation name", name), None
     found = definition.operations.get(name)
     if found is None:
         listed = ", ".join(sorted(definition.operations)) or "none"
@@ -95,7 +94,9 @@ class EntityRef(Generic[E]):
         **kwargs: P.kwargs,
     ) -> R: ...
     @overload
-    async def call(self, operation: Callable[Concatenate[E, P], R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def call(
+        self, operation: Callable[Concatenate[E, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
     @overload
     async def call(self, operation: str, *args: Any, **kwargs: Any) -> Any: ...
     async def call(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -127,7 +128,9 @@ class EntityRef(Generic[E]):
         return _result(response, known.signature if known is not None else None, what)
 
     @overload
-    async def signal(self, operation: Callable[Concatenate[E, P], Any], *args: P.args, **kwargs: P.kwargs) -> None: ...
+    async def signal(
+        self, operation: Callable[Concatenate[E, P], Any], *args: P.args, **kwargs: P.kwargs
+    ) -> None: ...
     @overload
     async def signal(self, operation: str, *args: Any, **kwargs: Any) -> None: ...
     async def signal(self, operation: Any, *args: Any, **kwargs: Any) -> None:
@@ -142,8 +145,11 @@ class EntityRef(Generic[E]):
             StoreUnavailable: the outcome is unknown.
         """
         name, known = operation_name(operation, self._definition)
-        args = _positional(known, name, args, kwargs)
-        await self._signal(name, known, [args])
+        if known is not None:
+            data = known.signature.encode_signal(args, kwargs)
+        else:
+            data = encode_signal_arguments(args, kwargs, f"{self._actor}.{name}")
+        await self._connection.send(self._actor, [Signal(self._actor, name, data)])
 
     async def signal_many(self, operation: Callable[..., Any] | str, batch: Iterable[Sequence[Any]]) -> None:
         """Send many one-way operations of one kind, in order; all are durable when this returns.
@@ -159,12 +165,10 @@ class EntityRef(Generic[E]):
             the first part of the batch may have been accepted.
         """
         name, known = operation_name(operation, self._definition)
-        await self._signal(name, known, list(batch))
-
-    async def _signal(self, name: str, known: Operation | None, batch: list[Sequence[Any]]) -> None:
+        calls = list(batch)
         messages = []
-        for at in range(0, len(batch), SIGNALS_PER_MESSAGE):
-            part = batch[at : at + SIGNALS_PER_MESSAGE]
+        for at in range(0, len(calls), SIGNALS_PER_MESSAGE):
+            part = calls[at : at + SIGNALS_PER_MESSAGE]
             if known is not None:
                 data, count = known.signature.encode_many(part)
             else:
@@ -286,7 +290,7 @@ class OrchestrationHandle(Generic[R]):
         It is kept until the instance waits for it. One for an instance that does not exist or has
         ended is dropped.
         """
-        data = codec.encode(payload, f"payload of event {name}")
+        data = codec.encode(payload, f"payload of event {check_id('event name', name)}")
         await self._connection.send(self._actor, [RaiseEvent(self._actor, name, data)])
 
     async def terminate(self, reason: str = "") -> None:
@@ -308,6 +312,9 @@ class OrchestrationHandle(Generic[R]):
         await self._control("resume", reason)
 
     async def _control(self, verb: str, reason: str) -> None:
+        if not isinstance(reason, str):
+            raise UsageError(f"the reason to {verb} an instance is a str, not {reason!r}")
+
         def make(request: str) -> Control:
             return Control(self._actor, verb, reason, request, self._connection.me)
 
@@ -321,22 +328,6 @@ class OrchestrationHandle(Generic[R]):
         return f"<orchestration {self.id}>"
 
 
-def _positional(
-    known: Operation | None, name: str, args: Sequence[Any], kwargs: dict[str, Any]
-) -> Sequence[Any]:
-    """Return a signal's arguments as positional ones: a batch of signals carries no names."""
-    if not kwargs:
-        return args
-    if known is None:
-        raise InvalidArguments(f"{name}: a signal by name takes positional arguments only")
-    known.signature.check(args, kwargs)
-    bound = known.signature.raw.bind(*args, **kwargs)
-    bound.apply_defaults()
-    if bound.kwargs:
-        raise InvalidArguments(f"{known.signature.what}: keyword-only parameters cannot be signalled")
-    return bound.args
-
-
 def _result(response: Response, signature: Signature | None, what: str) -> Any:
     if response.failure is not None:
         raise_usage_error(response.failure)
@@ -346,4 +337,3 @@ def _result(response: Response, signature: Signature | None, what: str) -> Any:
     if signature is not None:
         return signature.decode_result(response.result)
     return codec.decode(response.result, f"result of {what}")
-

@@ -15,6 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from .errors import StoreUnavailable
@@ -89,11 +90,11 @@ class Relay:
         appends: list[Append] = []
         owners: list[tuple[tuple[int, str], _Lane, OutboxEntry]] = []
         for key, lane in lanes.items():
-            for entry in list(lane.entries)[:LANE_ENTRIES_MAX]:
+            for at, entry in enumerate(islice(lane.entries, LANE_ENTRIES_MAX)):
                 producer = partition_target(lane.partition.number)
-                appends.append(
-                    Append(entry.target, producer, entry.sequence, entry.payloads, resync=lane.resync)
-                )
+                # The first one only: if that is refused, no later one may take its place.
+                resync = lane.resync and at == 0
+                appends.append(Append(entry.target, producer, entry.sequence, entry.payloads, resync=resync))
                 owners.append((key, lane, entry))
         try:
             outcomes = await self._store.append(appends)

@@ -8,6 +8,7 @@ Durable Functions and Temporal. The first attempt counts as an attempt.
 from __future__ import annotations
 
 import datetime as dt
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +39,11 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if self.max_attempts < 0:
             raise UsageError(f"RetryPolicy: max_attempts must be 0 (unlimited) or more, not {self.max_attempts}")
-        if self.initial_interval < dt.timedelta(0):
-            raise UsageError(f"RetryPolicy: initial_interval must not be negative: {self.initial_interval}")
-        if self.backoff_coefficient < 1:
+        for name in ("initial_interval", "max_interval", "retry_timeout"):
+            duration = getattr(self, name)
+            if duration is not None and duration < dt.timedelta(0):
+                raise UsageError(f"RetryPolicy: {name} must not be negative: {duration}")
+        if not 1 <= self.backoff_coefficient < math.inf:  # refuses NaN, too
             raise UsageError(f"RetryPolicy: backoff_coefficient must be at least 1, not {self.backoff_coefficient}")
 
     def to_wire(self) -> list[Any]:

@@ -152,6 +152,9 @@ class Rounds:
                 partition.buffer(entries)
         if found:
             self._wake.set()
+            # First the round, then its commit; the next read, which is larger than both of a lone call, comes last.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
     # --- running ---------------------------------------------------------------------------
 
@@ -171,7 +174,8 @@ class Rounds:
                 self._wake.set()
 
     async def _round(self) -> None:
-        partitions = self.partitions
+        now_ms = self._now_ms()
+        partitions = chosen = [p for p in self._partitions.values() if p.busy or p.is_due(now_ms)]
         self._slice_s = asyncio.get_running_loop().time()
         for partition in partitions:
             if not partition.dropped:
@@ -187,11 +191,13 @@ class Rounds:
             partitions = [partition for partition in partitions if partition.busy and not partition.dropped]
             if not partitions:
                 break
-        if partitions:
+        # What this round sent woke the loop, too, but that is committed below and needs no further round.
+        self._wake.clear()
+        if any(partition.busy for partition in self._partitions.values()):
             self._wake.set()
         self._set_alarm()
         # Two drafts at most: one under way, one that collects. Waiting here is the back-pressure.
-        if not self._flushed.is_set() and self._behind():
+        if not self._flushed.is_set() and self._behind(chosen):
             await self._flushed.wait()
         self._begin_flush(lazily=False)
         # The flush task sends before the next round takes the processor.
@@ -204,9 +210,9 @@ class Rounds:
             await asyncio.sleep(0)
             self._slice_s = loop.time()
 
-    def _behind(self) -> bool:
+    def _behind(self, partitions: Sequence[Partition]) -> bool:
         limit = self._settings.round_messages_max
-        return any(partition.uncommitted > limit for partition in self._partitions.values())
+        return any(partition.uncommitted > limit for partition in partitions)
 
     def _run_partition(self, partition: Partition) -> None:
         if partition.dropped:

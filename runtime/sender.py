@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from . import wire
-from .errors import Overloaded, StoreUnavailable
-from .messages import Message
+from .errors import InternalError, LungfishError, Overloaded, SerializationError, StoreUnavailable
+from .messages import ActivityResult, Call, Message, RaiseEvent, Response, Signal, Start
 from .store import Append, Appended, Store
 
 logger = logging.getLogger(__name__)
@@ -36,11 +36,17 @@ BACKOFF_S: Final = (0.005, 0.5)
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """Messages of one ``send`` call: they go together, or at least in order."""
+    """Messages of one ``send`` call: they go together, or at least in order.
+
+    Attributes:
+        outcome: gets the error if they cannot be sent.
+        is_acknowledged: ``outcome`` is done when they are durable; else it is somebody else's to end.
+    """
 
     rows: list[list[Any]]
     size: int
-    accepted: asyncio.Future[None]
+    outcome: asyncio.Future[Any]
+    is_acknowledged: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -89,20 +95,32 @@ class Sender:
 
     def put(self, target: str, messages: Sequence[Message]) -> asyncio.Future[None]:
         """Like ``send``, but return at once with a future; order is that of the calls."""
-        loop = asyncio.get_running_loop()
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put(target, messages, accepted, is_acknowledged=True)
+        return accepted
+
+    def post(self, target: str, messages: Sequence[Message], response: asyncio.Future[Any]) -> None:
+        """Like ``put``, for a request: ``response`` gets the error if it cannot be sent, else is left alone.
+
+        One future and one turn of the loop less than waiting for both.
+        """
+        self._put(target, messages, response, is_acknowledged=False)
+
+    def _put(
+        self, target: str, messages: Sequence[Message], outcome: asyncio.Future[Any], *, is_acknowledged: bool
+    ) -> None:
         if self._closed:
             raise StoreUnavailable("this connection was closed")
         rows = [wire.to_row(message) for message in messages]
-        waiting = _Waiting(rows, sum(map(_size, messages)), loop.create_future())
+        waiting = _Waiting(rows, sum(map(_size, messages)), outcome, is_acknowledged)
         lane = self._lanes.get(target)
         if lane is None:
             lane = self._lanes[target] = _Lane(target)
         lane.waiting.append(waiting)
         self._active[target] = lane
         if self._pump is None:
-            self._pump = loop.create_task(self._run(), name="lungfish sender")
+            self._pump = asyncio.get_running_loop().create_task(self._run(), name="lungfish sender")
         self._more.set()
-        return waiting.accepted
 
     async def close(self) -> None:
         """Stop sending; what has no outcome yet fails with ``StoreUnavailable``."""
@@ -122,16 +140,30 @@ class Sender:
             if not lanes:
                 await self._wait(min(lane.not_before_s for lane in self._active.values()) - now_s)
                 continue
-            appends = [lane.append or self._next(lane, now_s) for lane in lanes]
+            lanes, appends = self._appends(lanes, now_s)
+            if not lanes:
+                continue
             try:
                 outcomes = await self._store.append(appends)
             except StoreUnavailable as error:
                 for lane in lanes:
                     self._later(lane, error)
                 continue
+            except Exception as error:
+                # The store refuses the call itself, or we have a bug: the callers must not wait for ever.
+                logger.exception("append refused")
+                for lane in lanes:
+                    self._give_up(lane, InternalError(repr(error)))
+                continue
             for lane, outcome in zip(lanes, outcomes, strict=True):
                 self._settle(lane, outcome)
         self._pump = None
+
+    def _appends(self, lanes: list[_Lane], now_s: float) -> tuple[list[_Lane], list[Append]]:
+        """Return what is to be sent, and the lanes of it: those that wait in vain are left out."""
+        pairs = [(lane, lane.append or self._next(lane, now_s)) for lane in lanes]
+        sent = [(lane, append) for lane, append in pairs if append is not None]
+        return [lane for lane, _ in sent], [append for _, append in sent]
 
     async def _wait(self, delay_s: float) -> None:
         # New messages for another target must not wait for a full one.
@@ -141,27 +173,45 @@ class Sender:
         except TimeoutError:
             return
 
-    def _next(self, lane: _Lane, now_s: float) -> Append:
+    def _next(self, lane: _Lane, now_s: float) -> Append | None:
+        """Make the lane's next batch of what waits; None if nothing of that can be sent."""
         count = size = 0
-        while lane.waiting and (not lane.batch or count < BATCH_MESSAGES_MAX and size < BATCH_BYTES_MAX):
+        while lane.waiting and (not lane.batch or (count < BATCH_MESSAGES_MAX and size < BATCH_BYTES_MAX)):
             waiting = lane.waiting.popleft()
             lane.batch.append(waiting)
             count += len(waiting.rows)
             size += waiting.size
+        payload = self._pack(lane)
+        if not lane.batch:
+            self._finish_batch(lane, resync=lane.resync)
+            return None
         lane.sequence += 1
-        rows = [row for waiting in lane.batch for row in waiting.rows]
         lane.since_s = now_s
-        lane.append = Append(
-            lane.target, self._producer, lane.sequence, (wire.pack_rows(rows),), resync=lane.resync
-        )
+        lane.append = Append(lane.target, self._producer, lane.sequence, (payload,), resync=lane.resync)
         return lane.append
+
+    def _pack(self, lane: _Lane) -> bytes:
+        try:
+            return wire.pack_rows([row for waiting in lane.batch for row in waiting.rows])
+        except (TypeError, ValueError, OverflowError):
+            # Some message has a name that is not UTF-8, or not a str: it fails, the others go.
+            lane.batch = [waiting for waiting in lane.batch if self._fits(lane, waiting)]
+            return wire.pack_rows([row for waiting in lane.batch for row in waiting.rows])
+
+    def _fits(self, lane: _Lane, waiting: _Waiting) -> bool:
+        try:
+            wire.pack_rows(waiting.rows)
+        except (TypeError, ValueError, OverflowError) as error:
+            self._fail(lane, [waiting], SerializationError(f"a message cannot be sent: {error}"))
+            return False
+        return True
 
     def _settle(self, lane: _Lane, outcome: Appended) -> None:
         match outcome:
             case Appended.OK:
                 for waiting in lane.batch:
-                    if not waiting.accepted.done():
-                        waiting.accepted.set_result(None)
+                    if waiting.is_acknowledged and not waiting.outcome.done():
+                        waiting.outcome.set_result(None)
                 self._finish_batch(lane, resync=False)
             case Appended.FULL:
                 self._later(lane, Overloaded(f"{lane.target} is full; slow down and try again"))
@@ -179,14 +229,17 @@ class Sender:
             lane.not_before_s = now_s + lane.wait_s
             lane.wait_s = min(lane.wait_s * 2, BACKOFF_S[1])
             return
+        self._give_up(lane, error)
+
+    def _give_up(self, lane: _Lane, error: LungfishError) -> None:
         self._fail(lane, lane.batch, error)
         self._finish_batch(lane, resync=True)
 
-    def _fail(self, lane: _Lane, batch: list[_Waiting], error: Exception) -> None:
+    def _fail(self, lane: _Lane, batch: list[_Waiting], error: LungfishError) -> None:
         for waiting in batch:
-            if not waiting.accepted.done():
-                waiting.accepted.set_exception(type(error)(f"{error} (sending to {lane.target})"))
-                waiting.accepted.exception()  # seen: a caller that was cancelled never looks
+            if not waiting.outcome.done():
+                waiting.outcome.set_exception(type(error)(f"{error} (sending to {lane.target})"))
+                waiting.outcome.exception()  # seen: a caller that was cancelled never looks
 
     def _finish_batch(self, lane: _Lane, *, resync: bool) -> None:
         lane.batch.clear()
@@ -198,10 +251,19 @@ class Sender:
             del self._active[lane.target]
 
 
+#: The field of a message that holds the user's payload.
+_PAYLOADS: Final[dict[type, str]] = {
+    Signal: "batch",
+    Call: "args",
+    Start: "input",
+    RaiseEvent: "payload",
+    Response: "result",
+    ActivityResult: "result",
+}
+
+
 def _size(message: Message) -> int:
     """Return about how many bytes a message takes: its user payload and a bit."""
-    for name in ("batch", "args", "input", "payload", "result"):
-        payload = getattr(message, name, None)
-        if payload is not None:
-            return len(payload) + 64
-    return 128
+    name = _PAYLOADS.get(type(message))
+    payload = None if name is None else getattr(message, name)
+    return 128 if payload is None else len(payload) + 64

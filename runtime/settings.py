@@ -48,3 +48,29 @@ class HostSettings:
                 f"lease_ms ({self.lease_ms}) must be at least twice heartbeat_ms ({self.heartbeat_ms}): "
                 "one late heartbeat would be taken for a death"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Settings of a worker.
+
+    Attributes:
+        heartbeat_ms: how often a worker renews its heartbeat.
+        alive_ms: a worker that has not beaten for this long is taken for dead; others take what it holds.
+        sweep_ms: how often a worker looks for what dead ones hold.
+        block_ms: how long one read of the queues waits.
+        unfinished_max: entries whose report or removal is under way; over it nothing more is taken.
+    """
+
+    heartbeat_ms: int = 500
+    alive_ms: int = 3_000
+    sweep_ms: int = 1_000
+    block_ms: int = 1_000
+    unfinished_max: int = 4_096
+
+    def __post_init__(self) -> None:
+        if self.alive_ms < 2 * self.heartbeat_ms:
+            raise UsageError(
+                f"alive_ms ({self.alive_ms}) must be at least twice heartbeat_ms ({self.heartbeat_ms}): "
+                "one late heartbeat would be taken for a death"
+            )

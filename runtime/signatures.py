@@ -92,26 +92,25 @@ class Signature:
         return codec.encode(calls, f"arguments of {self.what}"), len(calls)
 
     def encode_signal(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-        """Check one signal's arguments and return their wire form: a batch of one.
-
-        An element of a batch is a list of positional arguments or, where some are given by
-        name, a map ``{"args": [...], "kwargs": {...}}``.
-        """
+        """Check one signal's arguments and return their wire form: a batch of one."""
         self.check(args, kwargs)
-        call = {"args": list(args), "kwargs": dict(kwargs)} if kwargs else list(args)
-        return codec.encode([call], f"arguments of {self.what}")
+        return encode_signal_arguments(args, kwargs, self.what)
 
     def decode(self, data: bytes) -> tuple[list[Any], dict[str, Any]]:
         """Restore arguments, validated against the annotations."""
-        args, kwargs = codec.decode(data, f"arguments of {self.what}")
-        return self.restore(args, kwargs)
+        match codec.decode(data, f"arguments of {self.what}"):
+            case [list(args), dict(kwargs)]:
+                return self.restore(args, kwargs)
+        raise SerializationError(f"arguments of {self.what}: the stored bytes are not arguments")
 
     def restore(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Validate plain arguments against signature and annotations."""
         self.check(args, kwargs)
         known = len(self.annotations)
         restored = [
-            codec.validate(value, self.annotations[at] if at < known else self.rest, f"{self.what}: argument {at + 1}")
+            codec.validate(
+                value, self.annotations[at] if at < known else self.rest, f"{self.what}: argument {at + 1}"
+            )
             for at, value in enumerate(args)
         ]
         if not kwargs:
@@ -137,6 +136,16 @@ def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], what: str) 
     return codec.encode([list(args), dict(kwargs)], f"arguments of {what}")
 
 
+def encode_signal_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], what: str) -> bytes:
+    """Return the wire form of one signal's arguments, unchecked: a batch of one.
+
+    An element of a batch is a list of positional arguments or, where some are given by
+    name, a map ``{"args": [...], "kwargs": {...}}``.
+    """
+    call = {"args": list(args), "kwargs": dict(kwargs)} if kwargs else list(args)
+    return codec.encode([call], f"arguments of {what}")
+
+
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the annotations, resolved one by one: one that cannot be is left out."""
     try:
@@ -151,7 +160,9 @@ def _hints_one_by_one(function: Callable[..., Any]) -> dict[str, Any]:
     for name, annotation in getattr(target, "__annotations__", {}).items():
         probe = type("_Probe", (), {"__annotations__": {name: annotation}, "__module__": target.__module__})
         try:
-            found.update(typing.get_type_hints(probe, vars(inspect.getmodule(target) or probe), include_extras=True))
+            found.update(
+                typing.get_type_hints(probe, vars(inspect.getmodule(target) or probe), include_extras=True)
+            )
         except Exception:  # noqa: S112 - unresolvable here means "not validated", as if it were absent
             continue
     return found

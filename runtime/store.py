@@ -155,10 +155,15 @@ class PartitionImage:
 
 @dataclass(frozen=True, slots=True)
 class OwnerRow:
-    """Who owns a partition, as anyone may read it. An empty ``host``: nobody does."""
+    """Who owns a partition, as anyone may read it. An empty ``host``: nobody does.
+
+    Attributes:
+        number: last commit number.
+    """
 
     host: str
     epoch: int
+    number: int = 0
 
 
 # --- committing ------------------------------------------------------------------------

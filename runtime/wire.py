@@ -73,7 +73,7 @@ _ROW_MAKERS: Final = {cls: _row_maker(cls, tag) for cls, tag in _TAGS.items()}
 
 
 def _actor(value: Any) -> ActorId:
-    kind, name, key = value
+    kind, name, key = _list(value)
     if not (isinstance(kind, str) and isinstance(name, str) and isinstance(key, str)):
         raise ValueError(f"not an actor: {value!r}")
     return ActorId(kind, name, key)
@@ -96,8 +96,12 @@ def _checked(kinds: type | tuple[type, ...]) -> Callable[[Any], Any]:
     return check
 
 
+_list: Final = _checked(list)
+_string: Final = _checked(str)
+
+
 def _strings(value: Any) -> tuple[str, ...]:
-    return tuple(_checked(str)(item) for item in value)
+    return tuple(_string(item) for item in _list(value))
 
 
 #: How a field of a message is read back, by its annotation.
@@ -124,6 +128,53 @@ _FIELD_READERS: Final = tuple(
 _REQUIRED: Final = tuple(_required(cls) for cls in _MESSAGES)
 
 
+_ACTOR_CHECK: Final = (
+    "type({0}) is list and len({0}) == 3 and type({0}[0]) is type({0}[1]) is type({0}[2]) is str"
+)
+#: What a value looks like that needs no reading but that of ``_FAST_READS``, by annotation.
+_FAST_CHECKS: Final = {
+    "ActorId": _ACTOR_CHECK,
+    "ActorId | None": f"({{0}} is None or {_ACTOR_CHECK})",
+    "FailureDetails | None": "{0} is None",
+    "tuple[str, ...]": "{0} == []",
+    "str": "type({0}) is str",
+    "int": "type({0}) is int",
+    "bool": "type({0}) is bool",
+    "bytes": "type({0}) is bytes",
+    "bytes | None": "({0} is None or type({0}) is bytes)",
+}
+_FAST_READS: Final = {
+    "ActorId": "new(ActorId, {0})",
+    "ActorId | None": "{0} and new(ActorId, {0})",
+    "tuple[str, ...]": "()",
+}
+
+
+def _row_reader(cls: type[Any], tag: int) -> Callable[[Any], Any]:
+    """Compile a function that reads the usual row at once, and leaves any other one to ``_read_slowly``."""
+    kinds = [str(field.type) for field in fields(cls)]
+    values = [f"row[{at}]" for at in range(1, len(kinds) + 1)]
+    checks = [_FAST_CHECKS[kind].format(value) for kind, value in zip(kinds, values, strict=True)]
+    reads = [_FAST_READS.get(kind, "{0}").format(value) for kind, value in zip(kinds, values, strict=True)]
+    usual = " and ".join([f"len(row) == {len(kinds) + 1} and row[0] == {tag}", *checks])
+    names = {"cls": cls, "new": tuple.__new__, "ActorId": ActorId, "slowly": _read_slowly}
+    reader: Callable[[Any], Any] = eval(  # noqa: S307 - own names
+        f"lambda row: cls({', '.join(reads)}) if {usual} else slowly(row)", names
+    )
+    return reader
+
+
+def _read_slowly(row: Any) -> Any:
+    tag = row[0]
+    cls, readers = _MESSAGES[tag], _FIELD_READERS[tag]
+    if len(row) - 1 < _REQUIRED[tag] or tag < 0:
+        raise ValueError(f"{cls.__name__} row of {len(row) - 1} fields")
+    return cls(*[read(value) for read, value in zip(readers, row[1:], strict=False)])
+
+
+_ROW_READERS: Final = tuple(_row_reader(cls, tag) for tag, cls in enumerate(_MESSAGES))
+
+
 def to_row(message: Message | ActivityTask) -> list[Any]:
     """Return the positional form of a message, ready to be packed with others."""
     return _ROW_MAKERS[type(message)](message)
@@ -132,11 +183,7 @@ def to_row(message: Message | ActivityTask) -> list[Any]:
 def from_row(row: Any) -> Any:
     """Read one row; raises ``MalformedBytes`` for what no release ever wrote."""
     try:
-        tag = row[0]
-        cls, readers = _MESSAGES[tag], _FIELD_READERS[tag]
-        if len(row) - 1 < _REQUIRED[tag] or tag < 0:
-            raise ValueError(f"{cls.__name__} row of {len(row) - 1} fields")
-        return cls(*[read(value) for read, value in zip(readers, row[1:], strict=False)])
+        return _ROW_READERS[row[0]](row)
     except (TypeError, ValueError, IndexError, KeyError) as error:
         raise MalformedBytes(f"not a message: {error}") from error
 

@@ -30,17 +30,11 @@ from .errors import StoreUnavailable
 from .ids import partition_of
 from .messages import ActivityResult
 from .sender import Sender
+from .settings import WorkerSettings
 from .store import QueueEntry, Store, partition_target
 
 logger = logging.getLogger(__name__)
 
-BEAT_S: Final = 0.5
-SWEEP_S: Final = 1.0
-#: A worker that has not beaten for this long is taken for dead, and what it holds is taken over.
-ALIVE_MS: Final = 3_000
-BLOCK_MS: Final = 1_000
-#: Entries whose report or removal is under way; over it nothing more is taken.
-UNFINISHED_MAX: Final = 4_096
 #: Waits after a failure of the store (s): doubled from the first to the second.
 BACKOFF_S: Final = (0.05, 1.0)
 
@@ -72,6 +66,7 @@ class Worker:
         concurrency: int = 64,
         executor: Executor | None = None,
         launcher: Launcher | None = None,
+        settings: WorkerSettings | None = None,
     ) -> None:
         """Make a worker; nothing happens before ``start``.
 
@@ -84,11 +79,13 @@ class Worker:
             executor: threads for sync functions, at least ``concurrency`` of them (the worker
                 does not shut it down); None runs them on the loop (simulations).
             launcher: runs activities that ask for resources.
+            settings: bounds and times.
         """
         self.worker_id = worker_id
         self.queues = tuple(app.queues() if queues is None else queues)
         self.concurrency = concurrency
         self.counts = WorkerCounts()
+        self._settings = settings or WorkerSettings()
         self._store = store
         self._runner = AttemptRunner(
             app, executor=executor, launcher=launcher, report=self._report, freed=self._fill
@@ -184,7 +181,7 @@ class Worker:
         # The first one comes before anything is taken: who has no heartbeat counts as dead.
         await self._store.worker_beat(self.worker_id, self._record())
         self._beaten.set()
-        await asyncio.sleep(BEAT_S)
+        await asyncio.sleep(self._settings.heartbeat_ms / 1_000)
 
     async def _take(self) -> None:
         await self._beaten.wait()
@@ -193,7 +190,7 @@ class Worker:
             await self._take_lost()
             return
         try:
-            entries = await self._reader.take(self.queues, block_ms=BLOCK_MS, count=self._free)
+            entries = await self._reader.take(self.queues, block_ms=self._settings.block_ms, count=self._free)
         except Exception:
             self._lost_an_answer()
             raise
@@ -207,7 +204,7 @@ class Worker:
         later: so look at once, and again when it must have ended.
         """
         now_s = asyncio.get_running_loop().time()
-        self._looks = [now_s, now_s + 2 * BLOCK_MS / 1_000]
+        self._looks = [now_s, now_s + 2 * self._settings.block_ms / 1_000]
 
     async def _take_lost(self) -> None:
         """Look for entries that are ours and that we do not know of."""
@@ -219,14 +216,14 @@ class Worker:
         await self._accept(new)
 
     async def _sweep(self) -> None:
-        await asyncio.sleep(SWEEP_S)
+        await asyncio.sleep(self._settings.sweep_ms / 1_000)
         await self._beaten.wait()
         free = self._free
         if free <= 0:
             return
         try:
             entries = await self._store.claim_entries(
-                self.worker_id, self.queues, alive_ms=ALIVE_MS, count=free
+                self.worker_id, self.queues, alive_ms=self._settings.alive_ms, count=free
             )
         except Exception:
             self._lost_an_answer()
@@ -237,7 +234,7 @@ class Worker:
 
     async def _finish(self) -> None:
         await self._to_finish.wait()
-        batch = self._finished[:UNFINISHED_MAX]
+        batch = self._finished[: self._settings.unfinished_max]
         await self._store.finish_entries(batch)
         del self._finished[: len(batch)]
         if not self._finished:
@@ -251,7 +248,7 @@ class Worker:
 
     @property
     def _free(self) -> int:
-        if len(self._held) >= UNFINISHED_MAX:
+        if len(self._held) >= self._settings.unfinished_max:
             return 0
         return self.concurrency - len(self._runner) - len(self._backlog)
 

@@ -11,6 +11,7 @@ import lungfish
 from lungfish.runtime.client import Client
 from lungfish.runtime.host import Host
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
+from lungfish.runtime.settings import HostSettings, WorkerSettings
 from lungfish.runtime.store import HubMeta
 from lungfish.runtime.worker import Worker
 
@@ -18,6 +19,7 @@ T = TypeVar("T")
 
 #: Unix time at which virtual time begins (s).
 EPOCH_S = 1_700_000_000
+HOUR_MS = 3_600_000
 
 
 class VirtualClock(selectors.DefaultSelector):
@@ -58,8 +60,18 @@ def run_app_virtually(app: lungfish.App, test: Callable[[Client], Coroutine[Any,
 
     async def run() -> T:
         server = virtual_server()
-        host = Host(MemoryStore(server, app.hub), app)
-        worker = Worker(MemoryStore(server, app.hub), app, worker_id="worker")
+        # Nobody dies here: rare heartbeats make the months pass quickly.
+        host = Host(
+            MemoryStore(server, app.hub),
+            app,
+            settings=HostSettings(heartbeat_ms=HOUR_MS, lease_ms=2 * HOUR_MS),
+        )
+        worker = Worker(
+            MemoryStore(server, app.hub),
+            app,
+            worker_id="worker",
+            settings=WorkerSettings(HOUR_MS, 2 * HOUR_MS, HOUR_MS, HOUR_MS),
+        )
         await host.start(HubMeta(partitions=4))
         await worker.start()
         try:

@@ -117,7 +117,7 @@ class Tour:
             "kill -9",
             f"a host (pid {victim.pid}) with {len(victim.partitions)} partitions; the senders go on",
         )
-        takeover = await watcher.kill(victim)
+        takeover = await watcher.kill(victim, self._total)
         self._screen.say(
             "takeover",
             f"its partitions have an owner again after {takeover.owned_s:.1f} s, "

@@ -78,21 +78,29 @@ class Watcher:
             for host, pid in sorted((host, pid) for name, _, host, pid in actors if ":host:" in name)
         ]
 
-    async def kill(self, victim: HostProcess) -> Takeover:
+    async def kill(self, victim: HostProcess, total: int) -> Takeover:
         """Kill a host, without a word to it, and watch its partitions come back.
 
+        Args:
+            total: with so many signals applied there is no more progress to be seen.
+
         Raises:
-            TimeoutError: they do not.
+            DeadlineExceeded: they do not.
         """
         os.kill(victim.pid, signal.SIGKILL)
         killed_s = time.monotonic()
-        async with asyncio.timeout(_TAKEOVER_MAX_S):
-            before = await self.applied(victim.partitions)
-            while not await self._owned_anew(victim):
-                await asyncio.sleep(_POLL_S)
-            owned_s = time.monotonic() - killed_s
-            while await self.applied(victim.partitions) == before:
-                await asyncio.sleep(_POLL_S)
+        try:
+            async with asyncio.timeout(_TAKEOVER_MAX_S):
+                before = await self.applied(victim.partitions)
+                while not await self._owned_anew(victim):
+                    await asyncio.sleep(_POLL_S)
+                owned_s = time.monotonic() - killed_s
+                while await self.applied(victim.partitions) == before and await self.applied() < total:
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            raise lungfish.DeadlineExceeded(
+                f"nobody took over from host {victim.host} within {_TAKEOVER_MAX_S:.0f} s"
+            ) from None
         return Takeover(owned_s, time.monotonic() - killed_s)
 
     async def _owned_anew(self, victim: HostProcess) -> bool:

@@ -42,6 +42,9 @@ class Sender:
                 self._acknowledged[key] += 5
         return dict(self._acknowledged)
 
+    async def sent(self) -> int:
+        return self._acknowledged.total()
+
     async def stop(self) -> None:
         self._stop = True
 
@@ -50,6 +53,12 @@ async def _waiting(client: lungfish.Client, order: int) -> None:
     handle = client.orchestration(f"order-{order}")
     while not any(type(event).__name__ == "TaskCompleted" for event in await handle.history()):
         await asyncio.sleep(0.05)
+
+
+async def _until_sent(senders: list[Any], total: int) -> None:
+    async with asyncio.timeout(60):
+        while sum(await asyncio.gather(*(sender.sent.remote() for sender in senders))) < total:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_lost_node_loses_and_doubles_nothing(
@@ -70,6 +79,7 @@ async def test_a_lost_node_loses_and_doubles_nothing(
                 for order in range(ORDERS):
                     await _waiting(client, order)
             charged = Path(ledger).read_text(encoding="utf-8")
+            await _until_sent(senders, 500)
 
             node = next(iter(ray_cluster.worker_nodes))
             hosts = await asyncio.to_thread(runtime.hosts)
@@ -79,6 +89,8 @@ async def test_a_lost_node_loses_and_doubles_nothing(
             for order, handle in enumerate(handles):
                 await handle.raise_event("approved", order)
             results = [await handle.result(timeout=60) for handle in handles]
+            before = sum(await asyncio.gather(*(sender.sent.remote() for sender in senders)))
+            await _until_sent(senders, before + 500)
             acknowledged: Tally[str] = Tally()
             await asyncio.gather(*(sender.stop.remote() for sender in senders))
             for counted in await asyncio.gather(*runs):
@@ -88,7 +100,6 @@ async def test_a_lost_node_loses_and_doubles_nothing(
         # Every first step ran before the node went: none of them was run again by the replay.
         assert Path(ledger).read_text(encoding="utf-8") == charged
         assert sorted(map(int, charged.split())) == list(range(ORDERS))
-        assert sum(acknowledged.values()) > 1_000
         assert counts == dict(acknowledged)
     finally:
         await asyncio.to_thread(runtime.shutdown)

@@ -155,6 +155,16 @@ def test_child_goes_with_its_starter(folder: Path, how: int) -> None:
     start_child(folder).stop()
 
 
+@pytest.mark.parametrize("mode", ["child", "daemon"])
+def test_another_process_finds_the_live_one_and_leaves_it_alone(folder: Path, mode: str) -> None:
+    # Of a starter that has no other files open: its lock gets the lowest file descriptor that there is.
+    process, server = starter(folder, mode)
+    with start_child(folder) as found:
+        assert (found.pid, found.is_child) == (server.pid, False)
+    assert running_daemon(folder) is not None
+    end(process, signal.SIGTERM)
+
+
 def test_daemon_survives_its_starter(folder: Path) -> None:
     process, server = starter(folder, "daemon")
     end(process, signal.SIGKILL)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from lungfish.runtime.errors import InvalidArguments, StoreUnavailable, UnsafeStore
-from lungfish.runtime.redis_link import key_slot
+from lungfish.runtime.redis_link import Address, Link, key_slot
 from lungfish.runtime.redis_store import RedisStore
 from lungfish.runtime.store import (
     START,
@@ -68,6 +68,17 @@ async def test_killed_server_is_unavailable_until_it_is_back(hub_name: str) -> N
             assert await store.append([message(1), message(2)]) == [Appended.OK] * 2
             assert await store.commit([commit]) == [Committed()]
             assert (await store.claim(1, "A", "t")).mailbox == {"r": b"x"}
+
+
+async def test_order_is_kept_while_the_connection_is_made(valkey: Server, hub_name: str) -> None:
+    link = Link(Address.of(valkey.url), hub_name)
+    calls = [asyncio.create_task(link.call([("RPUSH", hub_name, n)])) for n in range(5)]
+    while not calls[4].done():  # newcomers must not overtake those who wait for the connection
+        calls.append(asyncio.create_task(link.call([("RPUSH", hub_name, len(calls))])))
+        await asyncio.sleep(0)
+    lengths = [length for [length] in await asyncio.gather(*calls)]
+    assert lengths == list(range(1, len(calls) + 1))
+    await link.close()
 
 
 async def test_silent_server_is_given_up(hub_name: str) -> None:
@@ -173,7 +184,7 @@ async def replicated(*options: str) -> AsyncIterator[tuple[Server, Server]]:
     at_once = ("--repl-diskless-sync-delay", "0")
     with (
         running(*at_once) as primary,
-        running("--replicaof", f"127.0.0.1 {primary.port}", *options) as replica,
+        running("--replicaof", "127.0.0.1", str(primary.port), *options) as replica,
     ):
         await caught_up(replica)
         yield primary, replica
@@ -181,7 +192,11 @@ async def replicated(*options: str) -> AsyncIterator[tuple[Server, Server]]:
 
 async def caught_up(replica: Server) -> None:
     def is_up() -> bool:
-        return b"master_link_status:up" in ask(replica.port, "INFO replication")
+        linked = b"master_link_status:up" in ask(replica.port, "INFO replication")
+        # A fresh replica confirms nothing to be on disk before it has rewritten its append-only file.
+        writing = (b"aof_rewrite_in_progress:1", b"aof_rewrite_scheduled:1")
+        persistence = ask(replica.port, "INFO persistence")
+        return linked and not any(state in persistence for state in writing)
 
     await asyncio.to_thread(eventually, is_up, "the replica to catch up")
 
@@ -192,7 +207,8 @@ async def test_replicated_mode_waits_for_the_replica(hub_name: str, caplog: pyte
         opened(primary.url, hub_name, replicas=1, replica_timeout_s=0.5) as store,
     ):
         assert store.durability == "replicated"
-        assert not caplog.records
+        knows_waitaof = b"waitaof" in ask(primary.port, "COMMAND INFO WAITAOF").lower()
+        assert bool(caplog.records) is not knows_waitaof
         await store.claim(1, "A", "t")
         assert await store.append([message(1)]) == [Appended.OK]
         commit = Commit(1, "t", 1, deliveries=[Delivery("p:2", 1, (b"d",))])

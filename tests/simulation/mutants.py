@@ -1,7 +1,7 @@
 """Bugs on purpose: each takes one safeguard out of the product; the simulation must notice.
 
-A suite that stays green without a fence does not test the fence. Every mutant is patched in from here, for the
-time of a ``with`` block; the product has no switches.
+A suite that stays green without a fence does not test the fence. Every mutant is patched in from here,
+for the time of a ``with`` block; the product has no switches.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 from unittest.mock import patch
 
-from lungfish.runtime import sender as sender_module
-from lungfish.runtime.memory_server import MemoryServer, Stream, parse_id
+from lungfish.runtime.memory_server import MemoryServer, Stream
 from lungfish.runtime.memory_store import MemoryStore
 from lungfish.runtime.ownership import Ownership
 from lungfish.runtime.partition import Partition
@@ -32,6 +31,15 @@ from lungfish.runtime.store import (
     partition_target,
 )
 from lungfish.runtime.worker import Worker
+from tests.simulation.watch import WatchedServer
+
+
+@contextlib.contextmanager
+def blind() -> Iterator[None]:
+    """Switch the account of the watched server off: what is left is what users can see."""
+    with patch.object(WatchedServer, "watching", False):
+        yield
+
 
 Mutant = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -162,14 +170,19 @@ def trims_too_far() -> Any:
     return patch.object(Stream, "trim", trim)
 
 
-def lease_lost_ignored() -> Any:
-    """A host that lost a partition goes on as if its commit had been applied."""
+@contextlib.contextmanager
+def lease_lost_ignored() -> Iterator[None]:
+    """A host that lost a partition goes on as if its commit had been applied, and never looks who owns it.
+
+    One of the two alone does no harm: nothing leaves but with a commit, and the store refuses those.
+    """
     genuine = Rounds._settle_commit
 
     def settle(self: Rounds, partition: Partition, commit: Commit, outcome: CommitOutcome) -> None:
         genuine(self, partition, commit, Committed() if isinstance(outcome, LeaseLost) else outcome)
 
-    return patch.object(Rounds, "_settle_commit", settle)
+    with patch.object(Rounds, "_settle_commit", settle), ousted_unnoticed():
+        yield
 
 
 def ousted_unnoticed() -> Any:

@@ -2,7 +2,7 @@
 
 Rules:
 
-* A request on its way is out of its process's hands: it arrives also if the process is frozen or dead by then.
+* A request on its way is out of its process's hands: it arrives also if that is frozen or dead by then.
 * A reply to a frozen process waits; one to a dead process is nobody's.
 * A call that is not applied and one that is applied but not answered look the same to the caller.
 * ``take`` runs at the server, as XREADGROUP BLOCK does: a process that froze or died while
@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import random
 import zlib
-from enum import Enum
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from lungfish.runtime.errors import StoreUnavailable
@@ -59,12 +59,25 @@ class Network:
     """The state of all ways to one server."""
 
     def __init__(
-        self, loop: SimulationLoop, server: MemoryServer, profile: Profile, trace: Trace, seed: int
+        self,
+        loop: SimulationLoop,
+        server: MemoryServer,
+        profile: Profile,
+        trace: Trace,
+        seed: int,
+        told: Callable[[str, str], None],
     ) -> None:
+        """Make ways that are open.
+
+        Args:
+            told: called with (process, idempotency key) when a process hears that an activity needs no
+                result any more.
+        """
         self.loop = loop
         self.server = server
         self.profile = profile
         self.trace = trace
+        self.told = told
         self.down = False
         self._rng = random.Random(f"{seed}:network")
         self._faults = list(profile.calls.items())
@@ -94,9 +107,7 @@ class Network:
         """Close the dead process's connections, when the server notices."""
         for take, owner in self._takes.items():
             if owner is gate:
-                self.loop.call_later(
-                    self._rng.expovariate(2.0), take.cancel, context=self.loop.outside
-                )
+                self.loop.call_later(self._rng.expovariate(2.0), take.cancel, context=self.loop.outside)
 
     # --- one call ----------------------------------------------------------------------
 
@@ -240,7 +251,10 @@ class Network:
 
     def drop_wake(self) -> bool:
         """Tell whether this wake-up is lost."""
-        return self.faulty and self._rng.random() < self.profile.wake_lost
+        lost = self.faulty and self._rng.random() < self.profile.wake_lost
+        if lost:
+            self.trace.fault(self.loop.now_s, "wake_lost", "")
+        return lost
 
 
 class FaultyStore:
@@ -309,7 +323,11 @@ class FaultyStore:
         )
 
     async def has_activities(self, keys: Sequence[tuple[int, str]]) -> list[bool]:
-        return await self._call(f"has_activities {len(keys)}", lambda: self._inner.has_activities(keys))
+        found = await self._call(f"has_activities {len(keys)}", lambda: self._inner.has_activities(keys))
+        for (_, row), missing in zip(keys, found, strict=True):
+            if not missing:
+                self._network.told(self._victim.gate.name, row.replace("\x00", ":"))
+        return found
 
     async def scan_instances(self, partition: int, cursor: int, count: int) -> tuple[int, dict[str, bytes]]:
         return await self._call(
@@ -394,6 +412,8 @@ class FaultyQueueReader:
     def __init__(self, network: Network, victim: Victim, store: MemoryStore, worker: str) -> None:
         self._network = network
         self._victim = victim
+        self._store = store
+        self._worker = worker
         self._inner: MemoryQueueReader = store.queue_reader(worker)
 
     async def take(self, queues: Sequence[str], *, block_ms: int, count: int) -> list[QueueEntry]:
@@ -405,9 +425,13 @@ class FaultyQueueReader:
         take = network.loop.create_task(work, name="take", context=network.loop.outside)
         network._takes[take] = self._victim.gate
         take.add_done_callback(network.took, context=network.loop.outside)
-        await network.while_waiting(self._victim, take, block_ms)
         try:
+            await network.while_waiting(self._victim, take, block_ms)
             entries: list[QueueEntry] = await take
+        except StoreUnavailable:
+            # What waits at the server goes on waiting, on the connection that was.
+            self._inner = self._store.queue_reader(self._worker)
+            raise
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if current is not None and current.cancelling():

@@ -86,6 +86,7 @@ class Cluster:
             "worker_drain": lambda: self._drain("worker"),
             "client_crash": lambda: self._crash("client"),
             "client_pause": lambda: self._pause("client"),
+            "failover": self._fail_over,
         }
 
     # --- starting ------------------------------------------------------------------------
@@ -99,7 +100,12 @@ class Cluster:
         for _ in range(self._shape.clients):
             self.start_client()
         for name, mean_s in self._profile.nemeses.items():
-            self.loop.create_task(self._haunt(name, mean_s), name=name, context=self.loop.outside)
+            self._begin_nemesis(name, mean_s)
+        if self._profile.failovers:
+            self._begin_nemesis("failover", self._profile.failovers)
+
+    def _begin_nemesis(self, name: str, mean_s: float) -> None:
+        _ = self.loop.create_task(self._haunt(name, mean_s), name=name, context=self.loop.outside)
 
     def _new(self, sort: str) -> Process:
         self._names[sort] += 1
@@ -135,9 +141,7 @@ class Cluster:
             tokens += 1
             return f"{process.name}.{tokens}"
 
-        host = Host(
-            process.store, app, host_id=process.name, settings=self._shape.settings, unique=unique
-        )
+        host = Host(process.store, app, host_id=process.name, settings=self._shape.settings, unique=unique)
         for kind in host._kinds.values():
             if hasattr(kind, "always_replay"):
                 kind.always_replay = self._shape.always_replay
@@ -152,9 +156,7 @@ class Cluster:
         self._begin(process, self._run_worker(process))
 
     async def _run_worker(self, process: Process) -> None:
-        worker = Worker(
-            process.store, app, worker_id=process.name, concurrency=self._shape.concurrency
-        )
+        worker = Worker(process.store, app, worker_id=process.name, concurrency=self._shape.concurrency)
         await worker.start()
         process.worker = worker
         await self.loop.create_future()
@@ -182,6 +184,7 @@ class Cluster:
     async def run_outside(self, work: Callable[[Client], Awaitable[None]]) -> None:
         """Do something as a client that nothing happens to."""
         process = self._new("client")
+
         async def main() -> None:
             async with Client(lambda: process.store, app, session=process.name) as client:
                 await work(client)
@@ -246,6 +249,20 @@ class Cluster:
         self.network.stop_store()
         self._after(self._rng.choice((0.05, 0.5, 2.0, 5.0)), self.network.start_store)
 
+    def _fail_over(self) -> None:
+        """Let a replica take over that is a little behind: what was written since is lost."""
+        checkpoint = self.network.server.checkpoint()
+
+        def take_over() -> None:
+            if self.network.down or not self.network.faulty:
+                return
+            self._trace.fault(self.loop.now_s, "failover", "")
+            self.network.stop_store()
+            self.network.server.rollback(checkpoint)
+            self._after(self._rng.choice((0.01, 0.5)), self.network.start_store)
+
+        self._after(self._rng.choice((0.01, 0.1, 0.5)), take_over)
+
     def _crash(self, sort: str) -> None:
         process = self._choose(sort)
         if process is not None:
@@ -277,7 +294,7 @@ class Cluster:
         if process is None or process.draining or (process.host or process.worker) is None:
             return
         self._trace.fault(self.loop.now_s, f"{sort}_drain", process.name)
-        self.begin_drain(process)
+        _ = self.begin_drain(process)
 
     def begin_drain(self, process: Process) -> asyncio.Task[None]:
         """Have a host or a worker leave in good order."""
@@ -290,7 +307,7 @@ class Cluster:
             error = None if task.cancelled() else task.exception()
             if error is not None and not isinstance(error, StoreUnavailable):
                 self._ledger.report(f"stopping {process.name} raised {error!r}")
-            main, *left = [t for t in self.loop.tasks_of(process.gate) if t is not task]
+            _, *left = [t for t in self.loop.tasks_of(process.gate) if t is not task]
             if left and error is None:
                 self._ledger.report(f"{process.name} stopped, and left {[t.get_name() for t in left]}")
             self.died(process, "drained")

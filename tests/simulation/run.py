@@ -15,16 +15,18 @@ from lungfish.runtime.store import HubMeta
 from tests.simulation import invariants
 from tests.simulation.app import app
 from tests.simulation.faults import Profile, Trace, profile_of
-from tests.simulation.loop import Deadlock, SimulationLoop
+from tests.simulation.loop import Deadlock, new_loop
 from tests.simulation.network import Network
 from tests.simulation.process import Cluster
 from tests.simulation.shape import Shape, shape_of
 from tests.simulation.watch import WatchedServer
-from tests.simulation.workload import OK, Ledger, settle_debts
+from tests.simulation.workload import OK, Ledger, forget_acknowledgements, settle_debts
 from tests.simulation.world import BASE_MS, World, enter
 
 #: Everything must be at rest this long after the last fault and the last client (virtual s).
 REST_S_MAX = 120.0
+#: A timer is at most this late when nothing goes wrong (ms).
+LATE_MS_MAX = 100
 #: How often that is looked at (virtual s).
 REST_POLL_S = 0.5
 
@@ -50,6 +52,8 @@ class Report:
     rest_s: float = 0.0
     commits: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    takeovers: int = 0
+    work: Counter[str] = field(default_factory=Counter)
     timers: int = 0
     late_ms: int = 0
     callbacks: int = 0
@@ -87,7 +91,7 @@ class Simulation:
         self.profile = profile or profile_of(seed)
         self.shape = shape or shape_of(seed)
         self.violations: list[str] = []
-        self.loop = SimulationLoop()
+        self.loop = new_loop()
         self.trace = Trace()
         self.server = WatchedServer(
             self.now_ms,
@@ -98,9 +102,11 @@ class Simulation:
         )
         # Whoever opens a hub first creates it; a client or a worker would take the default size.
         self.server.hub(app.hub).meta = HubMeta(partitions=self.shape.partitions)
-        self.network = Network(self.loop, self.server, self.profile, self.trace, seed)
-        self.ledger = Ledger(self.report)
         self.world = World(self.now_ms, self.report)
+        self.network = Network(
+            self.loop, self.server, self.profile, self.trace, seed, lambda *who: self.world.told.add(who)
+        )
+        self.ledger = Ledger(self.report, lossy=self.profile.failovers > 0)
         self.cluster = Cluster(
             self.loop, self.network, self.profile, self.shape, self.trace, self.ledger, seed
         )
@@ -119,6 +125,7 @@ class Simulation:
         errors = _Errors(self.report)
         logger = logging.getLogger("lungfish")
         logger.addHandler(errors)
+        logger.propagate = False
         enter(self.world)
         try:
             self.loop.run(self._main())
@@ -126,6 +133,7 @@ class Simulation:
             self.report(f"deadlock: {error}")
         finally:
             logger.removeHandler(errors)
+            logger.propagate = True
             report = self._report()
             logging.disable(logging.CRITICAL)  # what code says while it is torn down
             self.loop.close()
@@ -168,6 +176,8 @@ class Simulation:
     def _check(self) -> Iterator[str]:
         stored = invariants.Stored(self.server.hub(app.hub))
         yield from stored.misplaced
+        if self.ledger.lossy:
+            forget_acknowledgements(self.ledger)
         yield from invariants.logs(stored, self.ledger)
         yield from invariants.cells(stored, self.ledger)
         yield from invariants.instances(stored, self.ledger)
@@ -180,8 +190,8 @@ class Simulation:
         for key, count in self.world.attempts.items():
             if count > 1:
                 yield f"without faults, attempt {key} ran {count} times"
-        if refused := self.server.refused:
-            yield f"without faults, commits were refused: {refused}"
+        if self.world.late_ms > LATE_MS_MAX and not self.ledger.work["suspend"]:
+            yield f"without faults, a timer was {self.world.late_ms} ms late"
 
     def _report(self) -> Report:
         self.trace.add(self.loop.now_s, f"end {self.loop.callbacks} {self.server.checksum:08x}")
@@ -196,6 +206,8 @@ class Simulation:
             rest_s=self.loop.now_s,
             commits=self.server.commits,
             refused=self.server.refused,
+            takeovers=self.server.claims,
+            work=self.ledger.work,
             timers=self.world.timers,
             late_ms=self.world.late_ms,
             callbacks=self.loop.callbacks,

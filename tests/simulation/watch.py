@@ -15,10 +15,8 @@ from typing import Any
 
 from lungfish.orchestrations import events
 from lungfish.runtime import wire
-from lungfish.runtime.memory_server import MemoryServer, parse_id
-from lungfish.runtime.messages import ActivityTask
+from lungfish.runtime.memory_server import Hub, MemoryServer, parse_id
 from lungfish.runtime.store import Commit, CommitOutcome, Committed, PartitionImage, QueueEntry
-from lungfish.runtime.ids import partition_of
 
 #: A field of an activity's row id ends with this; see ``orchestrations.attempts``.
 _SEPARATOR = "\x00"
@@ -27,9 +25,10 @@ _SEPARATOR = "\x00"
 class WatchedServer(MemoryServer):
     """See above."""
 
-    def __init__(
-        self, clock: Callable[[], int], report: Callable[[str], None], **options: Any
-    ) -> None:
+    #: Mutants are also judged without this, by what they do to users.
+    watching = True
+
+    def __init__(self, clock: Callable[[], int], report: Callable[[str], None], **options: Any) -> None:
         super().__init__(clock, **options)
         self._report = report
         self._owners: dict[int, str] = {}
@@ -38,16 +37,28 @@ class WatchedServer(MemoryServer):
         self._puts: dict[tuple[str, str], int] = {}
         #: Idempotency keys of activities whose own result is in a history.
         self.recorded: set[str] = set()
+        self.claims = 0
         self.commits = 0
         self.refused: Counter[str] = Counter()
         #: Of everything that was committed.
         self.checksum = 0
-        #: Checks that are on: mutants are also judged without these, by what they do to users.
-        self.watching = True
 
     def _violation(self, text: str) -> None:
         if self.watching:
             self._report(text)
+
+    def rollback(self, checkpoint: dict[str, Hub]) -> None:
+        super().rollback(checkpoint)
+        for hub in self._hubs.values():
+            self._owners = {number: row.token for number, row in hub.partitions.items()}
+            self._epochs = {number: row.epoch for number, row in hub.partitions.items()}
+            self._numbers = {number: row.number for number, row in hub.partitions.items()}
+            self._puts = {
+                (target, producer): last
+                for target, producers in hub.producers.items()
+                for producer, (last, _) in producers.items()
+            }
+        self.recorded.clear()
 
     # --- owners ------------------------------------------------------------------------
 
@@ -56,6 +67,7 @@ class WatchedServer(MemoryServer):
         known, last = self._owners.get(partition, ""), self._epochs.get(partition, 0)
         if known != token and image.epoch != last + 1:
             self._violation(f"claim of {partition}: epoch {image.epoch} after {last}")
+        self.claims += known != token
         self._owners[partition], self._epochs[partition] = token, image.epoch
         return image
 
@@ -121,21 +133,14 @@ class WatchedServer(MemoryServer):
         for entry in taken:
             task = wire.unpack_task(entry.payload)
             if task.idempotency_key in self.recorded:
-                self._violation(f"{worker} is given activity {task.idempotency_key}, whose result is recorded")
+                self._violation(
+                    f"{worker} is given activity {task.idempotency_key}, whose result is recorded"
+                )
         return taken
-
-    def is_recorded(self, hub: str, task: ActivityTask) -> bool:
-        """Tell whether the result of a task's activity is recorded."""
-        meta = self.hub(hub).meta
-        assert meta is not None
-        rows = self.hub(hub).partition(partition_of(task.owner, meta.partitions)).activities
-        return task.row not in rows
 
 
 def _bytes_of(commit: Commit) -> bytes:
-    changes: list[Mapping[Any, Any]] = [
-        commit.snapshots, commit.instances, commit.histories, commit.mailbox, commit.timers, commit.activities,
-    ]  # fmt: skip
-    parts = (commit.partition, commit.number, commit.position, sorted(commit.forget_histories), changes,
-             commit.deliveries, commit.delivered)  # fmt: skip
-    return repr(parts).encode()
+    changes: list[Mapping[Any, Any]] = [commit.snapshots, commit.instances, commit.histories]
+    rows: list[Mapping[Any, Any]] = [commit.mailbox, commit.timers, commit.activities]
+    where = (commit.partition, commit.number, commit.position, sorted(commit.forget_histories))
+    return repr((where, changes, rows, commit.deliveries, commit.delivered)).encode()

@@ -21,7 +21,7 @@ import lungfish
 from lungfish.runtime.client import Client
 from lungfish.runtime.refs import OrchestrationHandle
 from tests.simulation import app as sim
-from tests.simulation.model import End, Plan
+from tests.simulation.model import SORTS, End, Plan
 from tests.simulation.shape import Shape
 
 T = TypeVar("T")
@@ -84,13 +84,20 @@ class Instance:
 
 @dataclass(slots=True)
 class Ledger:
-    """All that clients did and were told."""
+    """All that clients did and were told.
+
+    Attributes:
+        lossy: the store may lose what it acknowledged.
+    """
 
     report: Callable[[str], None]
+    lossy: bool = False
     ops: list[Op] = field(default_factory=list)
     cells: dict[str, list[CellOp]] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
+    #: Sort of operation, name of orchestration → how many of it were begun.
+    work: Counter[str] = field(default_factory=Counter)
 
 
 class Program:
@@ -130,6 +137,7 @@ class Program:
                 await asyncio.sleep(self._rng.expovariate(1.0) * self._pause_s)
 
     async def _do(self, sort: str) -> None:
+        self._ledger.work[sort] += 1
         match sort:
             case "start":
                 await self._start()
@@ -194,7 +202,7 @@ class Program:
                 raise AssertionError(kind)
         value = await self._outcome(op, work)
         if op.outcome == OK and kind in ("call", "later", "slow"):
-            op.length = value
+            op.length = value or 0
 
     async def _outcome(self, op: Op | CellOp, work: Awaitable[T]) -> T | None:
         """Await an operation and note how it ended."""
@@ -261,7 +269,10 @@ class Program:
 
     async def _start(self) -> None:
         plan = self._plan()
-        instance = Instance(plan, to_raise=dict(plan.events), to_resume=plan.suspend, to_terminate=plan.terminate)
+        self._ledger.work.update({plan.name: 1, "suspend": plan.suspend, "terminate": plan.terminate})
+        instance = Instance(
+            plan, to_raise=dict(plan.events), to_resume=plan.suspend, to_terminate=plan.terminate
+        )
         name = f"{self._name}-{len(self._ledger.instances)}"
         self._ledger.instances[name] = instance
         handle: OrchestrationHandle[Any] | None = None
@@ -285,15 +296,15 @@ class Program:
         rng = self._rng
         suspend = rng.random() < 0.15
         terminate = rng.random() < 0.1
-        match rng.choice(
-            "chain fan stubborn sleeper listener impatient racer family courier roller doomed steps".split()
-        ):
+        match rng.choice(SORTS):
             case "chain":
                 return Plan("chain", (rng.randint(0, 4), rng.randrange(100)), (), terminate, suspend)
             case "fan":
                 return Plan("fan", (rng.randint(0, 5), rng.randrange(100)), (), terminate, suspend)
             case "stubborn":
-                return Plan("stubborn", (rng.randrange(100), rng.choice((0, 1, 2, 3))), (), terminate, suspend)
+                return Plan(
+                    "stubborn", (rng.randrange(100), rng.choice((0, 1, 2, 3))), (), terminate, suspend
+                )
             case "sleeper":
                 naps = [rng.choice((0, 1, 50, 700, 2_000)) for _ in range(rng.randint(1, 4))]
                 return Plan("sleeper", (naps,), (), terminate, suspend)
@@ -342,7 +353,8 @@ class Program:
         except (lungfish.StoreUnavailable, lungfish.DeadlineExceeded, lungfish.Overloaded):
             self._ledger.outcomes[UNKNOWN] += 1
         except lungfish.LungfishError as error:
-            self._ledger.report(f"{self._name}: instance {name}, which was started, answers {error!r}")
+            if not (self._ledger.lossy and isinstance(error, lungfish.InstanceNotFound)):
+                self._ledger.report(f"{self._name}: instance {name}, which was started, answers {error!r}")
         else:
             self._ledger.outcomes[OK] += 1
 
@@ -375,12 +387,32 @@ async def settle_debts(client: Client, ledger: Ledger) -> None:
         try:
             await handle.status()
         except lungfish.InstanceNotFound:
-            if instance.outcome == OK:
+            if instance.outcome == OK and not ledger.lossy:
                 ledger.report(f"lost: the start of {name} was acknowledged, and it does not exist")
             continue
+        if ledger.lossy:  # what was given may be lost
+            plan = instance.plan
+            instance.to_raise = dict(plan.events)
+            instance.to_resume, instance.to_terminate = plan.suspend, plan.terminate
         for event, value in instance.to_raise.items():
             await handle.raise_event(event, value)
         if instance.to_resume:
             await _unless_ended(handle.resume())
         if instance.to_terminate:
             instance.terminated = "ended" if await _unless_ended(handle.terminate("enough")) else OK
+
+
+def forget_acknowledgements(ledger: Ledger) -> None:
+    """Take every promise for a maybe: the store has lost what it had acknowledged."""
+    for op in ledger.ops:
+        if op.outcome == OK:
+            op.outcome = UNKNOWN
+        op.length, op.seen, op.ended_s = 0, None, float("inf")
+    for cell in ledger.cells.values():
+        for cell_op in cell:
+            if cell_op.outcome == OK:
+                cell_op.outcome = UNKNOWN
+    for instance in ledger.instances.values():
+        instance.outcome = UNKNOWN
+        instance.terminated = ""
+        instance.ends.clear()

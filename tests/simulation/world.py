@@ -24,7 +24,7 @@ class World:
         now_ms: the store's clock.
         report: takes a violation.
         attempts: (idempotency key, attempt) of an activity → how often it was begun.
-        told: (worker, idempotency key) of activities of which the worker was told that their result is recorded.
+        told: (worker, idempotency key): the worker was told that the activity needs no result any more.
     """
 
     now_ms: Callable[[], int]
@@ -47,7 +47,7 @@ class World:
         self.attempts[key, attempt] += 1
         gate = GATE.get()
         if gate is not None and (gate.name, key) in self.told:
-            self.report(f"{gate.name} runs activity {key} after it was told that the result is recorded")
+            self.report(f"{gate.name} runs activity {key} after it was told that no result is missing")
 
 
 class _Stage:

@@ -10,7 +10,7 @@ import pytest
 from lungfish.runtime.errors import InternalError, InvalidArguments, StoreUnavailable
 from lungfish.runtime.keys import Keys
 from lungfish.runtime.redis_commit import ARGUMENTS_MAX, Limits, commit_command, read_outcome
-from lungfish.runtime.redis_link import Address, ResponseError, check
+from lungfish.runtime.redis_link import Address, ResponseError, check, error_code
 from lungfish.runtime.store import Commit, Committed, Delivery, LeaseLost, OutboxEntry, StoreBehind
 
 
@@ -95,6 +95,7 @@ def test_what_is_no_url(url: str) -> None:
         ("MISCONF Redis is configured to save RDB snapshots", StoreUnavailable),
         ("Error running script (call to f_1): @user_script:1: -OOM command not allowed", StoreUnavailable),
         ("Error running script (call to f_1): @user_script:1: -READONLY You can't write", StoreUnavailable),
+        ("Error running script (call to f_1): @user_script:3: NOGROUP No such key", InternalError),
         ("WRONGTYPE Operation against a key holding the wrong kind of value", InternalError),
         ("user_script:9: attempt to index a nil value", InternalError),
     ],
@@ -102,3 +103,10 @@ def test_what_is_no_url(url: str) -> None:
 def test_refusals(text: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         check(ResponseError(text))
+
+
+def test_code_of_what_a_script_met() -> None:
+    inside = "Error running script (call to f_1): @user_script:3: NOGROUP No such key"
+    assert error_code(ResponseError(inside)) == "NOGROUP"
+    assert error_code(ResponseError("NOGROUP No such key")) == "NOGROUP"
+    assert error_code(ResponseError("no such key")) == "ERR"

@@ -1,0 +1,109 @@
+"""When a failed activity is tried again: one table."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lungfish.runtime.errors import FailureDetails, UsageError
+from lungfish.runtime.retry import RetryPolicy
+
+S = dt.timedelta(seconds=1)
+FIRST_MS, NOW_MS = 1_000_000, 1_500_000
+FAILURE = FailureDetails("shop.Busy", "busy")
+CENTURY_MS = 100 * 365 * 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("policy", "attempt", "delay_ms"),
+    [
+        (RetryPolicy(), 1, None),
+        (RetryPolicy(max_attempts=2), 1, 1_000),
+        (RetryPolicy(max_attempts=2), 2, None),
+        (RetryPolicy(max_attempts=2), 3, None),
+        (RetryPolicy(max_attempts=5), 2, 2_000),
+        (RetryPolicy(max_attempts=5), 4, 8_000),
+        (RetryPolicy(max_attempts=5), 5, None),
+        (RetryPolicy(5, 10 * S, 1.0), 4, 10_000),
+        (RetryPolicy(5, 10 * S, 1.5), 3, 22_500),
+        (RetryPolicy(5, 10 * S, 3), 3, 90_000),
+        (RetryPolicy(5, dt.timedelta(0)), 3, 0),
+        (RetryPolicy(5, dt.timedelta(milliseconds=250)), 2, 500),
+        (RetryPolicy(9, 10 * S, max_interval=25 * S), 1, 10_000),
+        (RetryPolicy(9, 10 * S, max_interval=25 * S), 2, 20_000),
+        (RetryPolicy(9, 10 * S, max_interval=25 * S), 3, 25_000),
+        (RetryPolicy(9, 10 * S, max_interval=5 * S), 1, 5_000),
+        # max_attempts=0 is unlimited, and no number of attempts overflows.
+        (RetryPolicy(0, S, 1.0), 1_000_000, 1_000),
+        (RetryPolicy(0), 10_000, CENTURY_MS),
+        (RetryPolicy(0, S, 2), 200, CENTURY_MS),
+        (RetryPolicy(0, max_interval=60 * S), 10_000, 60_000),
+        # 500 s have passed since the first attempt was scheduled.
+        (RetryPolicy(0, 100 * S, retry_timeout=600 * S), 1, 100_000),
+        (RetryPolicy(0, 100 * S, retry_timeout=599 * S), 1, None),
+        (RetryPolicy(0, dt.timedelta(0), retry_timeout=499 * S), 1, None),
+        (RetryPolicy(2, 100 * S, retry_timeout=9_000 * S), 2, None),
+        (RetryPolicy(9, non_retriable=("Busy",)), 1, None),
+        (RetryPolicy(9, non_retriable=("shop.Busy",)), 1, None),
+        (RetryPolicy(9, non_retriable=("other.Busy", "Bus")), 1, 1_000),
+    ],
+)
+def test_next_attempt(policy: RetryPolicy, attempt: int, delay_ms: int | None) -> None:
+    due_ms = policy.next_attempt_ms(attempt, FAILURE, FIRST_MS, NOW_MS)
+    assert due_ms == (None if delay_ms is None else NOW_MS + delay_ms)
+
+
+def test_what_a_retry_cannot_help_is_not_tried_again() -> None:
+    failure = FailureDetails("shop.Busy", "busy", non_retriable=True)
+    assert RetryPolicy(9).next_attempt_ms(1, failure, FIRST_MS, NOW_MS) is None
+
+
+def test_a_cause_does_not_count_as_the_failure() -> None:
+    failure = FailureDetails("shop.Wrapped", "", cause=FAILURE)
+    assert RetryPolicy(9, non_retriable=("Busy",)).next_attempt_ms(1, failure, FIRST_MS, NOW_MS) is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"max_attempts": -1}, "max_attempts must be 0"),
+        ({"initial_interval": -S}, "initial_interval must not be negative"),
+        ({"max_interval": -S}, "max_interval must not be negative"),
+        ({"retry_timeout": -S}, "retry_timeout must not be negative"),
+        ({"backoff_coefficient": 0.9}, "at least 1"),
+        ({"backoff_coefficient": math.nan}, "at least 1"),
+        ({"backoff_coefficient": math.inf}, "at least 1"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(options: dict[str, float], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        RetryPolicy(**options)  # type: ignore[arg-type]
+
+
+durations = st.integers(0, 10**10).map(lambda ms: dt.timedelta(milliseconds=ms))
+policies = st.builds(
+    RetryPolicy,
+    st.integers(0, 1_000),
+    durations,
+    st.floats(1, 100),
+    st.none() | durations,
+    st.none() | durations,
+    st.lists(st.text()).map(tuple),
+)
+
+
+@given(policies)
+def test_a_policy_comes_back_from_its_row(policy: RetryPolicy) -> None:
+    assert RetryPolicy.from_wire([*policy.to_wire(), "of a later release"]) == policy
+
+
+@given(policies, st.integers(1, 2_000))
+def test_waits_never_shrink_and_never_exceed_the_longest(policy: RetryPolicy, attempt: int) -> None:
+    now, following = (policy.next_attempt_ms(at, FAILURE, 0, 0) for at in (attempt, attempt + 1))
+    if now is not None and following is not None:
+        assert 0 <= now <= following
+        assert policy.max_interval is None or following <= policy.max_interval / dt.timedelta(milliseconds=1)
