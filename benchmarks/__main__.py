@@ -42,6 +42,8 @@ def main(
         raise click.BadParameter(f"{', '.join(unknown)}: there are {', '.join(MODULES)}", param_hint="--only")
     rounds = rounds or (3 if quick else 5)
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=140)  # a file or a pipe has no width to fit into
     began = time.monotonic()
     outcomes: list[Outcome] = []
     with prepared(hosts=hosts, workers=workers, quick=quick) as setting:

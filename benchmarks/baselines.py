@@ -48,11 +48,11 @@ class RedisCounters:
 
     def add(self, key: str, n: int) -> int:
         """Add and return the sum."""
-        return int(self._redis.incrby(f"by-hand:{key}", n))  # type: ignore[arg-type]
+        return int(self._redis.incrby(f"by-hand:{key}", n))
 
     def get(self, key: str) -> int:
         """Return the sum."""
-        return int(self._redis.get(f"by-hand:{key}") or 0)  # type: ignore[arg-type]
+        return int(self._redis.get(f"by-hand:{key}") or 0)
 
 
 @ray.remote(num_cpus=0)

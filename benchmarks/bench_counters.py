@@ -11,7 +11,7 @@ import lungfish
 
 from .app import Counter
 from .baselines import PlainCounters, RedisCounters, in_flight
-from .common import FSYNC, FSYNC_EACH, NONE, Benchmark, Contender, Metric, Pass, expect
+from .common import FSYNC, FSYNC_EACH, NONE, Benchmark, Contender, Metric, Pass, Role, expect
 from .setting import IN_FLIGHT, Setting, each_timed, on_client
 
 COUNTERS = 1_000
@@ -55,13 +55,15 @@ def call_actor(actor: Any, count: int) -> Pass:
 
 def benchmarks(setting: Setting) -> list[Benchmark]:
     """Return the question."""
-    plain = PlainCounters.remote()  # type: ignore[attr-defined]
-    by_hand = RedisCounters.remote(setting.url)  # type: ignore[attr-defined]
-    ours, theirs = setting.size(20_000, 5_000), setting.size(5_000, 1_500)
+    plain: Any = PlainCounters.remote()  # type: ignore[attr-defined]
+    by_hand: Any = RedisCounters.remote(setting.url)  # type: ignore[attr-defined]
+    ours, theirs = setting.size(20_000, 3_000), setting.size(5_000, 1_000)
     contenders = [
-        Contender("Lungfish, 1,000 entities", FSYNC, on_client(setting, partial(call_entities, ours))),
-        Contender("Ray actor with 1,000 counters", NONE, partial(call_actor, plain, theirs), is_base=True),
-        Contender("Ray actor, INCRBY each", FSYNC_EACH, partial(call_actor, by_hand, theirs)),
+        Contender(
+            Role.OURS, "Lungfish, 1,000 entities", FSYNC, on_client(setting, partial(call_entities, ours))
+        ),
+        Contender(Role.PLAIN, "Ray actor with 1,000 counters", NONE, partial(call_actor, plain, theirs)),
+        Contender(Role.BY_HAND, "Ray actor, INCRBY each", FSYNC_EACH, partial(call_actor, by_hand, theirs)),
     ]
     question = f"Calls over {COUNTERS:,} counters, {IN_FLIGHT} in flight"
     return [Benchmark("b", question, "calls/s", Metric.RATE, contenders)]

@@ -14,7 +14,7 @@ import lungfish
 
 from .app import fan_out
 from .baselines import square, square_kept
-from .common import FSYNC, FSYNC_EACH, NONE, Benchmark, Contender, Metric, Pass, expect
+from .common import FSYNC, FSYNC_EACH, NONE, Benchmark, Contender, Metric, Pass, Role, expect
 from .setting import Setting, on_client
 
 STEPS = 1_000
@@ -49,9 +49,9 @@ def run_kept_tasks(url: str) -> Pass:
 def benchmarks(setting: Setting) -> list[Benchmark]:
     """Return the question."""
     contenders = [
-        Contender("Lungfish, one orchestration", FSYNC, on_client(setting, orchestrate)),
-        Contender("Ray tasks", NONE, partial(run_tasks, square.remote), is_base=True),
-        Contender("Ray tasks, SET each", FSYNC_EACH, partial(run_kept_tasks, setting.url)),
+        Contender(Role.OURS, "Lungfish, one orchestration", FSYNC, on_client(setting, orchestrate)),
+        Contender(Role.PLAIN, "Ray tasks", NONE, partial(run_tasks, square.remote)),
+        Contender(Role.BY_HAND, "Ray tasks, SET each", FSYNC_EACH, partial(run_kept_tasks, setting.url)),
     ]
     question = f"Fan-out to {STEPS:,} activities and fan-in"
     return [Benchmark("d", question, "activities/s", Metric.RATE, contenders)]

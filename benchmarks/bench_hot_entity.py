@@ -18,7 +18,7 @@ import lungfish
 
 from .app import Counter
 from .baselines import PlainCounters, RedisCounters
-from .common import FSYNC, FSYNC_EACH, NONE, Benchmark, Contender, Metric, Pass, expect
+from .common import FSYNC, FSYNC_EACH, NONE, Benchmark, Contender, Metric, Pass, Role, expect
 from .setting import Setting, on_client
 
 BATCH = 1_000
@@ -68,7 +68,7 @@ def call_one_way(actor: Any, count: int) -> Pass:
     began = time.perf_counter()
     for _ in range(count):
         actor.add.remote(key, 1)
-    value = ray.get(actor.get.remote(key))
+    value: int = ray.get(actor.get.remote(key))
     took_s = time.perf_counter() - began
     expect(value, count, "calls applied")
     return Pass(value, took_s)
@@ -80,7 +80,7 @@ def call_in_batches(actor: Any, batches: int) -> Pass:
     began = time.perf_counter()
     for _ in range(batches):
         actor.add_many.remote(key, [1] * BATCH)
-    value = ray.get(actor.get.remote(key))
+    value: int = ray.get(actor.get.remote(key))
     took_s = time.perf_counter() - began
     expect(value, batches * BATCH, "calls applied")
     return Pass(value, took_s)
@@ -88,24 +88,34 @@ def call_in_batches(actor: Any, batches: int) -> Pass:
 
 def benchmarks(setting: Setting) -> list[Benchmark]:
     """Return the question."""
-    plain = PlainCounters.remote()  # type: ignore[attr-defined]
-    by_hand = RedisCounters.remote(setting.url)  # type: ignore[attr-defined]
-    batches, singly, calls = setting.size(300, 60), setting.size(20_000, 4_000), setting.size(5_000, 1_500)
+    plain: Any = PlainCounters.remote()  # type: ignore[attr-defined]
+    by_hand: Any = RedisCounters.remote(setting.url)  # type: ignore[attr-defined]
+    batches, singly, calls = setting.size(300, 50), setting.size(20_000, 3_000), setting.size(5_000, 1_000)
     contenders = [
         Contender(
+            Role.OURS,
             f"Lungfish, signal_many of {BATCH:,}",
             FSYNC,
             on_client(setting, partial(signal_in_batches, batches)),
         ),
         Contender(
+            Role.OURS,
             f"Lungfish, signal, {SIGNALS_IN_FLIGHT:,} in flight",
             FSYNC,
             on_client(setting, partial(signal_singly, singly)),
         ),
-        Contender("Ray actor, pipelined calls", NONE, partial(call_one_way, plain, calls), is_base=True),
+        Contender(Role.PLAIN, "Ray actor, pipelined calls", NONE, partial(call_one_way, plain, calls)),
         Contender(
-            f"Ray actor, batched by hand, {BATCH:,} a call", NONE, partial(call_in_batches, plain, batches)
+            Role.OTHER,
+            f"Ray actor, batched by hand, {BATCH:,} a call",
+            NONE,
+            partial(call_in_batches, plain, batches),
         ),
-        Contender("Ray actor, pipelined, INCRBY each", FSYNC_EACH, partial(call_one_way, by_hand, calls)),
+        Contender(
+            Role.BY_HAND,
+            "Ray actor, pipelined, INCRBY each",
+            FSYNC_EACH,
+            partial(call_one_way, by_hand, calls),
+        ),
     ]
     return [Benchmark("a", "One-way signals to one hot entity", "signals/s", Metric.RATE, contenders)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ import lungfish
 
 from .app import Counter, one_step
 from .baselines import PlainCounters, RedisCounters, one_by_one, square, square_kept
-from .common import FSYNC, FSYNC_EACH, NONE, Benchmark, Contender, Metric, Pass, expect
+from .common import FSYNC, FSYNC_EACH, NONE, Benchmark, Contender, Metric, Pass, Role, expect
 from .setting import Setting, each_timed, on_client
 
 
@@ -22,6 +23,20 @@ async def call_entity(count: int, client: lungfish.Client) -> Pass:
         expect(await counter.call(Counter.add, 1), number + 1, "answer")
 
     return await each_timed(add, range(count), 1)
+
+
+def call_blocking(setting: Setting, count: int) -> Pass:
+    """Call one entity with the client for code without an event loop."""
+    with setting.runtime.client_sync() as client:
+        counter = client.entity(Counter, uuid.uuid4().hex)
+        counter.call(Counter.get)
+        latencies: list[float] = []
+        for number in range(count):
+            began = time.perf_counter()
+            value = counter.call(Counter.add, 1)
+            latencies.append(time.perf_counter() - began)
+            expect(value, number + 1, "answer")
+    return Pass(count, sum(latencies), latencies)
 
 
 async def orchestrate(count: int, client: lungfish.Client) -> Pass:
@@ -59,20 +74,26 @@ def run_kept_tasks(url: str, count: int) -> Pass:
 
 def benchmarks(setting: Setting) -> list[Benchmark]:
     """Return both questions."""
-    plain = PlainCounters.remote()  # type: ignore[attr-defined]
-    by_hand = RedisCounters.remote(setting.url)  # type: ignore[attr-defined]
-    calls, runs = setting.size(500, 200), setting.size(200, 60)
+    plain: Any = PlainCounters.remote()  # type: ignore[attr-defined]
+    by_hand: Any = RedisCounters.remote(setting.url)  # type: ignore[attr-defined]
+    calls, runs = setting.size(500, 100), setting.size(200, 40)
     of_calls = [
-        Contender("Lungfish, call", FSYNC, on_client(setting, partial(call_entity, calls))),
-        Contender("Ray actor, call", NONE, partial(call_actor, plain, calls), is_base=True),
-        Contender("Ray actor, call, INCRBY", FSYNC_EACH, partial(call_actor, by_hand, calls)),
+        Contender(Role.OURS, "Lungfish, call", FSYNC, on_client(setting, partial(call_entity, calls))),
+        Contender(
+            Role.OURS, "Lungfish, call, blocking client", FSYNC, partial(call_blocking, setting, calls)
+        ),
+        Contender(Role.PLAIN, "Ray actor, call", NONE, partial(call_actor, plain, calls)),
+        Contender(Role.BY_HAND, "Ray actor, call, INCRBY", FSYNC_EACH, partial(call_actor, by_hand, calls)),
     ]
     of_runs = [
         Contender(
-            "Lungfish, orchestration of one activity", FSYNC, on_client(setting, partial(orchestrate, runs))
+            Role.OURS,
+            "Lungfish, orchestration of one activity",
+            FSYNC,
+            on_client(setting, partial(orchestrate, runs)),
         ),
-        Contender("Ray task", NONE, partial(run_tasks, runs), is_base=True),
-        Contender("Ray task, SET", FSYNC_EACH, partial(run_kept_tasks, setting.url, runs)),
+        Contender(Role.PLAIN, "Ray task", NONE, partial(run_tasks, runs)),
+        Contender(Role.BY_HAND, "Ray task, SET", FSYNC_EACH, partial(run_kept_tasks, setting.url, runs)),
     ]
     return [
         Benchmark("e", "One call at a time", "ms a call", Metric.LATENCY, of_calls),

@@ -11,7 +11,7 @@ import lungfish
 
 from .app import CITIES, hello_sequence
 from .baselines import PlainSteps, RedisSteps, greet, in_flight
-from .common import FSYNC, FSYNC_EACH, NONE, Benchmark, Contender, Metric, Pass, expect
+from .common import FSYNC, FSYNC_EACH, NONE, Benchmark, Contender, Metric, Pass, Role, expect
 from .setting import IN_FLIGHT, Setting, each_timed, on_client
 
 GREETINGS = " ".join(f"Hello {city}!" for city in CITIES)
@@ -45,16 +45,19 @@ def call_chains(step: Callable[[Any, str, str], Any], count: int) -> Pass:
 
 def benchmarks(setting: Setting) -> list[Benchmark]:
     """Return the question."""
-    plain = PlainSteps.remote()  # type: ignore[attr-defined]
-    by_hand = RedisSteps.remote(setting.url)  # type: ignore[attr-defined]
-    ours, theirs = setting.size(1_000, 250), setting.size(500, 150)
+    plain: Any = PlainSteps.remote()  # type: ignore[attr-defined]
+    by_hand: Any = RedisSteps.remote(setting.url)  # type: ignore[attr-defined]
+    ours, theirs = setting.size(1_000, 200), setting.size(500, 100)
     contenders = [
-        Contender("Lungfish, orchestration", FSYNC, on_client(setting, partial(orchestrate, ours))),
         Contender(
-            "Ray actor, chained calls", NONE, partial(call_chains, plain.greet.remote, theirs), is_base=True
+            Role.OURS, "Lungfish, orchestration", FSYNC, on_client(setting, partial(orchestrate, ours))
         ),
-        Contender("Ray tasks, chained", NONE, partial(call_chains, greet.remote, theirs)),
         Contender(
+            Role.PLAIN, "Ray actor, chained calls", NONE, partial(call_chains, plain.greet.remote, theirs)
+        ),
+        Contender(Role.OTHER, "Ray tasks, chained", NONE, partial(call_chains, greet.remote, theirs)),
+        Contender(
+            Role.BY_HAND,
             "Ray actor, chained calls, SET each",
             FSYNC_EACH,
             partial(call_chains, by_hand.greet.remote, theirs),

@@ -32,6 +32,19 @@ def expect(actual: object, wanted: object, what: str) -> None:
         raise WrongResult(f"{what}: {actual!r:.200}, not {wanted!r:.200}")
 
 
+class Role(Enum):
+    """What a contender is there for."""
+
+    #: The one that is measured.
+    OURS = "ours"
+    #: Plain Ray without durability: the first base of ratios.
+    PLAIN = "plain"
+    #: Ray with durability written by hand: the second.
+    BY_HAND = "by hand"
+    #: For comparison, no base.
+    OTHER = "other"
+
+
 class Metric(Enum):
     """What a question is about."""
 
@@ -70,18 +83,17 @@ class Contender:
     Attributes:
         durability: what survives a crash, see ``FSYNC`` and its neighbours.
         run: does one pass and checks it.
-        is_base: the plain Ray way that ratios refer to.
     """
 
+    role: Role
     name: str
     durability: str
     run: Callable[[], Pass]
-    is_base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A question and those who answer it; exactly one is the base of the ratios."""
+    """A question and those who answer it; there is one of each base."""
 
     key: str
     question: str
@@ -110,7 +122,7 @@ class Figures:
 
     Attributes:
         rate: units per second; None where the question is about latency alone.
-        ratio: how many times better than the base, round by round.
+        times_plain, times_by_hand: how many times better than each base, round by round.
     """
 
     name: str
@@ -118,7 +130,8 @@ class Figures:
     rate: Spread | None
     p50_ms: Spread | None
     p99_ms: Spread | None
-    ratio: Spread
+    times_plain: Spread
+    times_by_hand: Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,25 +169,31 @@ def measure(benchmark: Benchmark, rounds: int, progress: Callable[[str], None] =
 
 def summarize(benchmark: Benchmark, passes: dict[str, list[Pass]]) -> Outcome:
     """Turn the passes of all contenders, in the order of the rounds, into figures."""
-    (base,) = [contender.name for contender in benchmark.contenders if contender.is_base]
     metric = benchmark.metric
-    figures = [
-        Figures(
-            name=contender.name,
-            durability=contender.durability,
-            rate=Spread.of([done.rate for done in passes[contender.name]]) if metric is Metric.RATE else None,
-            p50_ms=_latency(passes[contender.name], 0.5),
-            p99_ms=_latency(passes[contender.name], 0.99),
-            ratio=Spread.of(
-                [
-                    ours.score(metric) / theirs.score(metric)
-                    for ours, theirs in zip(passes[contender.name], passes[base], strict=True)
-                ]
-            ),
-        )
-        for contender in benchmark.contenders
+    (plain,) = [passes[contender.name] for contender in benchmark.contenders if contender.role is Role.PLAIN]
+    (by_hand,) = [
+        passes[contender.name] for contender in benchmark.contenders if contender.role is Role.BY_HAND
     ]
+    figures = []
+    for contender in benchmark.contenders:
+        done = passes[contender.name]
+        figures.append(
+            Figures(
+                name=contender.name,
+                durability=contender.durability,
+                rate=Spread.of([one.rate for one in done]) if metric is Metric.RATE else None,
+                p50_ms=_latency(done, 0.5),
+                p99_ms=_latency(done, 0.99),
+                times_plain=_times(metric, done, plain),
+                times_by_hand=_times(metric, done, by_hand),
+            )
+        )
     return Outcome(benchmark.key, benchmark.question, benchmark.unit, figures)
+
+
+def _times(metric: Metric, done: Sequence[Pass], base: Sequence[Pass]) -> Spread:
+    rounds = zip(done, base, strict=True)
+    return Spread.of([one.score(metric) / other.score(metric) for one, other in rounds])
 
 
 def _latency(passes: Sequence[Pass], share: float) -> Spread | None:

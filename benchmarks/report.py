@@ -15,7 +15,7 @@ import redis
 from rich.console import Console
 from rich.table import Table
 
-from .common import Outcome, Spread, quantile
+from .common import Outcome, Spread
 from .setting import Setting
 
 _MEMORY_DISKS = ("tmpfs", "ramfs")
@@ -24,7 +24,6 @@ _MEMORY_DISKS = ("tmpfs", "ramfs")
 def describe_machine(setting: Setting) -> dict[str, Any]:
     """Return what the figures depend on."""
     filesystem, device = _disk(setting.folder)
-    fsync_s = [_fsync_once(setting.folder) for _ in range(50)]
     with redis.Redis.from_url(setting.url) as server:
         info: Any = server.info("server")
         policy: Any = server.config_get("append*")
@@ -40,8 +39,8 @@ def describe_machine(setting: Setting) -> dict[str, Any]:
         "filesystem": filesystem,
         "device": device,
         "is_memory_disk": filesystem in _MEMORY_DISKS,
-        "fsync_p50_ms": quantile(fsync_s, 0.5) * 1_000,
-        "load_before": os.getloadavg()[0],
+        "fsync_p50_ms": setting.fsync_ms,
+        "load_before": setting.load_before,
     }
 
 
@@ -55,7 +54,8 @@ def print_machine(
     )
     console.print(
         f"Store: embedded {machine['store']}, appendonly {machine['appendonly']}, "
-        f"appendfsync {machine['appendfsync']}; data on {machine['filesystem']} ({machine['device']}), one fsync {machine['fsync_p50_ms']:.2f} ms"
+        f"appendfsync {machine['appendfsync']}; "
+        f"data on {machine['filesystem']} ({machine['device']}), one fsync {machine['fsync_p50_ms']:.2f} ms"
     )
     console.print(
         f"Client, {hosts} host(s), {workers} worker(s) and the store share this machine. "
@@ -69,7 +69,7 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
     """Print one question's table."""
     table = Table(title=f"{outcome.key}  {outcome.question}", title_justify="left", title_style="bold")
     table.add_column("", no_wrap=True)
-    table.add_column("durability")
+    table.add_column("durability", no_wrap=True)
     if any(figures.rate for figures in outcome.figures):
         table.add_column(outcome.unit, justify="right")
     timed = any(figures.p50_ms for figures in outcome.figures)
@@ -77,13 +77,15 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
         table.add_column("p50 ms", justify="right")
         table.add_column("p99 ms", justify="right")
     table.add_column("× plain Ray", justify="right")
+    table.add_column("× by hand", justify="right")
     for figures in outcome.figures:
         cells = [figures.name, figures.durability]
         if figures.rate is not None:
             cells.append(_spread(figures.rate, ",.0f"))
         if timed:
-            cells += [_spread(figures.p50_ms, ".2f"), _spread(figures.p99_ms, ".2f")]
-        table.add_row(*cells, _spread(figures.ratio, ".3g"))
+            cells += [_spread(figures.p50_ms, ".2f"), _median(figures.p99_ms, ".1f")]
+        plain, by_hand = figures.times_plain, figures.times_by_hand
+        table.add_row(*cells, _spread(plain, _ratio_form(plain)), _median(by_hand, _ratio_form(by_hand)))
     console.print(table)
 
 
@@ -104,6 +106,14 @@ def _spread(spread: Spread | None, form: str) -> str:
     return f"{spread.median:{form}} [dim]({spread.least:{form}}–{spread.most:{form}})[/]"
 
 
+def _median(spread: Spread | None, form: str) -> str:
+    return "" if spread is None else f"{spread.median:{form}}"
+
+
+def _ratio_form(ratio: Spread) -> str:
+    return ",.0f" if ratio.median >= 20 else ".1f" if ratio.median >= 2 else ".2f"
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -122,13 +132,3 @@ def _disk(folder: Path) -> tuple[str, str]:
     holding = [row for row in mounts if folder.is_relative_to(row[1])]
     device, _, filesystem, *_ = max(holding, key=lambda row: len(row[1]))
     return filesystem, device
-
-
-def _fsync_once(folder: Path) -> float:
-    path = folder / "fsync-probe"
-    with path.open("ab") as file:
-        file.write(bytes(512))
-        file.flush()
-        began = time.perf_counter()
-        os.fsync(file.fileno())
-        return time.perf_counter() - began

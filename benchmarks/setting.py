@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -21,7 +22,7 @@ from lungfish.runtime import embedded
 from lungfish.runtime.cluster import Runtime
 
 from .app import Counter, app
-from .common import Pass, WrongResult
+from .common import Pass, WrongResult, quantile
 
 T = TypeVar("T")
 
@@ -33,14 +34,17 @@ class Setting:
     """What the benchmarks are given.
 
     Attributes:
-        quick: do a tenth or so of everything.
         folder: where the store keeps its data.
+        quick: do less of everything.
+        load_before, fsync_ms: of the machine and its disk, before anything was started.
     """
 
     runtime: Runtime
     url: str
     folder: Path
     quick: bool
+    load_before: float
+    fsync_ms: float
 
     def size(self, full: int, quick: int) -> int:
         """Return how much to do."""
@@ -53,19 +57,30 @@ def prepared(*, hosts: int, workers: int, quick: bool) -> Iterator[Setting]:
     parent = Path(embedded.FOLDER)
     parent.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=parent)).resolve()
+    load_before = os.getloadavg()[0]
     try:
+        fsync_ms = quantile([_fsync_once(folder) for _ in range(200)], 0.5) * 1_000
         with embedded.start_child(folder) as server:
             ray.init(
                 address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
             )
             try:
                 runtime = lungfish.start(app, url=server.url, hosts_per_node=hosts, workers_per_node=workers)
-                yield Setting(runtime, server.url, folder, quick)
+                yield Setting(runtime, server.url, folder, quick, load_before, fsync_ms)
                 runtime.shutdown()
             finally:
                 ray.shutdown()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fsync_once(folder: Path) -> float:
+    with (folder / "fsync-probe").open("ab") as file:
+        file.write(bytes(512))
+        file.flush()
+        began = time.perf_counter()
+        os.fsync(file.fileno())
+        return time.perf_counter() - began
 
 
 def on_client(setting: Setting, work: Callable[[lungfish.Client], Awaitable[Pass]]) -> Callable[[], Pass]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from lungfish.runtime import codec
-from lungfish.runtime.errors import InvalidArguments
+from lungfish.runtime.errors import InvalidArguments, UsageError
 from lungfish.runtime.signatures import Signature
 
 #: Values of exactly these classes fit the annotation without validation.
@@ -33,7 +33,7 @@ class Batch:
 
     calls: list[Any]
     named: bool = False
-    refused: list[InvalidArguments] = field(default_factory=list)
+    refused: list[UsageError] = field(default_factory=list)
 
 
 def restore_batch(signature: Signature, rows: list[Any]) -> Batch:
@@ -60,7 +60,7 @@ def _by_column(signature: Signature, rows: list[Any]) -> list[Any] | None:
             if annotation is Any or (annotation in _EXACT and set(map(type, column)) == {annotation}):
                 continue
             changed.append((at, codec.adapter(GenericAlias(list, (annotation,))).validate_python(column)))
-    except (InvalidArguments, ValidationError):
+    except (UsageError, ValidationError):
         return None
     return _with_columns(rows, changed) if changed else rows
 
@@ -79,7 +79,7 @@ def _one_by_one(signature: Signature, rows: list[Any]) -> Batch:
     for row in rows:
         try:
             batch.calls.append(restore_one(signature, row))
-        except InvalidArguments as error:
+        except UsageError as error:  # also an annotation that no value can be made for
             batch.refused.append(error)
     return batch
 

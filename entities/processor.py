@@ -178,8 +178,12 @@ class EntityActivation:
         if isinstance(message, Call):
             self._reply(message, None, refusal(error))
         else:
+            # It was acknowledged: kept where it can be looked at, in case the other side is ahead of this
+            # release.
             self._kind.counts.signals_dropped += message.count
-            logger.error("%s: a signal is dropped: %s", self._actor, error)
+            logger.error("%s: a signal is set aside: %s", self._actor, error)
+            self._effects.set_aside(item)
+            return
         self._effects.done(item)
 
     def _take_response(self, item: Item, message: Response) -> None:

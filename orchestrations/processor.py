@@ -56,7 +56,7 @@ from .limits import Limits
 from .matching import Outstanding
 from .outgoing import Outgoing, sequence_of
 from .replay import CONTINUED, FAILED, TERMINATED, Ended, Execution, Restart, terminated_failure
-from .replies import accept, announce, lacks_code, refuse
+from .replies import accept, add_watcher, announce, lacks_code, refuse
 from .row import InstanceRow, Status
 
 if TYPE_CHECKING:
@@ -198,7 +198,11 @@ class OrchestrationActivation:
                 log.info("event %r for instance %s dropped: it %s", message.name, self._id, state)
             return True
         starts = isinstance(message, TimerFired) and message.purpose == "start"
-        if row.status is Status.SUSPENDED or not (row.begun or starts) or lacks_code(self._app, row, self._id):
+        if (
+            row.status is Status.SUSPENDED
+            or not (row.begun or starts)
+            or lacks_code(self._app, row, self._id)
+        ):
             self._held.append(item)
             return False
         match message:
@@ -253,14 +257,11 @@ class OrchestrationActivation:
             self._refuse(message, InstanceNotFound(f"no instance {self._id!r}"))
         elif row.terminal:
             self._effects.send(Response(message.reply_to, message.request, row.output, row.failure))
-        elif len(row.watchers) >= self._limits.watchers_max:
-            self._refuse(
-                message,
-                Overloaded(f"{self._limits.watchers_max:,} requests wait for instance {self._id!r} already"),
-            )
-        else:
-            row.watchers.append((message.request, message.reply_to))
+        elif add_watcher(row, message, self._limits.watchers_max):
             self._write_row()
+        else:
+            text = f"{self._limits.watchers_max:,} requests wait for instance {self._id!r} already"
+            self._refuse(message, Overloaded(text))
 
     def _on_control(self, message: Control) -> None:
         row = self._row

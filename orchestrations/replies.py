@@ -34,6 +34,15 @@ def refuse(effects: Effects, message: Start | Control | Watch, failure: FailureD
         effects.send(Response(message.reply_to, message.request, failure=failure))
 
 
+def add_watcher(row: InstanceRow, message: Watch, most: int) -> bool:
+    """Remember who waits for the outcome, once per session; return False if there are too many."""
+    others = [(request, reply_to) for request, reply_to in row.watchers if reply_to != message.reply_to]
+    if len(others) >= most:
+        return False
+    row.watchers = [*others, (message.request, message.reply_to)]
+    return True
+
+
 def announce(effects: Effects, row: InstanceRow) -> None:
     """Tell the outcome to the parent and to everyone who watches; they are told once."""
     if row.parent is not None:
@@ -46,12 +55,11 @@ def announce(effects: Effects, row: InstanceRow) -> None:
 def lacks_code(app: App, row: InstanceRow, instance_id: str) -> bool:
     """Tell whether this host's app does not have the instance's code; it is logged.
 
-    What comes for such an instance waits in its mailbox: during a deployment hosts differ, and a host with less
+    What comes for such an instance waits in its mailbox: during a deployment hosts differ, and a host with
+    less
     must not fail what one with more can run. It can still be watched and terminated.
     """
     if row.name in app.orchestrations:
         return False
-    log.error(
-        "instance %s waits: this host's app %r has no orchestration %r", instance_id, app.hub, row.name
-    )
+    log.error("instance %s waits: this host's app %r has no orchestration %r", instance_id, app.hub, row.name)
     return True

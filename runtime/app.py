@@ -76,7 +76,7 @@ class App:
     def entity(self, cls: E, /) -> E: ...
     @overload
     def entity(self, /, *, name: str) -> Callable[[E], E]: ...
-    def entity(self, cls: E | None = None, /, *, name: str | None = None) -> Any:
+    def entity(self, cls: E | None = None, /, *, name: str | None = None) -> Any:  # pyright: ignore[reportInvalidTypeVarUse]
         """Register an entity class; its public methods are its operations.
 
         Args:
@@ -87,10 +87,11 @@ class App:
         """
 
         def register(cls: E) -> E:
-            define = getattr(cls, "lungfish_definition", None)
-            if not isinstance(cls, type) or define is None:
+            given: Any = cls  # whatever the annotation says
+            define = getattr(given, "lungfish_definition", None)
+            if not isinstance(given, type) or define is None:
                 raise UsageError(f"@app.entity takes a subclass of lungfish.Entity, not {cls!r}")
-            definition = define(check_id("entity name", name or cls.__name__))
+            definition = define(check_id("entity name", cls.__name__ if name is None else name))
             self._register(self.entities, "entity", definition.name, definition)
             return cls
 

@@ -13,7 +13,7 @@ import contextlib
 import importlib
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -33,9 +33,9 @@ class _Refused(click.ClickException):
 
     exit_code = 2
 
-    def show(self, _file: Any = None) -> None:
-        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(self.format_message(), err=True)
+    def show(self, file: IO[Any] | None = None) -> None:
+        label = click.style("error: ", fg="red", bold=True)
+        click.echo(f"{label}{self.format_message()}", file=file, err=True)
 
 
 class _Commands(click.Group):

@@ -128,7 +128,8 @@ class Where:
         if hub is not None:
             if await view.exists(hub):
                 return hub
-            raise HubNotFound(f"there is no hub {hub!r} in this store; {_listed(await view.hubs())}")
+            others = _listed(await view.hubs()) if view.is_single else "those of a Cluster are not listed"
+            raise HubNotFound(f"there is no hub {hub!r} in this store; {others}")
         hubs = await view.hubs()
         if len(hubs) != 1:
             raise HubNotFound(f"which hub? Say --hub NAME or MODULE:APP; {_listed(hubs)}")

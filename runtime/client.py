@@ -32,10 +32,16 @@ class Client:
     """
 
     def __init__(
-        self, open_store: Callable[[], Store | Awaitable[Store]], app: App | None = None, *, session: str = ""
+        self,
+        open_store: Callable[[], Store | Awaitable[Store]],
+        app: App | None = None,
+        *,
+        session: str = "",
+        unique: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._open_store = open_store
         self._session = session
+        self._unique = unique
         self.app = app
         self._definitions: dict[type[Any], EntityDefinition] = {}
         self._connection: Connection | None = None
@@ -67,6 +73,11 @@ class Client:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests of this client wait for an answer."""
+        return self._connection.waiting if self._connection is not None else 0
 
     @property
     def _open(self) -> Connection:
@@ -140,12 +151,13 @@ class Client:
             if_exists: ``"return"`` its handle, or ``"raise"`` ``InstanceExists``.
 
         Raises:
-            NotRegistered, InvalidArguments, SerializationError, PayloadTooLarge: refused; nothing was created.
+            NotRegistered, InvalidArguments, SerializationError, PayloadTooLarge: refused; nothing was
+            created.
             InstanceExists: the id belongs to another orchestration, or ``if_exists="raise"``.
             DeadlineExceeded, StoreUnavailable: the outcome is unknown; start again with the same id.
         """
         name, signature = self._orchestration(orchestration)
-        instance = check_id("instance id", id) if id is not None else uuid.uuid4().hex
+        instance = check_id("instance id", id) if id is not None else self._unique()
         if signature is not None:
             data = signature.encode(args, kwargs)
         else:

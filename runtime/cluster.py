@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import ray
+import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .app import App
@@ -64,8 +66,9 @@ def join(address: str | None = None) -> None:
     where = address or os.environ.get("RAY_ADDRESS") or "auto"
     looked = "on this machine" if where == "auto" else f"at {where}"
     try:
+        _probe(where)
         ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         if "AuthenticationError" in repr(error.__cause__):
             raise RayNotFound(
                 f"the Ray cluster {looked} wants a token: set RAY_AUTH_MODE=token. "
@@ -77,6 +80,13 @@ def join(address: str | None = None) -> None:
         ) from error
 
 
+def _probe(address: str) -> None:
+    """Raise ``OSError`` if nobody listens at ``host:port``: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=5).close()
+
+
 def machines() -> set[str]:
     """Return the addresses of the machines of this process's Ray cluster."""
     return {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
@@ -85,7 +95,7 @@ def machines() -> set[str]:
 def running_url(hub: str) -> str | None:
     """Return the store's address of the runtime that is up on this Ray cluster; None if there is none."""
     try:
-        controller = ray.get_actor(controller_name(hub), NAMESPACE)
+        controller: Any = ray.get_actor(controller_name(hub), NAMESPACE)
     except ValueError:
         return None
     url: str = ray.get(controller.url.remote())
@@ -121,7 +131,8 @@ class Runtime:
                 await store.close()
             return [_info(beat.host, beat.record, beat.age_ms) for beat in view.hosts if beat.host]
 
-        return _run(ask)
+        found: list[HostInfo] = _run(ask)
+        return found
 
     def actors(self) -> list[tuple[str, str, str, int]]:
         """Return (Ray actor name, node id, host or worker id, process id) of all hosts and workers."""
@@ -161,7 +172,6 @@ class Runtime:
         ray.kill(self._controller, no_restart=True)
         if self._owns_store:
             stop_daemon(DATA_FOLDER)
-
 
     def _ask(self, method: str, *args: Any, timeout_s: float = ANSWER_S) -> Any:
         return _answer(self._controller, method, *args, timeout_s=timeout_s)
@@ -221,7 +231,9 @@ def attach(app: App) -> Runtime:
         ray.init(address="auto")
     url = running_url(app.hub)
     if url is None:
-        raise RuntimeNotFound(f"no runtime of hub {app.hub!r} on this Ray cluster; start one with 'lungfish up'")
+        raise RuntimeNotFound(
+            f"no runtime of hub {app.hub!r} on this Ray cluster; start one with 'lungfish up'"
+        )
     return Runtime(app, ray.get_actor(controller_name(app.hub), NAMESPACE), url, owns_store=_is_embedded(url))
 
 

@@ -186,8 +186,7 @@ def _plain(value: Any, path: str) -> Any:
             return value if -(2**63) <= value < 2**64 else _extension(value)
         case dict():
             return {
-                _plain(key, f"key of {path}"): _plain(item, f"{path}[{key!r}]")
-                for key, item in value.items()
+                _plain(key, f"key of {path}"): _plain(item, f"{path}[{key!r}]") for key, item in value.items()
             }
         case list() | tuple():
             return [_plain(item, f"{path}[{at}]") for at, item in enumerate(value)]
@@ -244,6 +243,11 @@ def _is_hashable(annotation: Any) -> bool:
 
 #: Annotations whose values need no validation when the class already is exactly theirs.
 _EXACT: Final = frozenset({int, float, str, bool, bytes, type(None)})
+
+
+def exact_class(annotation: Any) -> type | None:
+    """Return the class whose own instances fit an annotation as they are; None: there is none."""
+    return annotation if isinstance(annotation, type) and annotation in _EXACT else None
 
 
 def validate(value: Any, annotation: Any, what: str) -> Any:

@@ -42,6 +42,9 @@ class Connection:
         self.meta = HubMeta()
         self._sender = Sender(store, f"c:{self.session}")
         self._waiting: dict[str, asyncio.Future[Response]] = {}
+        self._watches: dict[ActorId, asyncio.Future[Response]] = {}
+        #: How many callers wait for one of these: a watch stays when they give up.
+        self._watchers = 0
         self._requests = 0
         self._listener: asyncio.Task[None] | None = None
         self._reader: Reader | None = None
@@ -62,7 +65,13 @@ class Connection:
             if not future.done():
                 future.set_exception(StoreUnavailable("this connection was closed"))
                 future.exception()
+        await asyncio.gather(*self._watches.values(), return_exceptions=True)
         await self.store.close()
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for a response."""
+        return len(self._waiting) - len(self._watches) + self._watchers
 
     def partition(self, actor: ActorId) -> int:
         """Return the partition that owns an actor."""
@@ -107,6 +116,33 @@ class Connection:
             if alarm is not None:
                 alarm.cancel()
 
+    async def watch(
+        self, actor: ActorId, make: Callable[[str], Message], *, timeout_s: float | None, what: str
+    ) -> Response:
+        """Wait for an answer that may take days, such as an orchestration's outcome.
+
+        All who wait for one actor share one request, which stays when one of them gives up: asking in a loop
+        leaves no trail of requests at the actor.
+        """
+        pending = self._watches.get(actor)
+        if pending is None:
+            asking = self.request(actor, make, timeout_s=None, what=what)
+            pending = self._watches[actor] = asyncio.ensure_future(asking)
+            pending.add_done_callback(lambda done: self._watched(actor, done))
+        self._watchers += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(pending)
+        except TimeoutError:
+            raise DeadlineExceeded(f"{what}: no answer within {timeout_s:g} s; it goes on") from None
+        finally:
+            self._watchers -= 1
+
+    def _watched(self, actor: ActorId, done: asyncio.Future[Response]) -> None:
+        self._watches.pop(actor, None)
+        if not done.cancelled():
+            done.exception()  # seen: everybody who waited may have given up
+
     def _listen(self) -> None:
         if self._listener is None:
             self._reader = self.store.reader()
@@ -121,8 +157,8 @@ class Connection:
         while True:
             try:
                 found = await reader.read({target: position}, block_ms=_BLOCK_MS, count=1_000)
-            except StoreUnavailable as error:
-                logger.warning("reading replies: %s; again in %.2f s", error, wait_s)
+            except Exception as error:  # whatever it is: without this loop every request would only time out
+                logger.warning("reading replies: %r; again in %.2f s", error, wait_s)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, _BACKOFF_S[1])
                 continue
@@ -130,6 +166,9 @@ class Connection:
             for entry in found.get(target, ()):
                 position = entry.id
                 self._take(entry.payload)
+            # First those who were answered, and what they send next; only then this read's own business.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
     def _take(self, payload: bytes) -> None:
         try:

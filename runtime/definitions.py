@@ -9,9 +9,9 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import inspect
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Generator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Final, Generic, ParamSpec, TypeVar, get_args, get_origin, overload
 
 from .errors import NotRegistered, UsageError
 from .retry import RetryPolicy
@@ -106,8 +106,10 @@ class Orchestration(Generic[P, R_co]):
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
-        self.signature = Signature.of(function, name, skip=1)
         self.is_generator = inspect.isgeneratorfunction(function)
+        self.signature = Signature.of(function, name, skip=1)
+        if self.is_generator:
+            self.signature = replace(self.signature, result=_returned(self.signature.result))
         if not self.is_generator and not inspect.iscoroutinefunction(function):
             raise UsageError(f"orchestration {name} must be 'async def' or a generator function")
         if not inspect.signature(function).parameters:
@@ -118,6 +120,12 @@ class Orchestration(Generic[P, R_co]):
 
     def __repr__(self) -> str:
         return f"<orchestration {self.name}>"
+
+
+def _returned(annotation: Any) -> Any:
+    """Return what a generator function returns, from its annotation: the R of ``Generator[Y, S, R]``."""
+    arguments = get_args(annotation)
+    return arguments[2] if get_origin(annotation) is Generator and len(arguments) == 3 else Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@
     ├─ ExecutionFailed         user code raised; ``details`` says what, where, and why
     │  ├─ EntityOperationFailed
     │  ├─ ActivityFailed
-    │  │  └─ ActivityTimedOut
+    │  │  ├─ ActivityTimedOut
+    │  │  └─ WorkersLost       an attempt was lost with its worker too often
     │  └─ OrchestrationFailed
     │     └─ OrchestrationTerminated
     ├─ NonDeterminism          replay took another path than the history
@@ -249,6 +250,10 @@ class ActivityFailed(ExecutionFailed):
 
 class ActivityTimedOut(ActivityFailed):
     """An activity's last attempt did not end in time."""
+
+
+class WorkersLost(ActivityFailed):
+    """An attempt was lost with its worker too often: it may be what kills them."""
 
 
 class OrchestrationFailed(ExecutionFailed):

@@ -18,7 +18,7 @@ from .app import App
 from .clock import HubClock
 from .errors import StoreUnavailable
 from .ids import ActorId
-from .kinds import load_kinds
+from .kinds import ActorKind, load_kinds
 from .ownership import HostRecord, Ownership
 from .partition import Partition
 from .relay import Relay
@@ -39,6 +39,10 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
+def _nobody(_record: bytes) -> None:
+    """Listen to heartbeats where nobody does."""
+
+
 class Host:
     """Owns partitions of one hub and runs their actors, until it is stopped."""
 
@@ -51,7 +55,9 @@ class Host:
         settings: HostSettings | None = None,
         node: str = "",
         unique: Callable[[], str] = new_id,
-        beaten: Callable[[bytes], None] = lambda record: None,
+        beaten: Callable[[bytes], None] | None = None,
+        clock: HubClock | None = None,
+        kinds: dict[str, ActorKind] | None = None,
     ) -> None:
         """Make a host; ``start`` makes it run.
 
@@ -63,6 +69,8 @@ class Host:
             node: where this is, for people.
             unique: makes unique ids (owner tokens).
             beaten: told of every heartbeat and its record (see ``keepalive``).
+            clock: the store's clock as this host reads it; tests bring one that stands still.
+            kinds: what runs the actors; default: the kinds of ``load_kinds``.
         """
         self.app = app
         self.host_id = host_id or f"host-{unique()[:12]}"
@@ -70,9 +78,9 @@ class Host:
         self._store = store
         self._node = node
         self._unique = unique
-        self._beaten = beaten
-        self._clock = HubClock()
-        self._kinds = load_kinds(app)
+        self._beaten = beaten or _nobody
+        self._clock = clock or HubClock()
+        self._kinds = kinds or load_kinds(app)
         self._loops: list[asyncio.Task[None]] = []
         self._quarantine: set[ActorId] = set()
         self._meta = HubMeta()
@@ -106,7 +114,7 @@ class Host:
         self._begin(self._ownership.beat_forever, "heartbeat")
         self._begin(self._rounds.read_forever, "reader")
         self._begin(self._rounds.run_forever, "rounds")
-        self._begin(self._rounds.flush_lazily_forever, "lazy flush")
+        self._begin(self._rounds.commits.lazily_forever, "lazy flush")
         self._begin(self._relay.run_forever, "relay")
         self._begin(self._passivate_forever, "passivation")
         self._begin(self._sweep_producers_forever, "producers")
@@ -132,6 +140,10 @@ class Host:
     def partitions(self) -> list[Partition]:
         """The partitions that this host runs now."""
         return self._rounds.partitions
+
+    def wake(self) -> None:
+        """Look for due timers now: the store's clock was moved."""
+        self._rounds.wake()
 
     async def wait_settled(self) -> None:
         """Return when every partition has an owner and this host runs its own."""
@@ -178,7 +190,7 @@ class Host:
             pid=os.getpid(),
             partitions=len(partitions),
             activations=sum(partition.activations for partition in partitions),
-            commits=self._rounds.commits,
+            commits=self._rounds.commits.count,
         )
 
     async def _passivate_forever(self) -> None:

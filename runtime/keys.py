@@ -27,7 +27,7 @@ Rules:
 ``{hub:p}:dead``                   stream  p: a payload that could not be decoded; capped
 ``{hub:q:<queue>}``                stream  p: one activity; consumer group ``workers``
 ``{hub:q:<queue>}:producers``      hash    as for a partition; producers are partitions
-``{hub:c:<client>}``               stream  p: one batch of replies; capped, expiring
+``{hub:c:<client>}``               stream  p, p ...: batches of replies; capped, expiring
 =================================  ======  ====================================================
 """
 
@@ -49,6 +49,8 @@ QUEUE_LENGTH_MAX: Final = 1_000_000
 CLIENT_LENGTH_MAX: Final = 10_000
 #: Replies to a client that nothing was sent to for this long are dropped.
 CLIENT_TTL_MS: Final = 3_600_000
+#: A worker that has not beaten for this long, and holds nothing, is forgotten.
+WORKER_TTL_MS: Final = 600_000
 #: Undecodable payloads kept per partition.
 DEAD_LENGTH_MAX: Final = 10_000
 

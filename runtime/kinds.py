@@ -113,6 +113,10 @@ class Effects(Protocol):
         """The item is finished: its effects are in this commit, and it is never given again."""
         ...
 
+    def set_aside(self, item: Item) -> None:
+        """Finish an item that cannot be applied, and keep it with the messages that were set aside."""
+        ...
+
     def record(self, item: Item, record: bytes) -> None:
         """Keep ``record`` with an unfinished item; the next activation finds it in ``item.record``."""
         ...
@@ -154,8 +158,6 @@ class Activation(Protocol):
 
 class ActorKind(Protocol):
     """Makes the activations of one kind of actor."""
-
-    def __init__(self, app: App) -> None: ...
 
     def activate(self, actor: ActorId, stored: Stored) -> Activation:
         """Return the activation of an actor from what the store has of it.

@@ -179,6 +179,8 @@ class MemoryServer:
         self.delivers_in_place = delivers_in_place
         self._lengths_max = {"p": inbox_length_max, "q": queue_length_max}
         self._hubs: dict[str, Hub] = {}
+        #: Partitions whose server is away, as a shard of a Cluster can be; for tests.
+        self.away: set[int] = set()
         self._waiters: dict[tuple[str, str], set[asyncio.Future[None]]] = {}
 
     def hub(self, name: str) -> Hub:
@@ -192,8 +194,15 @@ class MemoryServer:
         return copy.deepcopy(self._hubs)
 
     def rollback(self, checkpoint: dict[str, Hub]) -> None:
-        """Lose every write since ``checkpoint``: what a failover to a late replica does."""
-        self._hubs = copy.deepcopy(checkpoint)
+        """Lose every write since ``checkpoint``: what a failover to a late replica does.
+
+        It takes time, so ids that are given afterwards are later than those that were lost.
+        """
+        lost, self._hubs = self._hubs, copy.deepcopy(checkpoint)
+        for name, hub in lost.items():
+            for target, stream in hub.streams.items():
+                kept = self.hub(name).streams.setdefault(target, Stream())
+                kept.last = max(kept.last, stream.last)
 
     # --- waiting -----------------------------------------------------------------------
 
@@ -233,6 +242,7 @@ class MemoryServer:
         state = self.hub(hub)
         last, _ = state.producers.get(target, {}).get(producer, (0, 0))
         if 0 < sequence <= last:
+            state.producers[target][producer] = (last, self.now_ms())
             return Appended.OK
         if sequence > last + 1 and not resync:
             return Appended.GAP
@@ -302,12 +312,21 @@ class MemoryServer:
         if row.number + 1 < commit.number:
             return StoreBehind(row.number, commit.number - 1)
         if row.number + 1 == commit.number:
+            if not self._has_consumed(hub, commit):
+                return StoreBehind(row.number, commit.number - 1)
             self._apply_rows(row, commit)
             for index, delivery in enumerate(commit.deliveries):
                 self._deliver(hub, row, commit, f"{commit.number}-{index}", delivery)
             self._apply_inbox(hub, row, commit)
         prefix = f"{commit.number}-"
         return Committed(tuple(entry for id_, entry in row.outbox.items() if id_.startswith(prefix)))
+
+    def _has_consumed(self, hub: str, commit: Commit) -> bool:
+        """Tell whether the inbox still has the last entry that a commit consumes: a failover may lose it."""
+        if commit.position is None:
+            return True
+        inbox = self.hub(hub).stream(partition_target(commit.partition), self.now_ms())
+        return inbox.find(parse_id(commit.position)) is not None
 
     def _apply_rows(self, row: Partition, commit: Commit) -> None:
         row.number = commit.number
@@ -369,11 +388,22 @@ class MemoryServer:
         moved: list[QueueEntry] = []
         for stream_id in held[:count]:
             payload = stream.find(stream_id)
-            deliveries = group.taken[stream_id][1] + 1
+            holder, deliveries = group.taken[stream_id]
             assert payload is not None, "finish removes the entry together with who holds it"
-            group.taken[stream_id] = (worker, deliveries)
-            moved.append(QueueEntry(queue, format_id(stream_id), payload, deliveries))
+            group.taken[stream_id] = (worker, deliveries + (holder != worker))
+            moved.append(QueueEntry(queue, format_id(stream_id), payload, deliveries + 1))
         return moved
+
+    def prune_workers(self, hub: str, queues: Sequence[str], older_ms: int) -> None:
+        """Forget workers that have not beaten for so long and hold nothing of these queues."""
+        state = self.hub(hub)
+        limit_ms = self.now_ms() - older_ms
+        old = [worker for worker, (beat_ms, _) in state.workers.items() if beat_ms < limit_ms]
+        groups = [state.groups[queue] for queue in queues if queue in state.groups]
+        holders = {holder for group in groups for holder, _ in group.taken.values()}
+        for worker in old:
+            if worker not in holders:
+                del state.workers[worker]
 
     def finish(self, hub: str, queue: str, entry_id: str) -> None:
         """Remove a taken entry."""

@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from .errors import InternalError, StoreUnavailable
 from .hub_meta import check_meta
-from .keys import Keys
+from .keys import WORKER_TTL_MS, Keys
 from .memory_server import Hub, MemoryServer
 from .store import (
     Append,
@@ -33,12 +33,15 @@ from .store import (
     PartitionImage,
     QueueEntry,
     StoredInstance,
+    Unknown,
     queue_target,
 )
 
 __all__ = ["MemoryServer", "MemoryStore"]
 
 T = TypeVar("T")
+
+_AWAY: Final = Unknown("the server of this partition is away")
 
 
 class MemoryStore:
@@ -80,12 +83,27 @@ class MemoryStore:
     async def append(self, appends: Sequence[Append]) -> list[Appended]:
         """See ``Store.append``."""
         self._hub()
-        return await _soon([self.server.append(self._name, append) for append in appends])
+        outcomes = [
+            Appended.UNKNOWN if self._is_away(append.target) else self.server.append(self._name, append)
+            for append in appends
+        ]
+        return await _soon(_some(outcomes, Appended.UNKNOWN))
 
     async def commit(self, commits: Sequence[Commit]) -> list[CommitOutcome]:
         """See ``Store.commit``."""
         self._hub()
-        return await _soon([self.server.commit(self._name, commit) for commit in commits])
+        outcomes: list[CommitOutcome] = [
+            _AWAY if commit.partition in self.server.away else self.server.commit(self._name, commit)
+            for commit in commits
+        ]
+        return await _soon(_some(outcomes, _AWAY))
+
+    def _is_away(self, target: str) -> bool:
+        return target[:2] == "p:" and int(target[2:]) in self.server.away
+
+    def _check_here(self, *partitions: int) -> None:
+        if not self.server.away.isdisjoint(partitions):
+            raise StoreUnavailable(_AWAY.reason)
 
     def reader(self) -> MemoryReader:
         """See ``Store.reader``."""
@@ -94,11 +112,13 @@ class MemoryStore:
     async def claim(self, partition: int, host: str, token: str) -> PartitionImage:
         """See ``Store.claim``."""
         self._hub()
+        self._check_here(partition)
         return await _soon(self.server.claim(self._name, partition, host, token))
 
     async def release(self, partition: int, token: str) -> bool:
         """See ``Store.release``."""
         self._hub()
+        self._check_here(partition)
         return await _soon(self.server.release(self._name, partition, token))
 
     async def owners(self) -> list[OwnerRow]:
@@ -107,7 +127,10 @@ class MemoryStore:
         if hub.meta is None:
             raise InternalError("owners() before open()")
         rows = [hub.partition(partition) for partition in range(hub.meta.partitions)]
-        return await _soon([OwnerRow(row.host, row.epoch, row.number) for row in rows])
+        away, unknown = self.server.away, OwnerRow("", 0, known=False)
+        owners = [OwnerRow(row.host, row.epoch, row.number) for row in rows]
+        known = [unknown if partition in away else owner for partition, owner in enumerate(owners)]
+        return await _soon(_some(known, unknown))
 
     # --- hosts -------------------------------------------------------------------------
 
@@ -151,11 +174,13 @@ class MemoryStore:
     async def snapshots(self, keys: Sequence[tuple[int, str, str]]) -> list[bytes | None]:
         """See ``Store.snapshots``."""
         hub = self._hub()
+        self._check_here(*(partition for partition, _, _ in keys))
         return await _soon([hub.partition(p).snapshots.get((name, key)) for p, name, key in keys])
 
     async def instances(self, keys: Sequence[tuple[int, str]], *, history: bool) -> list[StoredInstance]:
         """See ``Store.instances``."""
         hub = self._hub()
+        self._check_here(*(partition for partition, _ in keys))
         found = []
         for partition, instance in keys:
             row = hub.partition(partition)
@@ -212,6 +237,7 @@ class MemoryStore:
         claimed: list[QueueEntry] = []
         for queue in queues:
             claimed += self.server.take_over(self._name, worker, queue, is_dead, count - len(claimed))
+        self.server.prune_workers(self._name, queues, max(alive_ms, WORKER_TTL_MS))
         return await _soon(claimed)
 
     async def worker_beat(self, worker: str, record: bytes) -> None:
@@ -227,6 +253,12 @@ class MemoryStore:
     async def workers(self) -> list[HostBeat]:
         """See ``Store.workers``."""
         return await _soon(_beats(self._hub().workers, self.server.now_ms()))
+
+
+def _some(outcomes: list[T], unknown: T) -> list[T]:
+    if outcomes and all(outcome == unknown for outcome in outcomes):
+        raise StoreUnavailable(_AWAY.reason)
+    return outcomes
 
 
 async def _soon(result: T) -> T:
@@ -296,7 +328,10 @@ class MemoryReader(_Waiting):
     ) -> dict[str, list[Entry]]:
         """See ``Reader.read``."""
         server, hub = self._store.server, self._store.hub
-        return await self._poll(lambda: server.read(hub, positions, count), positions, block_ms)
+        here = {target: at for target, at in positions.items() if not self._store._is_away(target)}
+        if positions and not here:
+            raise StoreUnavailable(_AWAY.reason)
+        return await self._poll(lambda: server.read(hub, here, count), here, block_ms)
 
 
 class MemoryQueueReader(_Waiting):

@@ -83,7 +83,7 @@ class Ownership:
         make: Callable[[PartitionImage], Partition],
         adopt: Callable[[Partition, PartitionImage], None],
         token: Callable[[], str],
-        beaten: Callable[[bytes], None] = lambda record: None,
+        beaten: Callable[[bytes], None],
     ) -> None:
         self._store = store
         self._host = host
@@ -180,6 +180,8 @@ class Ownership:
         owners = await self._store.owners() if running else []
         for partition, committed in running:
             row = owners[partition.number]
+            if not row.known:
+                continue
             if (row.host, row.epoch) != (self._host, partition.epoch):
                 self._rounds.lose(partition, f"{row.host or 'another host'} owns it")
             elif row.number < committed:
@@ -223,8 +225,8 @@ class Ownership:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self._settings.release_grace_ms / 1_000
         while loop.time() < until_s and self._placement.get(number) == self._host:
-            owner = (await self._store.owners())[number].host
-            if owner in ("", self._host) or not self._is_alive(owner):
+            row = (await self._store.owners())[number]
+            if row.known and (row.host in ("", self._host) or not self._is_alive(row.host)):
                 return
             await asyncio.sleep(RELEASE_POLL_S)
 

@@ -91,6 +91,7 @@ class Partition(Effects):
         #: The time while an actor runs: one reading of the clock is enough for that; 0 at other times.
         self._pinned_ms = 0
         self._ids = 0
+        self._ids_prefix = f"{self.number:x}.{self.epoch:x}{self.token[-6:]}."
         self._number = image.commit_number
         self._sequences = dict(image.sequences)
         self._slots: dict[ActorId, Slot] = {}
@@ -105,7 +106,10 @@ class Partition(Effects):
         self._timers: dict[str, tuple[int, bytes]] = dict(image.timers)
         self._due: list[tuple[int, str]] = [(due, name) for name, (due, _) in image.timers.items()]
         heapq.heapify(self._due)
-        self._activities = dict(image.activities)
+        #: Rows of activities without a result, by what precedes their last part: one group per execution.
+        self._activities: dict[str, dict[str, bytes]] = {}
+        for row_id, row in image.activities.items():
+            self._activities.setdefault(_group(row_id), {})[row_id] = row
         self._tasks: set[asyncio.Task[None]] = set()
         self._new_draft()
         self._restore_mailbox(image.mailbox)
@@ -230,10 +234,13 @@ class Partition(Effects):
         """How many spawned tasks (async operations) are running."""
         return len(self._tasks)
 
-    def run(self, runs_max: int) -> int:
-        """Run actors that have something to do, at most ``runs_max`` of them; return how many."""
+    def run(self, runs_max: int, bytes_max: int = 1 << 30) -> int:
+        """Run actors that have something to do; return how many were run.
+
+        Stops after ``runs_max`` of them, or when the draft has grown to about ``bytes_max``.
+        """
         runs = 0
-        while self._ready and runs < runs_max:
+        while self._ready and runs < runs_max and self.draft_bytes < bytes_max:
             actor = next(iter(self._ready))
             del self._ready[actor]
             slot = self._slots.get(actor)
@@ -259,6 +266,11 @@ class Partition(Effects):
     def dirty(self) -> bool:
         """True if the draft holds something that should be committed soon."""
         return self._urgent or bool(self._fresh)
+
+    @property
+    def committing(self) -> bool:
+        """True while a commit of this partition is under way."""
+        return self.committed < self._number
 
     @property
     def uncommitted(self) -> int:
@@ -358,9 +370,9 @@ class Partition(Effects):
         return self._last_ms
 
     def unique(self) -> str:
-        # The epoch is new for every owner, the counter for every id: no other call returns this.
+        # The epoch tells owners apart, unless the store loses a claim; then the token still does.
         self._ids += 1
-        return f"{self.number:x}.{self.epoch:x}.{self._ids:x}"
+        return f"{self._ids_prefix}{self._ids:x}"
 
     def send(self, message: Message) -> None:
         self._urgent = True
@@ -378,18 +390,22 @@ class Partition(Effects):
 
     def _queue(self, target: str, row: list[Any]) -> None:
         self._outgoing.setdefault(target, []).append(row)
+        self.draft_bytes += sum(len(field) for field in row if type(field) is bytes) + 64
         self._wake()
 
     def snapshot(self, actor: ActorId, state: bytes | None) -> None:
         self._draft.snapshots[(actor.name, actor.key)] = state
+        self.draft_bytes += len(state or b"")
         self._urgent = True
 
     def instance(self, actor: ActorId, row: bytes | None) -> None:
         self._draft.instances[actor.key] = row
+        self.draft_bytes += len(row or b"")
         self._urgent = True
 
     def history(self, actor: ActorId, batch: bytes) -> None:
         self._draft.histories.setdefault(actor.key, []).append(batch)
+        self.draft_bytes += len(batch)
         self._urgent = True
 
     def forget_history(self, actor: ActorId) -> None:
@@ -408,17 +424,26 @@ class Partition(Effects):
         if self._timers.pop(timer_id, None) is not None:
             self._draft.timers[timer_id] = None
             self._urgent = True
+            if len(self._due) > 64 + 2 * len(self._timers):
+                # Cancelled timers would stay in the heap until they are due: for a day, with a day's
+                # time-outs.
+                self._due = [(due_ms, name) for name, (due_ms, _) in self._timers.items()]
+                heapq.heapify(self._due)
 
     def activity(self, row_id: str, row: bytes | None) -> None:
+        group = self._activities.setdefault(_group(row_id), {})
         if row is None:
-            self._activities.pop(row_id, None)
+            group.pop(row_id, None)
+            if not group:
+                del self._activities[_group(row_id)]
         else:
-            self._activities[row_id] = row
+            group[row_id] = row
+            self.draft_bytes += len(row)
         self._draft.activities[row_id] = row
         self._urgent = True
 
     def activity_rows(self, prefix: str) -> dict[str, bytes]:
-        return {key: row for key, row in self._activities.items() if key.startswith(prefix)}
+        return dict(self._activities.get(prefix.rstrip("\x00"), ()))
 
     def dispatch(self, queue: str, task: ActivityTask) -> None:
         self._urgent = True
@@ -429,10 +454,16 @@ class Partition(Effects):
             self._draft.mailbox[_row_id(item.row)] = None
             self._urgent = True
 
+    def set_aside(self, item: Item) -> None:
+        self._set_aside(wire.pack([item.message]))
+        self.done(item)
+
     def record(self, item: Item, record: bytes) -> None:
         item.record = record
         if item.row in self._kept:
-            self._draft.mailbox[_row_id(item.row)] = _pack_item(item)
+            packed = _pack_item(item)
+            self._draft.mailbox[_row_id(item.row)] = packed
+            self.draft_bytes += len(packed)
             self._urgent = True
 
     def spawn(self, actor: ActorId, work: Coroutine[Any, Any, None]) -> None:
@@ -460,6 +491,8 @@ class Partition(Effects):
         self._draft = Commit(self.number, self.token, 0)
         self._outgoing: dict[str, list[list[Any]]] = {}
         self._urgent = False
+        #: About how many bytes the next commit carries.
+        self.draft_bytes = 0
 
     def _restore_mailbox(self, rows: Mapping[str, bytes]) -> None:
         self._rows = 0
@@ -473,6 +506,10 @@ class Partition(Effects):
                 continue
             self._kept[number] = item
             self._give(item)
+
+
+def _group(row_id: str) -> str:
+    return row_id.rpartition("\x00")[0]
 
 
 def _row_id(row: int) -> str:

@@ -1,6 +1,7 @@
 """What a host process and a worker process are made of, whoever starts them.
 
-A ``Deployment`` says what to run. ``HostProcess`` and ``WorkerProcess`` run it: in a Ray actor (``ray_actors``),
+A ``Deployment`` says what to run. ``HostProcess`` and ``WorkerProcess`` run it: in a Ray actor
+(``ray_actors``),
 or in any other process (tests that kill processes, a future shell).
 """
 

@@ -8,7 +8,8 @@ Rules:
 * The app travels as bytes in small pieces, inside the actor's creation task: Ray would put a
   large argument into its object store, owned by the driver, and could then not restart
   the actor when the driver has gone.
-* The controller is goal-seeking: it compares what should run with what Ray says is running, once a second, and
+* The controller is goal-seeking: it compares what should run with what Ray says is running, once a second,
+  and
   creates or removes the difference. It keeps no other state, so its own restart needs no recovery.
 """
 
@@ -22,13 +23,16 @@ import os
 from typing import Any, Final
 
 import ray
+import ray.exceptions
 from ray import cloudpickle
 from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .app import App
+from .open_store import open_store
 from .processes import Deployment, HostProcess, WorkerProcess
 from .ray_tasks import RayLauncher
+from .ray_watch import DeathWatch
 from .topology import Goal, RunningActor, plan
 
 logger = logging.getLogger(__name__)
@@ -51,7 +55,7 @@ copyreg.pickle(type(dataclasses.MISSING), lambda _: "MISSING")
 
 def pack_app(app: App) -> list[bytes]:
     """Return an app, with the code of ``__main__`` and notebook cells, in pieces for actor arguments."""
-    data = cloudpickle.dumps(app)
+    data: bytes = cloudpickle.dumps(app)  # pyright: ignore[reportPrivateImportUsage]
     return [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
 
 
@@ -64,7 +68,7 @@ def unpack_app(pieces: tuple[bytes, ...]) -> App:
 class HostActor:
     """One host process."""
 
-    async def __init__(self, deployment: Deployment, slot: str, *app: bytes) -> None:
+    async def __init__(self, deployment: Deployment, slot: str, *app: bytes) -> None:  # type: ignore[misc]
         node = ray.get_runtime_context().get_node_id()
         self._process = HostProcess(deployment, unpack_app(app), slot=slot, node=node)
         await self._process.start()
@@ -80,6 +84,10 @@ class HostActor:
         """Return host id and process id."""
         return self._process.host.host_id, os.getpid()
 
+    async def run(self) -> None:
+        """Never return: whoever awaits this is told by Ray when the process dies (see ``ray_watch``)."""
+        await asyncio.Event().wait()
+
     async def ready(self) -> None:
         """Return when every partition has its owner."""
         await self._process.host.wait_settled()
@@ -92,7 +100,7 @@ class HostActor:
 class WorkerActor:
     """One worker process."""
 
-    async def __init__(self, deployment: Deployment, slot: str, *app: bytes) -> None:
+    async def __init__(self, deployment: Deployment, slot: str, *app: bytes) -> None:  # type: ignore[misc]
         self._process = WorkerProcess(deployment, unpack_app(app), slot=slot, launcher=RayLauncher())
         await self._process.start()
 
@@ -112,13 +120,14 @@ class WorkerActor:
 class Controller:
     """Keeps hosts and workers on all nodes of the cluster; one per hub."""
 
-    async def __init__(self, deployment: Deployment, goal: Goal, *app: bytes) -> None:
+    async def __init__(self, deployment: Deployment, goal: Goal, *app: bytes) -> None:  # type: ignore[misc]
         self._deployment = deployment
         self._goal = goal
         self._app = app
         self._draining: set[str] = set()
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._lock = asyncio.Lock()
+        self._watch = DeathWatch(lambda: open_store(deployment.url, deployment.hub), NAMESPACE)
         self._loop = asyncio.get_running_loop().create_task(self._reconcile_forever())
 
     async def url(self) -> str:
@@ -168,10 +177,11 @@ class Controller:
 
     async def actors(self) -> list[tuple[str, str, str, int]]:
         """Return (actor name, node, host or worker id, process id) of all that answers."""
-        found = []
+        found: list[tuple[str, str, str, int]] = []
         for actor in self._running():
             try:
-                identity, pid = await asyncio.wait_for(ray.get_actor(actor.name, NAMESPACE).ping.remote(), 5)
+                handle: Any = ray.get_actor(actor.name, NAMESPACE)
+                identity, pid = await asyncio.wait_for(handle.ping.remote(), 5)
             except (ValueError, TimeoutError, ray.exceptions.RayActorError):
                 continue  # dying, or being restarted: it is not there now
             found.append((actor.name, actor.node, identity, pid))
@@ -192,6 +202,7 @@ class Controller:
             created = [self._create(actor) for actor in missing]
             for handle in created:
                 await handle.ping.remote()
+            self._watch.follow(actor.name for actor in self._running() if actor.role == "host")
             for actor in extra:
                 if actor.name not in self._stopping:
                     task = asyncio.get_running_loop().create_task(self._remove(actor))
@@ -203,7 +214,8 @@ class Controller:
         return plan(self._deployment.hub, self._goal, usable, self._running())
 
     def _running(self) -> list[RunningActor]:
-        names = [entry["name"] for entry in list_named_actors(all_namespaces=True) if _ours(entry)]
+        listed: list[Any] = list_named_actors(all_namespaces=True)
+        names = [entry["name"] for entry in listed if _ours(entry)]
         parsed = [RunningActor.parse(name) for name in names]
         return [actor for actor in parsed if actor is not None and actor.hub == self._deployment.hub]
 
@@ -247,4 +259,4 @@ class Controller:
 
 
 def _ours(entry: dict[str, Any]) -> bool:
-    return entry["namespace"] == NAMESPACE
+    return bool(entry["namespace"] == NAMESPACE)

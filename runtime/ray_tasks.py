@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import ray
+import ray.exceptions
 
 from .activity_info import ActivityInfo, current_activity
 from .definitions import Activity

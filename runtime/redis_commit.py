@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgpack
 
+from .errors import StoreUnavailable
 from .keys import (
     CLIENT_LENGTH_MAX,
     CLIENT_TTL_MS,
@@ -42,6 +43,7 @@ from .store import (
     OutboxEntry,
     PartitionImage,
     StoreBehind,
+    Unknown,
     partition_target,
 )
 
@@ -146,12 +148,14 @@ class _CommitPacker:
                 if delivery.sequence:
                     owner_fields += (f"s:{delivery.target}", delivery.sequence)
                 deliveries.append(self._delivery(f"{number}-{index}", delivery))
+        inbox = 0 if commit.position is None else self.numbers[names.inbox]
         rows = self._rows(names, commit)
         if len(owner_fields) > ARGUMENTS_MAX:
             rows += _cut("HSET", owner, owner_fields[ARGUMENTS_MAX:])
             del owner_fields[ARGUMENTS_MAX:]
         producer = partition_target(commit.partition)
-        return owner, commit.token, number, owner_fields, outbox, rows, deliveries, producer
+        last = (inbox, commit.position or "")
+        return owner, commit.token, number, owner_fields, outbox, rows, deliveries, producer, *last
 
     def _delivery(self, entry_id: str, delivery: Delivery) -> tuple[Any, ...]:
         target, sequence, payloads = delivery.target, delivery.sequence, delivery.payloads
@@ -244,6 +248,8 @@ def read_outcome(commit: Commit, reply: Reply) -> CommitOutcome:
     """Read one commit's part of the answer to ``commit_command``."""
     if reply == 0:
         return Committed()
+    if isinstance(reply, StoreUnavailable):
+        return Unknown(str(reply))
     status, *rest = reply
     if status == _LEASE_LOST:
         return LeaseLost(rest[0].decode())

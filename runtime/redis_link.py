@@ -151,7 +151,8 @@ class Link:
 
         Args:
             commands: sent together, behind everything sent earlier on this link.
-            wait_s: how long the server itself may wait (a blocking read) beyond the limit.
+            wait_s: how long the server itself may wait (a blocking read, WAIT) beyond the limit. What is in
+                flight on this link waits first: a server runs one connection's commands one after the other.
 
         Raises:
             StoreUnavailable: no answer in time, or the connection broke; the outcome is unknown.
@@ -161,9 +162,9 @@ class Link:
         session = self._session
         if session is None or session.lost is not None or self._waiting:
             session = await self._connected()
-        request = session.send(commands)
+        request = session.send(commands, wait_s)
         deadline = asyncio.get_running_loop().call_later(
-            self._call_timeout_s + wait_s, session.drop, TimeoutError("no answer in time")
+            self._call_timeout_s + session.wait_s, session.drop, TimeoutError("no answer in time")
         )
         try:
             return await request.future

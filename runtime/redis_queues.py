@@ -6,8 +6,8 @@ Rules:
   until it is finished. Nothing but ``take_over.lua`` moves it to another worker.
 * A worker beats before it takes. A sweep lists the holders first and reads the
   beats after that: a holder that is not among the beats was removed or never came back.
-* A queue's group is made when someone meets a queue without one, and from the first
-  entry on, so that what was appended before is found.
+* A reader makes the groups of its queues before it first takes from them, and again when it meets a queue
+  that has lost its group. A group begins at the first entry, so what was appended before is found.
 """
 
 from __future__ import annotations
@@ -54,10 +54,13 @@ class RedisQueueReader:
         self._woken = asyncio.Event()
         self._closed = False
         self._turn = 0
+        #: Queues whose group was made, or found, by this reader.
+        self._grouped: set[str] = set()
 
     async def take(self, queues: Sequence[str], *, block_ms: int, count: int) -> list[QueueEntry]:
         """See ``QueueReader.take``."""
         servers = await self._open()
+        await self._make_groups(servers, [queue for queue in queues if queue not in self._grouped])
         self._turn += 1  # a busy first queue must not starve the others
         start = self._turn % max(1, len(queues))
         order = [*queues[start:], *queues[:start]]
@@ -79,15 +82,23 @@ class RedisQueueReader:
         call = (names[0], script("take", names, GROUP, self._worker, count))
         reply = (await servers.run(self._lane, [call], expected=_NO_GROUP))[0]
         if isinstance(reply, ResponseError):
-            await make_groups(servers, self._keys, queues)
+            await self._make_groups(servers, queues)
             reply = (await servers.run(self._lane, [call]))[0]
-        return [QueueEntry(queues[at - 1], entry_id.decode(), payload) for at, entry_id, payload in reply]
+        return [
+            QueueEntry(queues[int(at) - 1], entry_id.decode(), payload) for at, entry_id, payload in reply
+        ]
 
     async def _take_one_by_one(self, servers: Servers, queues: Sequence[str], count: int) -> list[QueueEntry]:
         entries: list[QueueEntry] = []
+        failures: list[StoreUnavailable] = []
         for queue in queues:
             if len(entries) < count:
-                entries += await self._take_now(servers, [queue], count - len(entries))
+                try:
+                    entries += await self._take_now(servers, [queue], count - len(entries))
+                except StoreUnavailable as error:  # the others may be on other servers
+                    failures.append(error)
+        if len(failures) == len(queues):
+            raise failures[0]
         return entries
 
     async def _wait(
@@ -110,7 +121,7 @@ class RedisQueueReader:
 
         reply = await self._blocking.call(command, block_ms)
         if isinstance(reply, ResponseError) and error_code(reply) in _NO_GROUP:
-            await make_groups(servers, self._keys, queues)
+            await self._make_groups(servers, queues)
             reply = await self._blocking.call(command, block_ms)
         entries = [
             QueueEntry(names[name.decode()], entry_id.decode(), fields[1])
@@ -127,6 +138,15 @@ class RedisQueueReader:
         servers = await self._open()
         holders = {queue: [self._worker] for queue in queues}
         return await take_over(servers, self._keys, self._worker, holders, count)
+
+    async def _make_groups(self, servers: Servers, queues: Sequence[str]) -> None:
+        """Make the consumer group of each queue that has none."""
+        names = [self._keys.queue(queue) for queue in queues]
+        calls: list[Call] = [(name, ("XGROUP", "CREATE", name, GROUP, "0", "MKSTREAM")) for name in names]
+        if calls:
+            replies = await servers.run(ADMIN, calls, expected=_GROUP_EXISTS, partly=True)
+            made = zip(queues, replies, strict=True)
+            self._grouped.update(queue for queue, reply in made if not isinstance(reply, StoreUnavailable))
 
     async def _open(self) -> Servers:
         if self._closed:
@@ -145,24 +165,17 @@ class RedisQueueReader:
             await self._servers.close(self._lane)
 
 
-async def make_groups(servers: Servers, keys: Keys, queues: Sequence[str]) -> None:
-    """Make the consumer group of each queue that has none."""
-    names = [keys.queue(queue) for queue in queues]
-    calls: list[Call] = [(name, ("XGROUP", "CREATE", name, GROUP, "0", "MKSTREAM")) for name in names]
-    await servers.run(ADMIN, calls, expected=_GROUP_EXISTS)
-
-
 async def holders_of(servers: Servers, keys: Keys, queues: Sequence[str]) -> dict[str, list[str]]:
     """Return who is known to each queue's group, whether it holds entries or not."""
     calls: list[Call] = [
         (name, ("XINFO", "CONSUMERS", name, GROUP)) for name in (keys.queue(queue) for queue in queues)
     ]
-    replies = await servers.run(ADMIN, calls, expected=_NO_QUEUE)
+    replies = await servers.run(ADMIN, calls, expected=_NO_QUEUE, partly=True)
     return {queue: _consumers(reply) for queue, reply in zip(queues, replies, strict=True)}
 
 
 def _consumers(reply: Reply) -> list[str]:
-    if isinstance(reply, ResponseError):
+    if isinstance(reply, ResponseError | StoreUnavailable):
         return []
     rows = (dict(zip(row[::2], row[1::2], strict=True)) for row in reply)
     return [row[b"name"].decode() for row in rows]
@@ -173,17 +186,25 @@ async def take_over(
 ) -> list[QueueEntry]:
     """Hand up to ``count`` entries of the named holders to ``worker``."""
     entries: list[QueueEntry] = []
-    for queue, names in holders.items():
-        if not names or len(entries) >= count:
-            continue
+    asked = [queue for queue, names in holders.items() if names]
+    failures: list[StoreUnavailable] = []
+    for queue in asked:
+        if len(entries) >= count:
+            break
         key = keys.queue(queue)
-        call = (key, script("take_over", [key], GROUP, worker, count - len(entries), *names))
-        reply = (await servers.run(ADMIN, [call], expected=_NO_GROUP))[0]
+        call = (key, script("take_over", [key], GROUP, worker, count - len(entries), *holders[queue]))
+        try:
+            reply = (await servers.run(ADMIN, [call], expected=_NO_GROUP))[0]
+        except StoreUnavailable as error:  # the others may be on other servers
+            failures.append(error)
+            continue
         if not isinstance(reply, ResponseError):
             entries += [
                 QueueEntry(queue, entry_id.decode(), payload, deliveries)
                 for entry_id, payload, deliveries in reply
             ]
+    if failures and len(failures) == len(asked):
+        raise failures[0]
     return entries
 
 

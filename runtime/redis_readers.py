@@ -17,7 +17,7 @@ from typing import Any, Final
 from .errors import StoreUnavailable
 from .keys import Keys
 from .redis_link import Command, Link, Reply, check
-from .redis_servers import ADMIN, Call, Servers, run_on
+from .redis_servers import ADMIN, Call, ServerAway, Servers, run_on
 from .store import Entry
 
 #: How often a Cluster is looked at: at first, and after nothing came for a while.
@@ -81,6 +81,8 @@ async def poll(
         if is_closed():
             raise StoreUnavailable("this reader is closed")
         found = await attempt()
+        if is_closed():
+            continue
         left_s = until - loop.time()
         if found or left_s <= 0 or woken.is_set():
             woken.clear()
@@ -91,8 +93,37 @@ async def poll(
             pause_s = min(pause_s * 1.2, POLL_MAX_S)
 
 
+class _Count:
+    """How many entries per target to ask for, so that an answer always comes within the call's time.
+
+    Only the server knows how large entries are. An answer that is too large to come in time would
+    be asked for, and given up, for ever: so half as many are asked for after every failure, down to one.
+    """
+
+    def __init__(self) -> None:
+        self._max: int | None = None
+
+    def of(self, count: int) -> int:
+        """Return how many to ask for where ``count`` are wanted."""
+        if self._max is not None and self._max >= count:
+            self._max = None
+        return self._max or count
+
+    def failed(self, asked: int) -> None:
+        """A read that asked for so many had no answer."""
+        self._max = max(1, asked // 2)
+
+    def succeeded(self) -> None:
+        """Something was read: ask for a quarter more next time."""
+        if self._max is not None:
+            self._max += max(1, self._max // 4)
+
+
 class RedisReader:
-    """See ``Reader``: finds out at its first read which kind of servers there are."""
+    """See ``Reader``: finds out at its first read which kind of servers there are.
+
+    Asks for fewer entries than it is told to after a failure, see ``_Count``.
+    """
 
     def __init__(
         self,
@@ -138,6 +169,7 @@ class SingleReader:
     def __init__(self, servers: Servers, keys: Keys) -> None:
         """Nothing is connected before the first read."""
         self._keys = keys
+        self._count = _Count()
         self._blocking = BlockingLink(servers, f"read{next(_serial)}")
 
     async def read(
@@ -145,12 +177,19 @@ class SingleReader:
     ) -> dict[str, list[Entry]]:
         """See ``Reader.read``."""
         targets = {self._keys.stream(target): target for target in positions}
+        asked = self._count.of(count)
 
         def command(wait_ms: int) -> Command:
             block = ("BLOCK", wait_ms) if wait_ms else ()  # BLOCK 0 would be for ever
-            return ("XREAD", "COUNT", count, *block, "STREAMS", *targets, *positions.values())
+            return ("XREAD", "COUNT", asked, *block, "STREAMS", *targets, *positions.values())
 
-        reply = check(await self._blocking.call(command, block_ms))
+        try:
+            reply = check(await self._blocking.call(command, block_ms))
+        except StoreUnavailable:
+            self._count.failed(asked)
+            raise
+        if reply:
+            self._count.succeeded()
         return {targets[key.decode()]: _entries(found) for key, found in reply or ()}
 
     async def wake(self) -> None:
@@ -169,6 +208,7 @@ class ClusterReader:
         """Nothing is connected before the first read."""
         self._servers = servers
         self._keys = keys
+        self._count = _Count()
         self._lane = f"read{next(_serial)}"
         self._woken = asyncio.Event()
         self._closed = False
@@ -177,15 +217,29 @@ class ClusterReader:
         self, positions: Mapping[str, str], *, block_ms: int, count: int
     ) -> dict[str, list[Entry]]:
         """See ``Reader.read``."""
+        asked = self._count.of(count)
         calls: list[Call] = [
-            (key := self._keys.stream(target), ("XREAD", "COUNT", count, "STREAMS", key, position))
+            (key := self._keys.stream(target), ("XREAD", "COUNT", asked, "STREAMS", key, position))
             for target, position in positions.items()
         ]
 
         async def attempt() -> dict[str, list[Entry]]:
-            replies = await self._servers.run(self._lane, calls)
+            try:
+                replies = await self._servers.run(self._lane, calls, partly=True)
+            except StoreUnavailable:
+                self._count.failed(asked)
+                raise
+            failures = [reply for reply in replies if isinstance(reply, StoreUnavailable)]
+            if any(not isinstance(failure, ServerAway) for failure in failures):
+                self._count.failed(asked)
+            elif any(replies) and not failures:
+                self._count.succeeded()
             found = zip(positions, replies, strict=True)
-            return {target: _entries(reply[0][1]) for target, reply in found if reply}
+            return {
+                target: _entries(reply[0][1])
+                for target, reply in found
+                if reply and not isinstance(reply, StoreUnavailable)
+            }
 
         entries: dict[str, list[Entry]] = await poll(attempt, block_ms, self._woken, lambda: self._closed)
         return entries
@@ -202,4 +256,5 @@ class ClusterReader:
 
 
 def _entries(found: list[tuple[bytes, list[bytes]]]) -> list[Entry]:
-    return [Entry(entry_id.decode(), fields[1]) for entry_id, fields in found]
+    # Replies of several commits are fields of one entry.
+    return [Entry(entry_id.decode(), payload) for entry_id, fields in found for payload in fields[1::2]]

@@ -4,6 +4,9 @@ Rules:
 
 * A *lane* is a connection per server for one kind of traffic, so that writes keep their
   order and nothing waits behind a blocking read or a slow scan.
+* A call can be made *partly*: then the replies of servers that do not answer are ``StoreUnavailable``
+  errors among the others. A server of a Cluster that did not answer is left out of such calls until it
+  answers a PING. While a shard is away the others only go on with ``cluster-require-full-coverage no``.
 * A Cluster that moved (MOVED, ASK, a lost primary) is not chased: the caller gets
   ``StoreUnavailable`` and repeats; the next call looks at the slots again.
 * A script that a server does not know is loaded and called again: it did not run.
@@ -35,6 +38,12 @@ from .redis_scripts import LOAD_ALL
 
 #: A key that tells the slot, and the command.
 Call: TypeAlias = tuple[str, Command]
+
+#: A server looks at its clock ten times a second: it may end a wait that much later, and more under load.
+_LATE_S: Final = 0.2
+
+#: How often a server that does not answer is asked, at first and at last (s).
+PROBE_S: Final = (0.05, 1.0)
 
 WRITE: Final = "write"
 ADMIN: Final = "admin"
@@ -76,6 +85,10 @@ class Confirmation:
                 )
 
 
+class ServerAway(StoreUnavailable):
+    """A server was not even asked: it did not answer a moment ago."""
+
+
 class Servers(Protocol):
     """The servers of one store."""
 
@@ -89,6 +102,7 @@ class Servers(Protocol):
         *,
         confirmation: Confirmation | None = None,
         expected: frozenset[str] = frozenset(),
+        partly: bool = False,
     ) -> list[Reply]:
         """Run commands; those for one server in the order given, pipelined.
 
@@ -97,6 +111,7 @@ class Servers(Protocol):
             calls: what to run.
             confirmation: what must hold before this returns.
             expected: codes of refusals to return, as ``ResponseError``, instead of raising them.
+            partly: return ``StoreUnavailable`` in the place of replies that did not come, if others did.
         """
         ...
 
@@ -154,13 +169,26 @@ class SingleServer:
         *,
         confirmation: Confirmation | None = None,
         expected: frozenset[str] = frozenset(),
+        partly: bool = False,
     ) -> list[Reply]:
         """See ``Servers.run``."""
+        replies = await self.run_each(lane, calls, confirmation=confirmation, expected=expected)
+        return _some(replies) if partly else _all(replies)
+
+    async def run_each(
+        self,
+        lane: str,
+        calls: Sequence[Call],
+        *,
+        confirmation: Confirmation | None = None,
+        expected: frozenset[str] = frozenset(),
+    ) -> list[Reply]:
+        """Like ``run``; refusals that pass are ``StoreUnavailable`` among the replies."""
         link = self._links.get(lane)
         if link is None:
             link = self._links[lane] = self.link(lane)
         replies = await run_on(link, [command for _, command in calls], confirmation)
-        return _checked(replies, expected)
+        return [_checked(reply, expected) for reply in replies]
 
     async def everywhere(self, commands: Sequence[Command]) -> list[list[Reply]]:
         """See ``Servers.everywhere``."""
@@ -188,6 +216,8 @@ class ClusterServers:
         self._nodes: dict[tuple[str, int], SingleServer] = {}
         self._by_slot: list[SingleServer | None] = []
         self._looking = asyncio.Lock()
+        #: Servers that did not answer, and the tasks that wait until they do.
+        self._away: dict[SingleServer, asyncio.Task[None]] = {}
         self._closed = False
 
     def link(self, name: str) -> NoReturn:
@@ -201,31 +231,69 @@ class ClusterServers:
         *,
         confirmation: Confirmation | None = None,
         expected: frozenset[str] = frozenset(),
+        partly: bool = False,
     ) -> list[Reply]:
         """See ``Servers.run``."""
         by_slot = await self._slots()
+        replies: list[Reply] = [None] * len(calls)
         places: dict[SingleServer, list[int]] = {}
         for place, (key, _) in enumerate(calls):
             node = by_slot[key_slot(key.encode())]
             if node is None:
                 self._by_slot = []
-                raise StoreUnavailable(f"no server of the Redis Cluster at {self._seed} serves {key!r}")
-            places.setdefault(node, []).append(place)
-        replies: list[Reply] = [None] * len(calls)
+                replies[place] = StoreUnavailable(
+                    f"no server of the Redis Cluster at {self._seed} serves {key!r}"
+                )
+            else:
+                places.setdefault(node, []).append(place)
+        if not partly:
+            _all(replies)  # nothing is sent if it cannot be sent to all
+        asked = {node: at for node, at in places.items() if not (partly and node in self._away)} or places
         answers = await asyncio.gather(
             *(
-                node.run(lane, [calls[p] for p in at], confirmation=confirmation, expected=expected)
-                for node, at in places.items()
+                node.run_each(lane, [calls[p] for p in at], confirmation=confirmation, expected=expected)
+                for node, at in asked.items()
             ),
             return_exceptions=True,
         )
-        for at, answer in zip(places.values(), answers, strict=True):
+        found = dict(zip(asked, answers, strict=True))
+        for node, at in places.items():
+            answer = found.get(node) or ServerAway("this server did not answer a moment ago")
             if isinstance(answer, BaseException):
-                self._by_slot = []  # look again: the Cluster may have moved
-                raise answer
+                self._note(node, answer)
+                answer = [answer] * len(at)
             for place, reply in zip(at, answer, strict=True):
                 replies[place] = reply
-        return replies
+        if any(isinstance(reply, StoreUnavailable) for reply in replies):
+            self._by_slot = []  # look again: the Cluster may have moved
+        return _some(replies) if partly else _all(replies)
+
+    def _note(self, node: SingleServer, error: BaseException) -> None:
+        """Note that a server did not answer; raise what is no such thing."""
+        if not isinstance(error, StoreUnavailable):
+            self._by_slot = []
+            raise error
+        by_us = isinstance(error.__cause__, ConnectionAbortedError)
+        if node not in self._away and not by_us and not self._closed:
+            task = asyncio.get_running_loop().create_task(self._await(node), name="lungfish await server")
+            self._away[node] = task
+
+    async def _await(self, node: SingleServer) -> None:
+        """Ask a server until it answers, or until the Cluster goes on without it."""
+        wait_s = PROBE_S[0]
+        try:
+            while node in self._nodes.values():
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, PROBE_S[1])
+                try:
+                    await node.run("probe", [("", ("PING",))])
+                except StoreUnavailable:
+                    self._by_slot = []  # a replica may have taken its place
+                else:
+                    await node.close("probe")
+                    return
+        finally:
+            self._away.pop(node, None)
 
     async def everywhere(self, commands: Sequence[Command]) -> list[list[Reply]]:
         """See ``Servers.everywhere``."""
@@ -234,7 +302,12 @@ class ClusterServers:
 
     async def close(self, lane: str | None = None) -> None:
         """See ``Servers.close``."""
-        self._closed = self._closed or lane is None
+        if lane is None:
+            self._closed = True
+            tasks = tuple(self._away.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         for node in self._nodes.values():
             await node.close(lane)
 
@@ -250,7 +323,8 @@ class ClusterServers:
         if self._closed:
             raise StoreUnavailable("this store is closed")
         failure: StoreUnavailable | None = None
-        for host, port in [*self._nodes, *self._seed_place()]:
+        known = sorted(self._nodes, key=lambda place: self._nodes[place] in self._away)
+        for host, port in [*known, *self._seed_place()]:
             server = self._node(host, port)
             try:
                 ranges = (await server.run(ADMIN, [("", ("CLUSTER", "SLOTS"))]))[0]
@@ -292,7 +366,7 @@ async def run_on(
     """Run commands on one connection; refusals are among the replies."""
     if confirmation is not None:
         commands = [*commands, *confirmation.commands]
-        wait_s += confirmation.wait_s * len(confirmation.commands)
+        wait_s += (confirmation.wait_s + _LATE_S) * len(confirmation.commands)
     replies = await link.call(commands, wait_s=wait_s)
     if any(map(needs_scripts, replies)):
         replies = await _repeat_from_first_unknown(link, commands, replies, wait_s)
@@ -318,8 +392,23 @@ async def _repeat_from_first_unknown(
     return replies[:first] + answers[len(LOAD_ALL) :]
 
 
-def _checked(replies: list[Reply], expected: frozenset[str]) -> list[Reply]:
-    for reply in replies:
-        if isinstance(reply, ResponseError) and (says_moved(reply) or error_code(reply) not in expected):
+def _checked(reply: Reply, expected: frozenset[str]) -> Reply:
+    if isinstance(reply, ResponseError) and (says_moved(reply) or error_code(reply) not in expected):
+        try:
             check(reply)
+        except StoreUnavailable as error:
+            return error
+    return reply
+
+
+def _all(replies: list[Reply]) -> list[Reply]:
+    for reply in replies:
+        if isinstance(reply, StoreUnavailable):
+            raise reply
     return replies
+
+
+def _some(replies: list[Reply]) -> list[Reply]:
+    if any(not isinstance(reply, StoreUnavailable) for reply in replies):
+        return replies
+    return _all(replies)

@@ -30,12 +30,13 @@ Reply: TypeAlias = Any
 class Request:
     """Commands whose replies one caller awaits."""
 
-    __slots__ = ("future", "missing", "replies")
+    __slots__ = ("future", "missing", "replies", "wait_s")
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, wait_s: float) -> None:
         self.future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
         self.missing = count
         self.replies: list[Reply] = []
+        self.wait_s = wait_s
 
 
 class Session(asyncio.Protocol):
@@ -64,12 +65,20 @@ class Session(asyncio.Protocol):
         self._requests: deque[Request] = deque()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.lost: BaseException | None = None
+        #: How long the server may wait, of its own will, before it has answered everything in flight (s).
+        self.wait_s = 0.0
         writer.transport.set_protocol(self)
 
-    def send(self, commands: Sequence[Command]) -> Request:
-        """Write commands at once, behind all earlier ones; their replies are awaited on the request."""
-        request = Request(len(commands))
+    def send(self, commands: Sequence[Command], wait_s: float = 0.0) -> Request:
+        """Write commands at once, behind all earlier ones; their replies are awaited on the request.
+
+        Args:
+            commands: what to run.
+            wait_s: how long the server may wait in them (a blocking read, WAIT).
+        """
+        request = Request(len(commands), wait_s)
         self._requests.append(request)
+        self.wait_s += wait_s
         # Without waiting for room: what is in flight is bounded by the callers, who all wait for replies, and
         # a caller cancelled in such a wait would take the connection along.
         self._writer.transport.write(b"".join(hiredis.pack_command(command) for command in commands))
@@ -95,6 +104,7 @@ class Session(asyncio.Protocol):
         request.missing -= 1
         if request.missing == 0:
             self._requests.popleft()
+            self.wait_s = self.wait_s - request.wait_s if self._requests else 0.0  # no rounding errors stay
             if not request.future.done():  # else its caller was cancelled
                 request.future.set_result(request.replies)
 

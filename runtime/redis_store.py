@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from .errors import InternalError, InvalidArguments, StoreUnavailable
 from .hub_meta import check_meta
-from .keys import INBOX_LENGTH_MAX, QUEUE_LENGTH_MAX, Keys
+from .keys import INBOX_LENGTH_MAX, QUEUE_LENGTH_MAX, WORKER_TTL_MS, Keys
 from .persistence import Durability, judge
 from .redis_checks import REPLICA_TIMEOUT_S, choose_confirmation, read_persistence
 from .redis_commit import (
@@ -35,7 +35,7 @@ from .redis_commit import (
     read_image,
     read_outcome,
 )
-from .redis_link import CALL_TIMEOUT_S, Address
+from .redis_link import CALL_TIMEOUT_S, Address, Reply
 from .redis_queues import RedisQueueReader, finish_calls, holders_of, take_over
 from .redis_readers import RedisReader
 from .redis_scripts import script
@@ -99,6 +99,7 @@ class RedisStore:
         self._readers: set[RedisReader | RedisQueueReader] = set()
         self._closed = False
         self._durability = Durability.UNKNOWN
+        self._is_judged = False
 
     @property
     def hub(self) -> str:
@@ -117,7 +118,9 @@ class RedisStore:
         self._closed = False
         servers = await self._connected()
         where = str(self._address)
-        self._durability = judge(await read_persistence(servers), where, replicas=self._replicas)
+        if not self._is_judged:
+            self._durability = judge(await read_persistence(servers), where, replicas=self._replicas)
+            self._is_judged = True
         new, key = wanted or HubMeta(), self._keys.meta
         fixed = (new.partitions, new.format_version, new.hash_name)
         partitions, version, hash_name = (await servers.run(WRITE, [(key, script("open", [key], *fixed))]))[0]
@@ -148,7 +151,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """See ``Store.close``."""
-        self._closed = True
+        self._closed, self._is_judged = True, False
         servers, self._servers = self._servers, None
         for reader in tuple(self._readers):
             await reader.close()
@@ -163,8 +166,12 @@ class RedisStore:
         servers = await self._connected()
         batches = _batches(appends, servers, lambda append: self._keys.stream(append.target))
         calls = [(key, append_command(self._keys, batch, self._limits)) for key, batch in batches]
-        replies = await servers.run(WRITE, calls, confirmation=self._confirmation)
-        found = _Sorted(batches, [read_appended(reply) for reply in replies])
+        replies = await servers.run(WRITE, calls, confirmation=self._confirmation, partly=True)
+        outcomes = [
+            [Appended.UNKNOWN] * len(batch) if isinstance(reply, StoreUnavailable) else read_appended(reply)
+            for (_, batch), reply in zip(batches, replies, strict=True)
+        ]
+        found = _Sorted(batches, outcomes)
         return [found.next(self._keys.stream(append.target)) for append in appends]
 
     async def commit(self, commits: Sequence[Commit]) -> list[CommitOutcome]:
@@ -176,8 +183,12 @@ class RedisStore:
             (key, commit_command(self._keys, batch, self._limits, in_place=in_place))
             for key, batch in batches
         ]
-        replies = await servers.run(WRITE, calls, confirmation=self._confirmation)
-        found = _Sorted(batches, replies)
+        replies = await servers.run(WRITE, calls, confirmation=self._confirmation, partly=True)
+        outcomes = [
+            [reply] * len(batch) if isinstance(reply, StoreUnavailable) else reply
+            for (_, batch), reply in zip(batches, replies, strict=True)
+        ]
+        found = _Sorted(batches, outcomes)
         return [
             read_outcome(commit, found.next(self._keys.partition(commit.partition).owner))
             for commit in commits
@@ -208,8 +219,8 @@ class RedisStore:
         if not self._partitions:
             raise InternalError("owners() before open()")
         names = [self._keys.partition(partition).owner for partition in range(self._partitions)]
-        rows = await servers.run(ADMIN, [(key, ("HMGET", key, "host", "epoch", "n")) for key in names])
-        return [OwnerRow((host or b"").decode(), int(epoch or 0), int(n or 0)) for host, epoch, n in rows]
+        calls = [(key, ("HMGET", key, "host", "epoch", "n")) for key in names]
+        return [_owner_row(reply) for reply in await servers.run(ADMIN, calls, partly=True)]
 
     async def _one(self, lane: str, key: str, command: tuple[Any, ...]) -> Any:
         return (await (await self._connected()).run(lane, [(key, command)]))[0]
@@ -304,9 +315,17 @@ class RedisStore:
         """See ``Store.claim_entries``."""
         servers = await self._connected()
         holders = await holders_of(servers, self._keys, queues)
-        alive = {beat.host for beat in await self.workers() if beat.age_ms <= alive_ms} | {worker}
+        beats = await self.workers()
+        alive = {beat.host for beat in beats if beat.age_ms <= alive_ms} | {worker}
         dead = {queue: [name for name in names if name not in alive] for queue, names in holders.items()}
-        return await take_over(servers, self._keys, worker, dead, count)
+        entries = await take_over(servers, self._keys, worker, dead, count)
+        # What a worker of other queues holds stays claimable: who is not among the beats is dead.
+        held = set[str]().union(*holders.values())
+        gone = [b.host for b in beats if b.age_ms > max(alive_ms, WORKER_TTL_MS) and b.host not in held]
+        if gone:
+            key = self._keys.workers
+            await self._one(ADMIN, key, script("prune", [key], max(alive_ms, WORKER_TTL_MS), *gone[:1000]))
+        return entries
 
     async def worker_beat(self, worker: str, record: bytes) -> None:
         """See ``Store.worker_beat``."""
@@ -343,6 +362,13 @@ class _Sorted:
 
     def next(self, key: str) -> Any:
         return next(self._all if self._all is not None else self._by_key[key])
+
+
+def _owner_row(reply: Reply) -> OwnerRow:
+    if isinstance(reply, StoreUnavailable):
+        return OwnerRow("", 0, known=False)
+    host, epoch, number = reply
+    return OwnerRow((host or b"").decode(), int(epoch or 0), int(number or 0))
 
 
 def _beats(rows: list[bytes], now_ms: int) -> list[HostBeat]:

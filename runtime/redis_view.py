@@ -64,6 +64,11 @@ class RedisView:
             raise InternalError("a view is used with 'async with'")
         return self._connected
 
+    @property
+    def is_single(self) -> bool:
+        """True for one server, false for a Redis Cluster."""
+        return self._servers.is_single
+
     async def hubs(self) -> list[str]:
         """Return the names of all hubs, sorted. Looks at every key of the server.
 

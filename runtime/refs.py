@@ -12,12 +12,12 @@ from . import codec
 from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .definitions import EntityDefinition, Operation
 from .errors import (
-    DeadlineExceeded,
     EntityOperationFailed,
     InstanceNotFound,
     NotRegistered,
     OrchestrationFailed,
     OrchestrationTerminated,
+    Overloaded,
     UsageError,
 )
 from .ids import ActorId, check_id
@@ -263,26 +263,18 @@ class OrchestrationHandle(Generic[R]):
             return Watch(self._actor, request, self._connection.me)
 
         what = f"orchestration {self.id}"
-        response = await self._watch(make, timeout, what)
+        response = await self._connection.watch(self._actor, make, timeout_s=timeout, what=what)
         details = response.failure
         if details is not None:
             kind = details.error_type.rpartition(".")[2]
             if kind == InstanceNotFound.__name__:
                 await self.status()  # raises it, unless it is the instance that failed with one
+            if kind == Overloaded.__name__ and not (await self.status()).runtime_status.is_terminal:
+                raise Overloaded(details.message)
             failed = OrchestrationTerminated if kind == "OrchestrationTerminated" else OrchestrationFailed
             raise failed(f"{what} failed: {details}", details)
         result: R = _result(response, self._signature, what)
         return result
-
-    async def _watch(self, make: Callable[[str], Watch], timeout: float | None, what: str) -> Response:
-        if timeout is not None:
-            return await self._connection.request(self._actor, make, timeout_s=timeout, what=what)
-        while True:
-            # Asked again now and then: the reply stream of a silent client expires.
-            try:
-                return await self._connection.request(self._actor, make, timeout_s=600.0, what=what)
-            except DeadlineExceeded:
-                continue
 
     async def raise_event(self, name: str, payload: Any = None) -> None:
         """Send an external event; durable when this returns.

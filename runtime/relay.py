@@ -117,7 +117,7 @@ class Relay:
                     lane.partition.delivered(entry.id)
                 if not lane.entries and self._lanes.get(key) is lane:
                     del self._lanes[key]
-            case Appended.FULL:
+            case Appended.FULL | Appended.UNKNOWN:
                 self._later(lane)
             case Appended.GAP:
                 # What came before had been acknowledged and trimmed: the target lost it in a failover.

@@ -38,13 +38,17 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if self.max_attempts < 0:
-            raise UsageError(f"RetryPolicy: max_attempts must be 0 (unlimited) or more, not {self.max_attempts}")
+            raise UsageError(
+                f"RetryPolicy: max_attempts must be 0 (unlimited) or more, not {self.max_attempts}"
+            )
         for name in ("initial_interval", "max_interval", "retry_timeout"):
             duration = getattr(self, name)
             if duration is not None and duration < dt.timedelta(0):
                 raise UsageError(f"RetryPolicy: {name} must not be negative: {duration}")
         if not 1 <= self.backoff_coefficient < math.inf:  # refuses NaN, too
-            raise UsageError(f"RetryPolicy: backoff_coefficient must be at least 1, not {self.backoff_coefficient}")
+            raise UsageError(
+                f"RetryPolicy: backoff_coefficient must be at least 1, not {self.backoff_coefficient}"
+            )
 
     def to_wire(self) -> list[Any]:
         """Return the form that is kept in the activity's row."""
@@ -70,7 +74,9 @@ class RetryPolicy:
             tuple(non_retriable),
         )
 
-    def next_attempt_ms(self, attempt: int, failure: FailureDetails, first_ms: int, now_ms: int) -> int | None:
+    def next_attempt_ms(
+        self, attempt: int, failure: FailureDetails, first_ms: int, now_ms: int
+    ) -> int | None:
         """Return when (Unix ms) to start the attempt after ``attempt``; None is never.
 
         Args:

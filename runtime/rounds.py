@@ -1,13 +1,12 @@
-"""Rounds: read, run, commit, for all partitions of a host together.
+"""Rounds: read and run, for all partitions of a host together.
 
 Rules:
 
 * One round takes everything that has arrived, for all partitions, runs it, and leaves it in the
-  partitions' drafts. One commit call to the store is under way at a time and carries
-  the drafts of all partitions; the next round runs meanwhile.
-* A commit's outcome is made known before anything else happens to its partition. While the store
-  cannot be reached the same commits are sent again: they are numbered, so nothing
-  is applied twice.
+  partitions' drafts, which ``commits`` brings into the store; the next round runs meanwhile.
+* A partition whose server does not answer, for a commit or for loading state, is left out of rounds until it
+  does: the servers of the others may be well.
+* A round is bounded in messages, in runs and in the bytes of its drafts. What is left goes on in the next.
 * Whatever goes wrong with a partition ends in ``lost``: the partition object is dropped and ownership
   decides whether it is claimed and loaded again.
 """
@@ -19,13 +18,14 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from .commits import Commits
 from .errors import StoreUnavailable
 from .ids import ENTITY, ActorId
 from .kinds import Stored
 from .partition import ActivationBroke, Partition
 from .relay import Relay
 from .settings import HostSettings
-from .store import Commit, Committed, CommitOutcome, LeaseLost, Reader, Store, StoreBehind, partition_target
+from .store import Reader, Store, partition_target
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,6 @@ BACKOFF_S: Final = (0.02, 1.0)
 PASSES_MAX: Final = 8
 #: A round that has kept the event loop for this long lets others run: heartbeats, commits, replies (s).
 SLICE_S: Final = 0.02
-#: How often drafts that are in no hurry (outbox trims, positions) are committed (s).
-LAZY_FLUSH_S: Final = 0.25
 
 
 class Rounds:
@@ -59,15 +57,21 @@ class Rounds:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._owned = asyncio.Event()
-        self._flushed = asyncio.Event()
-        self._flushed.set()
-        self._flushing: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_ms = 0
         self._taking = frozenset[int]()
         self._slice_s = 0.0
-        self.commits = 0
+        #: Partitions whose state could not be loaded; each is tried by a task of its own.
+        self._loading: dict[Partition, asyncio.Task[None]] = {}
         self.messages = 0
+        self.commits = Commits(
+            store,
+            relay,
+            lambda: list(self._partitions.values()),
+            self._lose,
+            self.wake,
+            bytes_max=settings.commit_bytes_max,
+        )
 
     # --- partitions ----------------------------------------------------------------------
 
@@ -105,9 +109,11 @@ class Rounds:
             async with asyncio.timeout(timeout_s):
                 while not partition.dropped and (partition.busy or partition.running or partition.stale):
                     self._wake.set()
-                    self._begin_flush(lazily=True)
+                    self.commits.begin(lazily=True)
                     await asyncio.sleep(0.002)
-                await self._flushed.wait()
+                # Its own last commit, not the end of all committing: under load that never comes.
+                while not partition.dropped and partition.committing:
+                    await asyncio.sleep(0.002)
         except TimeoutError:
             return False
         return not partition.dropped
@@ -130,7 +136,7 @@ class Rounds:
         reading = {
             partition_target(number): partition
             for number, partition in self._partitions.items()
-            if number not in self._taking
+            if number not in self._taking and not self._is_full(partition)
         }
         if not reading:
             self._owned.clear()
@@ -139,7 +145,7 @@ class Rounds:
             else:
                 await asyncio.sleep(0.01)
             return
-        while sum(partition.buffered for partition in reading.values()) > self._settings.buffer_entries_max:
+        while sum(p.buffered for p in self._running()) > self._settings.buffer_entries_max:
             self._room.clear()
             await self._room.wait()
         positions = {target: partition.read_position for target, partition in reading.items()}
@@ -152,30 +158,33 @@ class Rounds:
                 partition.buffer(entries)
         if found:
             self._wake.set()
-            # First the round, then its commit; the next read, which is larger than both of a lone call, comes last.
+            # First the round, then its commit; the next read, which is larger than both of a lone call,
+            # comes last.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
+
+    def _is_full(self, partition: Partition) -> bool:
+        """True for a partition that is left out of rounds and has read ahead enough."""
+        waits = partition in self.commits.held or partition in self._loading
+        return waits and partition.buffered > self._settings.buffer_entries_max
 
     # --- running ---------------------------------------------------------------------------
 
     async def run_forever(self) -> None:
         """Run rounds whenever something arrived, fell due or ended."""
-        wait_s = BACKOFF_S[0]
         while True:
             await self._wake.wait()
             self._wake.clear()
-            try:
-                await self._round()
-                wait_s = BACKOFF_S[0]
-            except StoreUnavailable as error:
-                logger.warning("loading state: %s; again in %.2f s", error, wait_s)
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, BACKOFF_S[1])
-                self._wake.set()
+            await self._round()
+
+    def _running(self) -> list[Partition]:
+        """Return the partitions that can be run: those whose server answers, as far as is known."""
+        left_out = self.commits.held | self._loading.keys()
+        return [partition for partition in self._partitions.values() if partition not in left_out]
 
     async def _round(self) -> None:
         now_ms = self._now_ms()
-        partitions = chosen = [p for p in self._partitions.values() if p.busy or p.is_due(now_ms)]
+        partitions = chosen = [p for p in self._running() if p.busy or p.is_due(now_ms)]
         self._slice_s = asyncio.get_running_loop().time()
         for partition in partitions:
             if not partition.dropped:
@@ -185,6 +194,7 @@ class Rounds:
         self._room.set()
         for _ in range(PASSES_MAX):
             await self._load(partitions)
+            partitions = [partition for partition in partitions if partition not in self._loading]
             for partition in partitions:
                 self._run_partition(partition)
                 await self._let_others_run()
@@ -193,13 +203,13 @@ class Rounds:
                 break
         # What this round sent woke the loop, too, but that is committed below and needs no further round.
         self._wake.clear()
-        if any(partition.busy for partition in self._partitions.values()):
+        if any(partition.busy for partition in self._running()):
             self._wake.set()
         self._set_alarm()
         # Two drafts at most: one under way, one that collects. Waiting here is the back-pressure.
-        if not self._flushed.is_set() and self._behind(chosen):
-            await self._flushed.wait()
-        self._begin_flush(lazily=False)
+        while not self.commits.idle.is_set() and self._behind(chosen):
+            await asyncio.sleep(0.001)
+        self.commits.begin(lazily=False)
         # The flush task sends before the next round takes the processor.
         await asyncio.sleep(0)
 
@@ -211,22 +221,49 @@ class Rounds:
             self._slice_s = loop.time()
 
     def _behind(self, partitions: Sequence[Partition]) -> bool:
-        limit = self._settings.round_messages_max
-        return any(partition.uncommitted > limit for partition in partitions)
+        messages, size = self._settings.round_messages_max, self._settings.commit_bytes_max
+        return any(p.uncommitted > messages or p.draft_bytes > size for p in partitions)
 
     def _run_partition(self, partition: Partition) -> None:
         if partition.dropped:
             return
         try:
-            self.messages += partition.run(self._settings.round_runs_max)
+            self.messages += partition.run(self._settings.round_runs_max, self._settings.commit_bytes_max)
         except ActivationBroke as error:
             logger.exception("%s: set aside until the host restarts", error)
             self._lose(partition, "an activation broke", error.actor)
 
     async def _load(self, partitions: Sequence[Partition]) -> None:
-        wanted = [(partition, actor) for partition in partitions for actor in partition.wanted()]
+        """Load the actors that are wanted; what cannot be had now is loaded beside the rounds."""
+        wanted = [partition for partition in partitions if partition.wanted()]
         if not wanted:
             return
+        try:
+            await self._load_all(wanted)
+        except StoreUnavailable as error:
+            logger.warning("loading state: %s; trying again", error)
+            for partition in wanted:
+                work = self._load_until_done(partition)
+                name = f"lungfish load {partition.number}"
+                self._loading[partition] = asyncio.get_running_loop().create_task(work, name=name)
+
+    async def _load_until_done(self, partition: Partition) -> None:
+        wait_s = BACKOFF_S[0]
+        try:
+            while not partition.dropped:
+                try:
+                    await self._load_all([partition])
+                except StoreUnavailable:
+                    await asyncio.sleep(wait_s)
+                    wait_s = min(wait_s * 2, BACKOFF_S[1])
+                else:
+                    return
+        finally:
+            del self._loading[partition]
+            self._wake.set()
+
+    async def _load_all(self, partitions: Sequence[Partition]) -> None:
+        wanted = [(partition, actor) for partition in partitions for actor in partition.wanted()]
         entities = [(p, a) for p, a in wanted if a.kind == ENTITY]
         others = [(p, a) for p, a in wanted if a.kind != ENTITY]
         if entities:
@@ -248,7 +285,7 @@ class Rounds:
             self._lose(partition, "an activation broke", actor)
 
     def _set_alarm(self) -> None:
-        dues = [p.next_due_ms for p in self._partitions.values() if p.next_due_ms is not None]
+        dues = [p.next_due_ms for p in self._running() if p.next_due_ms is not None]
         if not dues:
             return
         due_ms = min(dues)
@@ -264,70 +301,7 @@ class Rounds:
         self._alarm = None
         self._wake.set()
 
-    # --- committing ------------------------------------------------------------------------
-
-    async def flush_lazily_forever(self) -> None:
-        """Commit now and then what is in no hurry: outbox trims and inbox positions."""
-        while True:
-            await asyncio.sleep(LAZY_FLUSH_S)
-            self._begin_flush(lazily=True)
-
-    def _begin_flush(self, *, lazily: bool) -> None:
-        if self._flushed.is_set() and self._to_commit(lazily):
-            self._flushed.clear()
-            self._flushing = asyncio.get_running_loop().create_task(
-                self._flush(lazily), name="lungfish flush"
-            )
-
-    def _to_commit(self, lazily: bool) -> list[Partition]:
-        return [p for p in self._partitions.values() if (p.stale if lazily else p.dirty)]
-
-    async def _flush(self, lazily: bool) -> None:
-        try:
-            while partitions := self._to_commit(lazily):
-                pairs = [(partition, partition.take_commit()) for partition in partitions]
-                for at in range(0, len(pairs), 64):
-                    await self._commit(pairs[at : at + 64])
-                lazily = False
-        finally:
-            self._flushed.set()
-
-    async def _commit(self, pairs: Sequence[tuple[Partition, Commit]]) -> None:
-        try:
-            outcomes = await self._until_known([commit for _, commit in pairs])
-        except Exception as error:
-            # The store refuses the call itself, or we have a bug: what was taken from the drafts cannot be
-            # written, so this memory must not run ahead any further.
-            logger.exception("commit refused")
-            for partition, _ in pairs:
-                self._lose(partition, f"commit refused: {error}", None)
-            return
-        for (partition, commit), outcome in zip(pairs, outcomes, strict=True):
-            self._settle_commit(partition, commit, outcome)
-
-    async def _until_known(self, commits: list[Commit]) -> list[CommitOutcome]:
-        wait_s = BACKOFF_S[0]
-        while True:
-            try:
-                return await self._store.commit(commits)
-            except StoreUnavailable as error:
-                logger.warning("commit: %s; the same again in %.2f s", error, wait_s)
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, BACKOFF_S[1])
-
-    def _settle_commit(self, partition: Partition, commit: Commit, outcome: CommitOutcome) -> None:
-        self.commits += 1
-        if partition.dropped:
-            return  # released meanwhile: the next owner finds what was committed, its outbox, too
-        match outcome:
-            case Committed(outbox):
-                partition.acknowledged(commit.number)
-                # The output gate: only now may anything of this commit leave.
-                self._relay.add(partition, outbox)
-            case LeaseLost(owner):
-                self._lose(partition, f"{owner or 'another host'} owns it", None)
-            case StoreBehind(stored, expected):
-                self._lose(partition, f"the store lost writes: it has {stored}, not {expected}", None)
+    # --- losing ------------------------------------------------------------------------------
 
     def lose(self, partition: Partition, why: str) -> None:
         """Drop a partition that is not ours any more; nothing of it leaves."""
@@ -352,9 +326,11 @@ class Rounds:
 
     async def close(self) -> None:
         """Drop all partitions and release the reader's connection."""
-        if self._flushing is not None:
-            self._flushing.cancel()
-            await asyncio.gather(self._flushing, return_exceptions=True)
+        await self.commits.close()
+        tasks = list(self._loading.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._alarm is not None:
             self._alarm.cancel()
         for partition in self.partitions:

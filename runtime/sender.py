@@ -150,10 +150,11 @@ class Sender:
                     self._later(lane, error)
                 continue
             except Exception as error:
-                # The store refuses the call itself, or we have a bug: the callers must not wait for ever.
-                logger.exception("append refused")
+                # The store refuses it, or a bug of ours. Ending here would leave every later sender
+                # waiting for ever.
+                logger.exception("sending to %d targets", len(lanes))
                 for lane in lanes:
-                    self._give_up(lane, InternalError(repr(error)))
+                    self._later(lane, InternalError(f"the store does not take it: {error!r}"))
                 continue
             for lane, outcome in zip(lanes, outcomes, strict=True):
                 self._settle(lane, outcome)
@@ -213,6 +214,8 @@ class Sender:
                     if waiting.is_acknowledged and not waiting.outcome.done():
                         waiting.outcome.set_result(None)
                 self._finish_batch(lane, resync=False)
+            case Appended.UNKNOWN:
+                self._later(lane, StoreUnavailable(f"the server of {lane.target} does not answer"))
             case Appended.FULL:
                 self._later(lane, Overloaded(f"{lane.target} is full; slow down and try again"))
             case Appended.GAP:
@@ -223,7 +226,7 @@ class Sender:
                     lane.target, self._producer, lane.sequence, lane.append.payloads, resync=True
                 )
 
-    def _later(self, lane: _Lane, error: Overloaded | StoreUnavailable) -> None:
+    def _later(self, lane: _Lane, error: Overloaded | StoreUnavailable | InternalError) -> None:
         now_s = asyncio.get_running_loop().time()
         if now_s - lane.since_s < self._give_up_s:
             lane.not_before_s = now_s + lane.wait_s

@@ -59,6 +59,9 @@ class WorkerSettings:
         alive_ms: a worker that has not beaten for this long is taken for dead; others take what it holds.
         sweep_ms: how often a worker looks for what dead ones hold.
         block_ms: how long one read of the queues waits.
+        look_ms: how often a worker looks for tasks that it was given without its knowing.
+        deliveries_max: an attempt that this many workers took and never reported counts as failed: it may be
+            what kills them. High, because every worker that is replaced while it runs counts.
         unfinished_max: entries whose report or removal is under way; over it nothing more is taken.
     """
 
@@ -66,7 +69,9 @@ class WorkerSettings:
     alive_ms: int = 3_000
     sweep_ms: int = 1_000
     block_ms: int = 1_000
+    look_ms: int = 30_000
     unfinished_max: int = 4_096
+    deliveries_max: int = 20
 
     def __post_init__(self) -> None:
         if self.alive_ms < 2 * self.heartbeat_ms:

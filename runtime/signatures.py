@@ -34,6 +34,7 @@ class Signature:
         result: the return annotation; ``Any`` where there is none.
         rest: annotation of ``*args``.
         needs_names: some parameter has no default and can be given by name only.
+        exact: per positional parameter the class whose instances need no validation, or None.
     """
 
     what: str
@@ -44,6 +45,7 @@ class Signature:
     result: Any
     rest: Any = Any
     needs_names: bool = False
+    exact: tuple[type | None, ...] = ()
     raw: inspect.Signature = field(default_factory=inspect.Signature, compare=False)
 
     @classmethod
@@ -65,6 +67,7 @@ class Signature:
             result=hints.get("return", Any),
             rest=hints.get(rest[0].name, Any) if rest else Any,
             needs_names=any(p.default is inspect.Parameter.empty for p in keyword_only),
+            exact=tuple(codec.exact_class(hints.get(p.name, Any)) for p in positional),
             raw=raw.replace(parameters=parameters),
         )
 
@@ -98,14 +101,16 @@ class Signature:
 
     def decode(self, data: bytes) -> tuple[list[Any], dict[str, Any]]:
         """Restore arguments, validated against the annotations."""
-        match codec.decode(data, f"arguments of {self.what}"):
-            case [list(args), dict(kwargs)]:
-                return self.restore(args, kwargs)
+        found = codec.decode(data, f"arguments of {self.what}")
+        if type(found) is list and len(found) == 2 and type(found[0]) is list and type(found[1]) is dict:
+            return self.restore(*found)
         raise SerializationError(f"arguments of {self.what}: the stored bytes are not arguments")
 
     def restore(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Validate plain arguments against signature and annotations."""
         self.check(args, kwargs)
+        if not kwargs and tuple(map(type, args)) == self.exact[: len(args)]:
+            return args, kwargs
         known = len(self.annotations)
         restored = [
             codec.validate(

@@ -64,4 +64,4 @@ StatusReader = Callable[[str, bytes], OrchestrationStatus]
 
 def from_ms(milliseconds: int) -> dt.datetime:
     """Return the aware UTC datetime of a Unix time in milliseconds."""
-    return dt.datetime.fromtimestamp(milliseconds / 1_000, dt.timezone.utc)
+    return dt.datetime.fromtimestamp(milliseconds / 1_000, dt.UTC)

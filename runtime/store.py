@@ -12,6 +12,8 @@ Rules (each implementation is held to them by one contract suite):
   number; the store checks both before it writes anything, and writes all or nothing.
 * Methods raise ``StoreUnavailable`` when the connection broke. The outcome is then
   unknown and *the same call* may be made again: every method here is safe to repeat.
+* Where a hub is spread over several servers and only some answer, ``append``, ``commit`` and ``owners``
+  say for each item what is known, and reads return what the others have. They raise if none answered.
 * Implementations never retry by themselves.
 """
 
@@ -85,6 +87,8 @@ class Appended(Enum):
     GAP = "gap"
     #: Refused: the target has reached its length limit. Nothing was stored; try later.
     FULL = "full"
+    #: Its server did not answer, others did: make the same append again.
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,7 @@ class Reader(Protocol):
     ) -> dict[str, list[Entry]]:
         """Return up to ``count`` entries per target after the given positions.
 
+        May return fewer than there are: an answer must be small enough to come in time.
         Waits up to ``block_ms`` for the first one (0: not at all) and returns ``{}`` when
         none came or ``wake`` was called. Repeatable: reading consumes nothing.
         """
@@ -159,11 +164,13 @@ class OwnerRow:
 
     Attributes:
         number: last commit number.
+        known: False where the server could not be asked; the other fields mean nothing then.
     """
 
     host: str
     epoch: int
     number: int = 0
+    known: bool = True
 
 
 # --- committing ------------------------------------------------------------------------
@@ -187,7 +194,8 @@ class Commit:
 
     Attributes:
         number: last commit number + 1.
-        position: new inbox position; entries up to it are trimmed. None: unchanged.
+        position: new inbox position, the id of the last entry that this commit consumes; entries up to it
+            are trimmed. It must still be in the inbox. None: unchanged.
         snapshots: (entity name, key) → snapshot.
         instances: instance id → row of metadata.
         histories: instance id → batches to append, after ``forget_histories`` is applied.
@@ -231,13 +239,24 @@ class LeaseLost:
 
 @dataclass(frozen=True, slots=True)
 class StoreBehind:
-    """The store's commit number is not the one before: it lost writes. Reload; nothing was written."""
+    """The store lost writes: reload. Nothing was written.
+
+    Its commit number is not the one before; or it is (``stored == expected``), and the inbox entry at the
+    commit's position is gone. A sender that had no answer yet sends that entry again.
+    """
 
     stored: int
     expected: int
 
 
-CommitOutcome: TypeAlias = Committed | LeaseLost | StoreBehind
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The partition's server did not answer, others did: make the same commit again."""
+
+    reason: str = ""
+
+
+CommitOutcome: TypeAlias = Committed | LeaseLost | StoreBehind | Unknown
 
 
 # --- hosts -----------------------------------------------------------------------------
@@ -300,7 +319,10 @@ class QueueReader(Protocol):
         ...
 
     async def retake(self, queues: Sequence[str], *, count: int) -> list[QueueEntry]:
-        """Return entries that are this worker's already (taken, not finished)."""
+        """Return entries that are this worker's already (taken, not finished).
+
+        Their ``deliveries`` is 2 or more, but asking often does not raise it.
+        """
         ...
 
     async def close(self) -> None:
@@ -368,9 +390,7 @@ class Store(Protocol):
         """Return the owner of every partition, in order."""
         ...
 
-    async def heartbeat(
-        self, host: str, record: bytes, *, lease_ms: int, lead: bool = True
-    ) -> ClusterView:
+    async def heartbeat(self, host: str, record: bytes, *, lease_ms: int, lead: bool = True) -> ClusterView:
         """Renew the host's heartbeat and return the cluster's state, on the store's clock.
 
         With ``lead``: take or renew the leader's lease if it is free, expired or ours.
@@ -394,9 +414,7 @@ class Store(Protocol):
         """Return snapshots for (partition, entity name, key); None where there is none."""
         ...
 
-    async def instances(
-        self, keys: Sequence[tuple[int, str]], *, history: bool
-    ) -> list[StoredInstance]:
+    async def instances(self, keys: Sequence[tuple[int, str]], *, history: bool) -> list[StoredInstance]:
         """Return orchestrations for (partition, instance id), with or without history.
 
         Row and history of one instance are read atomically.
@@ -428,7 +446,8 @@ class Store(Protocol):
     ) -> list[QueueEntry]:
         """Take over entries of workers that have not beaten for ``alive_ms``.
 
-        Two workers that sweep at once do not get the same entry.
+        Two workers that sweep at once do not get the same entry. Forgets workers that have
+        not beaten for long (``WORKER_TTL_MS``) and hold nothing: crashed ones never say goodbye.
         """
         ...
 

@@ -122,9 +122,7 @@ def _required(cls: type[Any]) -> int:
     return sum(field.default is MISSING for field in fields(cls))
 
 
-_FIELD_READERS: Final = tuple(
-    tuple(_READERS[str(field.type)] for field in fields(cls)) for cls in _MESSAGES
-)
+_FIELD_READERS: Final = tuple(tuple(_READERS[str(field.type)] for field in fields(cls)) for cls in _MESSAGES)
 _REQUIRED: Final = tuple(_required(cls) for cls in _MESSAGES)
 
 

@@ -26,7 +26,7 @@ import msgpack
 from . import wire
 from .app import App
 from .attempts import Attempt, AttemptRunner, Launcher
-from .errors import StoreUnavailable
+from .errors import FailureDetails, StoreUnavailable, WorkersLost, qualified_name
 from .ids import partition_of
 from .messages import ActivityResult
 from .sender import Sender
@@ -99,7 +99,7 @@ class Worker:
         #: Per inbox: outcomes to report, and the entries that they finish.
         self._outcomes: dict[str, list[tuple[ActivityResult, tuple[str, str]]]] = {}
         self._finished: list[tuple[str, str]] = []
-        #: When to look for entries that are ours without our knowing (the loop's time).
+        #: When to look for entries that are ours without our knowing (the loop's time), first to last.
         self._looks: list[float] = []
         self._stopped = False
         self._loops: list[asyncio.Task[None]] = []
@@ -116,6 +116,7 @@ class Worker:
             StoreUnavailable: it cannot be reached. From then on its absence only delays.
         """
         self._partitions = (await self._store.open()).partitions
+        self._look_later()
         self._taking = [self._every(self._take), self._every(self._sweep)]
         self._loops = [*self._taking, self._every(self._beat), self._every(self._finish)]
 
@@ -206,12 +207,24 @@ class Worker:
         now_s = asyncio.get_running_loop().time()
         self._looks = [now_s, now_s + 2 * self._settings.block_ms / 1_000]
 
+    def _look_later(self) -> None:
+        """Look now and then for no reason, too: a lost read may wait at the server for longer than we think.
+
+        A connection that is broken at our end only is given entries for as long as the server does not know.
+        """
+        if not self._looks:
+            self._looks = [asyncio.get_running_loop().time() + self._settings.look_ms / 1_000]
+
     async def _take_lost(self) -> None:
         """Look for entries that are ours and that we do not know of."""
-        entries = await self._reader.retake(self.queues, count=len(self._held) + self._free)
-        new = [entry for entry in entries if (entry.queue, entry.id) not in self._held]
+        # Known is also what is finished while we ask.
+        known = set(self._held)
+        entries = await self._reader.retake(self.queues, count=len(known) + self._free)
+        known |= self._held
+        new = [entry for entry in entries if (entry.queue, entry.id) not in known]
         if not new:
             self._looks.pop(0)
+            self._look_later()
         self.counts.taken += len(new)
         await self._accept(new)
 
@@ -271,6 +284,9 @@ class Worker:
                 self.counts.malformed += 1
                 self._remove([name])
                 continue
+            if entry.deliveries > self._settings.deliveries_max:
+                self._give_up(attempt, entry.deliveries)
+                continue
             repeated = (claimed or entry.deliveries > 1) and attempt.task.row
             (doubtful if repeated else fresh).append(attempt)
         self._drained.clear()
@@ -278,6 +294,15 @@ class Worker:
         self._fill()
         if doubtful:
             await self._accept_doubtful(doubtful)
+
+    def _give_up(self, attempt: Attempt, deliveries: int) -> None:
+        """Report an attempt as failed that nobody has lived to report: it may be what kills the workers."""
+        task = attempt.task
+        text = f"activity {task.name}: {deliveries - 1} workers had attempt {task.attempt} and never reported"
+        logger.error("worker %s: %s", self.worker_id, text)
+        failure = FailureDetails(qualified_name(WorkersLost), text)
+        result = ActivityResult(task.owner, task.execution, task.task, task.attempt, failure=failure)
+        self._report(attempt, result)
 
     async def _accept_doubtful(self, attempts: list[Attempt]) -> None:
         """Run those whose result is not yet recorded; the others were run by who had them before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -12,16 +13,19 @@ from lungfish.runtime.local import LocalRuntime
 from lungfish.runtime.open_store import open_store
 from tests.servers import Server
 
-RunApp = Callable[[lungfish.App], AbstractAsyncContextManager[LocalRuntime]]
+RunApp = Callable[..., AbstractAsyncContextManager[LocalRuntime]]
 
 
 @pytest.fixture
 def run_app(valkey: Server, hub_name: str) -> RunApp:
-    """Run an app: ``async with run_app(app) as runtime: await runtime.client...``."""
+    """Run an app: ``async with run_app(app) as runtime: await runtime.client...``.
+
+    Options are those of ``LocalRuntime``. All runs of a test share one hub.
+    """
 
     @asynccontextmanager
-    async def run(app: lungfish.App) -> AsyncIterator[LocalRuntime]:
-        async with LocalRuntime(app, lambda: open_store(valkey.url, hub_name)) as runtime:
+    async def run(app: lungfish.App, **options: Any) -> AsyncIterator[LocalRuntime]:
+        async with LocalRuntime(app, lambda: open_store(valkey.url, hub_name), **options) as runtime:
             yield runtime
 
     return run

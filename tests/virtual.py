@@ -28,9 +28,10 @@ class VirtualClock(selectors.DefaultSelector):
     now_s = 1_000.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
+        assert timeout is not None, "nothing is ready and no timer runs: this would wait for ever"
         # Every turn takes a little time: a sleep too short for a float to show must end, too.
-        self.now_s += max(timeout or 0.0, 1e-9)
-        return super().select(timeout if timeout is None else 0.0)
+        self.now_s += max(timeout, 1e-9)
+        return super().select(0.0)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -74,11 +74,11 @@ class Screen:
             )
 
     def ranking(self, ranks: Sequence[Rank]) -> None:
-        """Print the report of the orchestration."""
+        """Print the report of the orchestration; delays are in minutes."""
         table = Table(box=None, padding=(0, 1, 0, 1), pad_edge=False)
         table.add_column("", justify="right", no_wrap=True, min_width=2)
         table.add_column("carrier", no_wrap=True)
-        for name in ("flights", "cancelled", "late", "mean delay", "worst"):
+        for name in ("flights", "cancelled", "late", "mean", "worst"):
             table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
         for place, rank in enumerate(ranks, 1):
             figures = rank.figures
@@ -88,8 +88,8 @@ class Screen:
                 f"{figures.flights:,}",
                 f"{figures.cancelled:,}",
                 f"{figures.delayed / max(1, figures.flights):.0%}",
-                f"{figures.mean_delay:.1f} min",
-                f"{figures.worst_delay:,} min",
+                f"{figures.mean_delay:.1f}",
+                f"{figures.worst_delay:,}",
             )
         self._console.print()
         self._console.print(table)

@@ -56,7 +56,8 @@ def ray_cluster() -> Iterator[None]:
         logging_level=logging.ERROR,
     )
     try:
-        yield
+        with interruptible():  # anew: Ray takes SIGTERM over
+            yield
     finally:
         ray.shutdown()
 

@@ -154,6 +154,7 @@ class Tour:
         took_s = time.monotonic() - began_s
         self._screen.say(
             "report",
-            f"an orchestration asked {len(codes)} carriers and ran {len(codes)} activities in {took_s:.2f} s",
+            f"an orchestration asked {len(codes)} carriers and ran {len(codes)} activities "
+            f"in {took_s:.2f} s; delays in minutes:",
         )
         self._screen.ranking(ranks)

@@ -32,10 +32,14 @@ local function append_to_client(stream, length_max, payloads)
 end
 
 local function append(stream, producers, producer, sequence, resync, length_max, payloads)
-  -- A repeat is answered before anything else, also when the target has become full since.
+  -- A repeat is answered before anything else, also when the target has become full since. It writes the mark
+  -- again: WAIT only waits for writes of its own connection, and the first try may have had another one.
   if sequence > 0 then
     local last = last_sequence(producers, producer)
-    if sequence <= last then return OK end
+    if sequence <= last then
+      redis.call('HSET', producers, producer, string.format('%.0f %s', last, now))
+      return OK
+    end
     if sequence > last + 1 and not resync then return GAP end
   end
   if redis.call('XLEN', stream) >= length_max then return FULL end

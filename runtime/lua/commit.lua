@@ -2,8 +2,9 @@
 --
 -- KEYS     all keys that the commits name, in any order
 -- ARGV[1]  msgpack list, one item per commit:
---          {owner, token, number, owner_fields, outbox, rows, deliveries, producer}
+--          {owner, token, number, owner_fields, outbox, rows, deliveries, producer, inbox, position}
 --          owner, outbox  index in KEYS; outbox 0: it has no deliveries
+--          inbox          index in KEYS; 0: it consumes nothing, else position is the last entry it consumes
 --          owner_fields   {field, value, ...} for the owner row: n (this number), pos, s:<target>
 --          rows           list of {command, index in KEYS, argument, ...}, applied in order
 --          deliveries     list of {id, target, sequence, payloads [, stream, producers, length_max]}
@@ -14,7 +15,8 @@
 --          0                nothing of it waits in the outbox
 --          {0, id, ...}     these wait in the outbox
 --          {1, host}        another token, or none (''), owns the partition: nothing was written
---          {2, n}           the stored commit number is too low (store behind): nothing was written
+--          {2, n}           store behind: the stored commit number n is too low, or the inbox has lost the entry
+--                           at position; nothing was written
 -- Fails    only at its first write (no memory, a replica, MISCONF), before anything of the first
 --          commit to be applied was written. Safe to repeat: a number that is applied is
 --          answered from what is stored.
@@ -29,15 +31,29 @@ local COMMITTED, LEASE_LOST, STORE_BEHIND = 0, 1, 2
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local refreshed = {}
+
+-- Replies to a client from all commits of this call go into its stream together, as fields of one entry: with
+-- 28 commits that answer one client, an entry each took 230 of the 750 us of the whole call.
+local replies, answered, FIELDS_MAX = {}, {}, 1000
+
+local function write_replies(stream)
+  local kept = replies[stream]
+  redis.call('XADD', stream, 'MAXLEN', '~', kept.length_max, '*', unpack(kept))
+  redis.call('PEXPIRE', stream, ARGV[2])
+  replies[stream] = nil
+end
 
 local function deliver_to_client(stream, length_max, payloads)
   for _, payload in ipairs(payloads) do
-    redis.call('XADD', stream, 'MAXLEN', '~', length_max, '*', 'p', payload)
-  end
-  if not refreshed[stream] then
-    redis.call('PEXPIRE', stream, ARGV[2])
-    refreshed[stream] = true
+    local kept = replies[stream]
+    if not kept then
+      kept = {length_max = length_max}
+      replies[stream] = kept
+      answered[#answered + 1] = stream
+    end
+    kept[#kept + 1] = 'p'
+    kept[#kept + 1] = payload
+    if #kept >= FIELDS_MAX then write_replies(stream) end
   end
 end
 
@@ -75,8 +91,10 @@ local function apply(item)
   return outcome
 end
 
--- What the first try of a number left in the outbox and nobody has delivered since.
-local function answer_again(item)
+-- What the first try of a number left in the outbox and nobody has delivered since. The owner row is written
+-- again as it is: WAIT only waits for writes of its own connection, and the first try may have had another one.
+local function answer_again(item, stored)
+  redis.call('HSET', KEYS[item[1]], 'n', stored)
   if item[5] == 0 then return COMMITTED end
   local outcome = {COMMITTED}
   local first, last = string.format('%.0f-0', item[3]), string.format('%.0f-18446744073709551615', item[3])
@@ -91,12 +109,19 @@ local function commit(item)
   local stored = tonumber(row[2] or 0)
   if row[1] ~= item[2] or item[2] == '' then return {LEASE_LOST, row[3] or ''} end
   if item[3] > stored + 1 then return {STORE_BEHIND, stored} end
-  if item[3] <= stored then return answer_again(item) end
+  if item[3] <= stored then return answer_again(item, row[2]) end
+  -- An entry that was read can be lost in a failover. Its sender appends it again: consumed here, it would count twice.
+  if item[9] > 0 and #redis.call('XRANGE', KEYS[item[9]], item[10], item[10]) == 0 then
+    return {STORE_BEHIND, stored}
+  end
   return apply(item)
 end
 
 local outcomes = {}
 for index, item in ipairs(cmsgpack.unpack(ARGV[1])) do
   outcomes[index] = commit(item)
+end
+for _, stream in ipairs(answered) do
+  if replies[stream] then write_replies(stream) end
 end
 return outcomes

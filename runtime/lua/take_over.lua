@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  queue
 -- ARGV     group, worker, count, holder, holder, ...
--- Result   {{id, payload, deliveries}, ...}
+-- Result   {{id, payload, deliveries}, ...}; what is the worker's own already is not counted as delivered again
 -- Fails    NOGROUP: the queue was never used.
 --
 -- Atomic, so of two that sweep at once only one finds an entry in a dead holder's list, however
@@ -12,8 +12,9 @@
 local queue, group, worker, left = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local moved = {}
 
-local function move(id, deliveries)
-  local claimed = redis.call('XCLAIM', queue, group, worker, 0, id)
+local function move(id, deliveries, holder)
+  local count = holder == worker and deliveries or deliveries + 1
+  local claimed = redis.call('XCLAIM', queue, group, worker, 0, id, 'RETRYCOUNT', count)
   if claimed[1] then
     moved[#moved + 1] = {id, claimed[1][2][2], deliveries + 1}
   else
@@ -25,7 +26,7 @@ for i = 4, #ARGV do
   local holder = ARGV[i]
   if left > 0 then
     local held = redis.call('XPENDING', queue, group, '-', '+', left, holder)
-    for _, entry in ipairs(held) do move(entry[1], entry[4]) end
+    for _, entry in ipairs(held) do move(entry[1], entry[4], holder) end
     left = left - #held
   end
   if holder ~= worker and #redis.call('XPENDING', queue, group, '-', '+', 1, holder) == 0 then

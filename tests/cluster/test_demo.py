@@ -50,7 +50,7 @@ def test_every_figure_is_exact_although_a_host_is_killed(tmp_path: Path) -> None
     assert owned is not None
     assert float(owned[1]) < 30
     assert "2,077 of 2,077 entities agree with the file" in done.stdout
-    assert re.search(r" 1 EV ExpressJet Airlines Inc\. +702 ", done.stdout)
+    assert re.search(r" 1  EV ExpressJet Airlines Inc\. +702 ", done.stdout)
     assert "Traceback" not in done.stderr
     # Nothing of it runs any more, and yet the commands that it names work.
     assert running_daemon(tmp_path / STORE) is None

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import ray
-
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import lungfish
@@ -23,7 +22,6 @@ COUNTERS = 40
 ORDERS = 30
 
 
-@ray.remote(num_cpus=0)
 class Sender:
     """A plain Ray actor that signals entities and remembers what was acknowledged."""
 
@@ -68,7 +66,7 @@ async def test_a_lost_node_loses_and_doubles_nothing(
     runtime = await asyncio.to_thread(lungfish.start, app, url=durable_store.url)
     try:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        made = Sender.options(scheduling_strategy=here)
+        made: Any = ray.remote(Sender).options(num_cpus=0, scheduling_strategy=here)
         senders = [made.remote(durable_store.url) for _ in range(2)]
         runs = [sender.run.remote() for sender in senders]
         async with runtime.client() as client:
@@ -83,7 +81,9 @@ async def test_a_lost_node_loses_and_doubles_nothing(
 
             node = next(iter(ray_cluster.worker_nodes))
             hosts = await asyncio.to_thread(runtime.hosts)
-            assert any(host.node == node.node_id and host.partitions for host in hosts), "the node owns nothing"
+            assert any(host.node == node.node_id and host.partitions for host in hosts), (
+                "the node owns nothing"
+            )
             ray_cluster.remove_node(node, allow_graceful=False)
 
             for order, handle in enumerate(handles):

@@ -37,11 +37,15 @@ async def load(runtime: Runtime) -> AsyncIterator[None]:
         before = {key: await client.entity(Counter, key).call(Counter.get) for key in sent}
         sender = asyncio.create_task(send(client))
         yield
+        await until(lambda: _over(sent, 500), "there was load")
         stop.set()
         await sender
         after = {key: await client.entity(Counter, key).call(Counter.get) for key in sent}
     assert {key: after[key] - before[key] for key in sent} == sent
-    assert sum(sent.values()) > 500
+
+
+async def _over(sent: dict[str, int], least: int) -> bool:
+    return sum(sent.values()) > least
 
 
 async def nodes_of_hosts(runtime: Runtime) -> list[str]:
@@ -63,7 +67,14 @@ async def until(condition: Any, what: str) -> None:
 async def test_a_runtime_is_steered_under_load(ray_cluster: Any, durable_store: Server) -> None:
     runtime = await asyncio.to_thread(lungfish.start, app, url=durable_store.url)
     try:
-        before = await nodes_of_hosts(runtime)
+        before = sorted(
+            node for name, node, _, _ in await asyncio.to_thread(runtime.actors) if ":host:" in name
+        )
+
+        async def spread() -> bool:
+            return await nodes_of_hosts(runtime) == before
+
+        await until(spread, "every node has a host with partitions")
         async with load(runtime):
             await asyncio.to_thread(runtime.scale, hosts_per_node=2)
 
@@ -110,7 +121,8 @@ async def test_a_runtime_is_steered_under_load(ray_cluster: Any, durable_store: 
             assert all(name.endswith(":g2") for name in names), names
     finally:
         await asyncio.to_thread(runtime.shutdown)
-    assert [entry for entry in list_named_actors(all_namespaces=True) if entry["name"].startswith("nodes:")] == []
+    left: list[Any] = list_named_actors(all_namespaces=True)
+    assert [entry for entry in left if entry["name"].startswith("nodes:")] == []
 
 
 async def test_a_runtime_is_found_and_a_missing_one_is_named(ray_cluster: Any, durable_store: Server) -> None:
@@ -123,5 +135,26 @@ async def test_a_runtime_is_found_and_a_missing_one_is_named(ray_cluster: Any, d
         assert found.url == durable_store.url
         async with lungfish.connect(app) as client:  # no address: the cluster's runtime is found
             assert await client.entity(Counter, "found").call(Counter.add, 1) == 1
+    finally:
+        await asyncio.to_thread(runtime.shutdown)
+
+
+async def test_what_ray_knows_to_be_dead_does_not_wait_for_its_lease(
+    ray_cluster: Any, durable_store: Server
+) -> None:
+    patient = lungfish.HostSettings(lease_ms=600_000)
+    runtime = await asyncio.to_thread(lungfish.start, app, url=durable_store.url, settings=patient)
+    try:
+        async with load(runtime):
+            hosts = await asyncio.to_thread(runtime.hosts)
+            victim = next(host for host in hosts if host.partitions)
+            os.kill(victim.pid, signal.SIGKILL)
+
+            async def taken_over() -> bool:
+                now = await asyncio.to_thread(runtime.hosts)
+                owned = sum(host.partitions for host in now if host.host_id != victim.host_id)
+                return owned == sum(host.partitions for host in hosts)
+
+            await until(taken_over, "the others have the partitions of the killed host")
     finally:
         await asyncio.to_thread(runtime.shutdown)

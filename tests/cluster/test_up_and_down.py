@@ -67,7 +67,9 @@ def test_an_app_comes_up_changes_and_goes_down(ray_cluster: Any, tmp_path: Path)
     assert sell(tmp_path) == "15"
 
     down = run(tmp_path, PROGRAM, "down", "--hub", "kiosk", *at)
-    assert (down.returncode, down.stdout) == (0, "hub kiosk is down; its state stays in the store\n"), down.stderr
+    assert (down.returncode, down.stdout) == (0, "hub kiosk is down; its state stays in the store\n"), (
+        down.stderr
+    )
     assert running_daemon(tmp_path / ".lungfish") is None
     shown = run(tmp_path, PROGRAM, "entity", "show", "Till", "front")
     assert '"cents": 15' in shown.stdout, shown.stderr
@@ -81,8 +83,15 @@ def test_without_a_cluster_it_says_how_to_start_one(tmp_path: Path) -> None:
     # An address where nothing listens; 'auto' might find somebody's cluster.
     environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
     up = subprocess.run(
-        [PROGRAM, "up", "kiosk:app"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [PROGRAM, "up", "kiosk:app"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert up.returncode == 2
-    assert up.stderr.splitlines()[-1].startswith("error: no Ray cluster at 127.0.0.1:1: start one with 'ray start")
+    assert up.stderr.splitlines()[-1].startswith(
+        "error: no Ray cluster at 127.0.0.1:1: start one with 'ray start"
+    )
     assert not (tmp_path / ".lungfish").exists()

@@ -14,7 +14,7 @@ from tests.servers import Server
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-SCRIPT = '''
+SCRIPT = """
 from __future__ import annotations
 
 import sys
@@ -74,7 +74,7 @@ def main() -> None:
         runtime.shutdown()
 
 main()
-'''
+"""
 
 
 async def _run(command: list[str], source: str | None) -> str:

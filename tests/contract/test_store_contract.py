@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from typing import TypeAlias
 
 import pytest
 
+from lungfish.runtime import memory_store, redis_store
 from lungfish.runtime.errors import HubMismatch, StoreUnavailable
-from lungfish.runtime.keys import CLIENT_LENGTH_MAX
+from lungfish.runtime.keys import CLIENT_LENGTH_MAX, Keys
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
+from lungfish.runtime.redis_link import key_slot
 from lungfish.runtime.redis_store import RedisStore
 from lungfish.runtime.store import (
     START,
@@ -26,11 +28,14 @@ from lungfish.runtime.store import (
     Store,
     StoreBehind,
 )
+from tests.servers import ask
 
 MakeStore: TypeAlias = Callable[[], Store]
 INBOX_MAX = 5
 QUEUE_MAX = 50
 IN_PLACE = ("memory", "single")
+#: What is put into this target inside of it is lost at its end, as in a failover to a late replica.
+Lose: TypeAlias = Callable[[str], AbstractContextManager[None]]
 
 
 @pytest.fixture(params=["memory", "memory-outbox", "single", "cluster"])
@@ -65,6 +70,30 @@ async def open_store(new_store: MakeStore) -> AsyncIterator[Callable[[], object]
             return store
 
         yield opened
+
+
+@pytest.fixture
+def lose(kind: str, store: Store, request: pytest.FixtureRequest) -> Lose:
+    @contextmanager
+    def losing(target: str) -> Iterator[None]:
+        if isinstance(store, MemoryStore):
+            checkpoint = store.server.checkpoint()
+            yield
+            store.server.rollback(checkpoint)
+            return
+        cluster = kind == "cluster"
+        servers = (
+            request.getfixturevalue("valkey_cluster") if cluster else [request.getfixturevalue("valkey")]
+        )
+        inbox, producers = Keys(store.hub).stream(target), Keys(store.hub).producers(target)
+        server = servers[min(2, key_slot(inbox.encode()) // 5461) if cluster else 0]
+        for key in (inbox, producers):
+            ask(server.port, f"COPY {key} {key}:kept")
+        yield
+        for key in (inbox, producers):
+            ask(server.port, f"RENAME {key}:kept {key}")
+
+    return losing
 
 
 @pytest.fixture
@@ -309,6 +338,12 @@ class TestOwnership:
         assert len(owners) == 8
         assert [(owner.host, owner.epoch) for owner in owners[2:5]] == [("", 0), ("B", 2), ("", 0)]
 
+    async def test_owner_row_tells_the_commit_number(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        await store.commit([Commit(3, "t1", 1)])
+        await store.commit([Commit(3, "t1", 2)])
+        assert [owner.number for owner in (await store.owners())[2:5]] == [0, 2, 0]
+
     async def test_earlier_token_cannot_commit(self, store: Store) -> None:
         await store.claim(3, "A", "t1")
         await store.claim(3, "B", "t2")
@@ -408,6 +443,26 @@ class TestCommit:
         assert await store.commit([commits[1]]) == [second]
         await store.commit([Commit(3, "t1", 3, delivered=["1-0"])])
         assert await store.commit([commits[0]]) == [Committed()], "what is delivered is not named again"
+
+    async def test_what_the_inbox_lost_cannot_be_consumed(self, store: Store, lose: Lose) -> None:
+        """A failover lost an entry that had been read: its sender appends it again, so it must not count."""
+        await store.claim(3, "A", "t1")
+        await store.append([put("p:3", 1)])
+        kept = (await store.reader().read({"p:3": START}, block_ms=0, count=9))["p:3"][0]
+        with lose("p:3"):
+            await store.append([put("p:3", 2)])
+            lost = (await store.reader().read({"p:3": kept.id}, block_ms=0, count=9))["p:3"][0]
+        commit = Commit(3, "t1", 1, position=lost.id, mailbox={"r": b"x"})
+        assert await store.commit([commit]) == [StoreBehind(stored=0, expected=0)]
+        image = await store.claim(3, "A", "t1")
+        assert (image.commit_number, image.position, image.mailbox) == (0, START, {})
+        assert await store.append([put("p:3", 2)]) == [Appended.OK]
+        again = (await store.reader().read({"p:3": kept.id}, block_ms=0, count=9))["p:3"]
+        assert [(entry.payload, entry.id != lost.id) for entry in again] == [(b"m2", True)]
+        commit.position = again[0].id
+        assert await store.commit([commit]) == [Committed()]
+        assert await store.commit([commit]) == [Committed()], "a repeat, whose entry it trimmed itself"
+        assert await read_all(store, "p:3") == []
 
     async def test_partitions_of_one_call_are_independent(self, store: Store) -> None:
         for partition in range(4):
@@ -570,6 +625,21 @@ class TestDeliveries:
         async with asyncio.timeout(1):
             assert (await reading)["c:me"][0].payload == b"r"
 
+    async def test_replies_of_several_commits_to_several_clients(self, store: Store) -> None:
+        for partition in (1, 2, 3):
+            await store.claim(partition, "A", "t1")
+        refused = Commit(2, "stale", 1, deliveries=[Delivery("c:me", 0, (b"no",))])
+        commits = [
+            Commit(1, "t1", 1, deliveries=[Delivery("c:me", 0, (b"1",)), Delivery("c:you", 0, (b"2",))]),
+            refused,
+            Commit(3, "t1", 1, deliveries=[Delivery("c:me", 0, (b"3", *[b"x"] * 900, b"4"))]),
+        ]
+        for outcome in await store.commit(commits):
+            if isinstance(outcome, Committed):
+                await deliver_outbox(store, list(outcome.outbox))
+        assert await read_all(store, "c:me") == [b"1", b"3", *[b"x"] * 900, b"4"]
+        assert await read_all(store, "c:you") == [b"2"]
+
 
 # --- hosts -------------------------------------------------------------------------------
 
@@ -709,7 +779,8 @@ class TestQueues:
         await store.finish_entries([("work", first.id)])
         await store.finish_entries([("work", first.id), ("never", "1-1")])
         assert await read_all(store, "q:work") == [b"work1"]
-        assert [(e.id, e.deliveries) for e in await reader.retake(["work"], count=10)] == [(second.id, 2)]
+        for _ in range(2):
+            assert [(e.id, e.deliveries) for e in await reader.retake(["work"], count=10)] == [(second.id, 2)]
         await store.finish_entries([("work", second.id)])
         assert await reader.retake(["work", "never"], count=10) == []
 
@@ -730,6 +801,36 @@ class TestQueues:
         assert {entry.deliveries for entry in claimed} == {2}
         assert not {entry.id for entry in alive} & {entry.id for entry in claimed}
         assert await store.claim_entries("c", ["work"], alive_ms=60_000, count=10) == []
+
+    async def test_looking_for_own_entries_is_no_delivery(self, store: Store) -> None:
+        await self.fill(store, "work", 1)
+        reader = store.queue_reader("a")
+        await reader.take(["work"], block_ms=0, count=1)
+        for _ in range(30):
+            await reader.retake(["work"], count=1)
+        (claimed,) = await store.claim_entries("b", ["work"], alive_ms=60_000, count=1)
+        assert claimed.deliveries == 2
+
+    async def test_workers_that_are_gone_for_long_are_forgotten(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for worker in ("crashed", "holds", "live"):
+            await store.worker_beat(worker, b"")
+        await self.fill(store, "work", 2)
+        await store.queue_reader("holds").take(["work"], block_ms=0, count=2)
+        await store.queue_reader("crashed").take(["work"], block_ms=0, count=2)
+        await clock_moves(store)
+        assert len(await store.claim_entries("live", ["work"], alive_ms=0, count=1)) == 1
+        assert len(await store.workers()) == 3, "they have not been silent for that long"
+        for module in (memory_store, redis_store):
+            monkeypatch.setattr(module, "WORKER_TTL_MS", 0)
+        await store.worker_beat("live", b"")
+        assert await store.claim_entries("live", ["work"], alive_ms=60_000, count=0) == []
+        assert len(await store.workers()) == 3, "they may be alive"
+        await clock_moves(store)
+        await store.worker_beat("live", b"")
+        await store.claim_entries("live", ["work"], alive_ms=0, count=0)
+        assert [beat.host for beat in await store.workers() if beat.host != "live"] == ["holds"]
 
     async def test_silent_worker_loses_its_entries(self, store: Store) -> None:
         await self.fill(store, "work", 1)

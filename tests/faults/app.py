@@ -25,7 +25,7 @@ class Ledger(lungfish.Entity):
 
     def block(self, seconds: float, marks: str) -> None:
         """Keep the host's event loop, as careless code does; leave a mark for every run."""
-        with open(marks, "a", encoding="utf-8") as file:  # noqa: PTH123 - appends
+        with open(marks, "a", encoding="utf-8") as file:
             file.write("run\n")
         time.sleep(seconds)
 
@@ -53,7 +53,10 @@ async def chain(ctx: lungfish.OrchestrationContext, start: int) -> int:
     """Five steps and one entry in a ledger; the ledger shows whether a step was doubled."""
     value = start
     for step in range(5):
-        value = await ctx.call_activity(double if step % 2 else slow_double, value)
+        if step % 2:
+            value = await ctx.call_activity(double, value)
+        else:
+            value = await ctx.call_activity(slow_double, value)
     ledger = ctx.entity(Ledger, "chains")
     await ledger.call(Ledger.note, ctx.instance_id, start)
     return value

@@ -47,7 +47,7 @@ class Member:
         assert self._process.stdout is not None
         async with asyncio.timeout(60):
             line = (await self._process.stdout.readline()).decode().split()
-        assert line and line[0] == "ready", f"{self.slot} did not come up: see {self._log}"
+        assert line[:1] == ["ready"], f"{self.slot} did not come up: see {self._log}"
         self.id = line[-1]
 
     def signal(self, number: signal.Signals) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import signal
 import time
@@ -107,7 +108,8 @@ async def test_kills_of_hosts_and_store_lose_and_double_nothing(tmp_path: Path) 
                 await cluster.wait_owned(store)
             await load.stop()
             takeovers.sort()
-            print(f"\ntakeover after SIGKILL: p50 {takeovers[len(takeovers) // 2]:.2f} s, p99 {takeovers[-1]:.2f} s")
+            p50, p99 = takeovers[len(takeovers) // 2], takeovers[-1]
+            logging.getLogger("takeover").warning("after SIGKILL: p50 %.2f s, p99 %.2f s", p50, p99)
             assert sum(load.sent.values()) > 1_000
             assert len(load.chains) > 100
             await _check_chains(load, client)

@@ -151,9 +151,25 @@ async def test_what_is_not_there(
     assert not (folder / ".lungfish").exists()
 
 
+async def test_looking_at_a_redis_cluster(run: Run, valkey_cluster: list[Server], hub_name: str) -> None:
+    url = valkey_cluster[0].url
+    async with lungfish.connect(url, hub=hub_name) as client:
+        await client.entity("Counter", "a").signal("add", 1)
+    status = await asyncio.to_thread(run, "status", "--redis", url, "--hub", hub_name)
+    assert "no host runs" in status.output
+    assert "waiting: inbox 1 " in status.output
+    assert re.search(r"longest inbox: partition \d+ with 1 batches", status.output)
+    nowhere = await asyncio.to_thread(run, "status", "--redis", url, "--hub", "nowhere")
+    assert "there is no hub 'nowhere'" in refused(nowhere)
+    which = await asyncio.to_thread(run, "status", "--redis", url)
+    assert "say which hub (--hub NAME)" in refused(which)
+
+
 def test_looking_makes_no_hub(run: Run, valkey: Server) -> None:
     for _ in range(2):
-        assert "there is no hub 'mistyped'" in refused(run("status", "--redis", valkey.url, "--hub", "mistyped"))
+        assert "there is no hub 'mistyped'" in refused(
+            run("status", "--redis", valkey.url, "--hub", "mistyped")
+        )
 
 
 def test_a_bug_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

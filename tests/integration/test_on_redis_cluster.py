@@ -1,4 +1,6 @@
-"""The whole runtime on a Cluster of three primaries: no commit reaches another slot, so everything goes by outbox."""
+"""The whole runtime on a Cluster of three primaries: no commit reaches another slot, so
+everything goes by outbox.
+"""
 
 from __future__ import annotations
 

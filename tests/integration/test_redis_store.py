@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
-from lungfish.runtime.errors import InvalidArguments, StoreUnavailable, UnsafeStore
+from lungfish.runtime.errors import HubMismatch, InvalidArguments, StoreUnavailable, UnsafeStore
 from lungfish.runtime.redis_link import Address, Link, key_slot
 from lungfish.runtime.redis_store import RedisStore
 from lungfish.runtime.store import (
@@ -22,8 +22,9 @@ from lungfish.runtime.store import (
     HubMeta,
     LeaseLost,
     OutboxEntry,
+    Unknown,
 )
-from tests.servers import Server, ask, eventually, running
+from tests.servers import Server, ask, eventually, join_cluster, running
 
 
 @asynccontextmanager
@@ -150,6 +151,22 @@ async def test_server_that_forbids_config(hub_name: str, caplog: pytest.LogCaptu
             assert "does not tell" in caplog.text
 
 
+async def test_opening_again_does_not_judge_the_server_again(
+    hub_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running("--appendfsync", "everysec") as server:
+        async with opened(server.url, hub_name) as store:
+            ask(server.port, "CONFIG RESETSTAT")
+            assert await store.open() == HubMeta(8)
+            assert b"cmdstat_config|get" not in ask(server.port, "INFO commandstats")
+            assert caplog.text.count("last second") == 1
+            with pytest.raises(HubMismatch):
+                await store.open(HubMeta(9))
+            await store.close()
+            await store.open()
+            assert caplog.text.count("last second") == 2
+
+
 async def test_password_and_database(hub_name: str) -> None:
     with running("--requirepass", "secret") as server:
         url = f"redis://:secret@127.0.0.1:{server.port}/3"
@@ -173,6 +190,36 @@ async def test_close_leaves_no_connection(valkey: Server, hub_name: str) -> None
     await asyncio.to_thread(
         eventually, lambda: hub_name.encode() not in ask(valkey.port, "CLIENT LIST"), "connections to close"
     )
+
+
+# --- queues ------------------------------------------------------------------------------
+
+
+async def test_take_keeps_what_it_got_when_another_queue_refuses(valkey: Server, hub_name: str) -> None:
+    """A group can go while its reader lives (in a failover): what the others gave must not be stranded."""
+    queues = ["lost", "work"]
+    async with opened(valkey.url, hub_name) as store:
+        reader = store.queue_reader("w")
+        assert await reader.take(queues, block_ms=0, count=8) == []
+        await store.append([Append("q:work", "p:1", n, (b"%d" % n,)) for n in range(1, 5)])
+        taken: list[bytes] = []
+        for _ in range(4):
+            ask(valkey.port, f"DEL {{{hub_name}:q:lost}}")
+            taken += [entry.payload for entry in await reader.take(queues, block_ms=0, count=3)]
+        assert sorted(taken) == [b"1", b"2", b"3", b"4"]
+        await store.append([Append("q:lost", "p:1", 1, (b"new",))])
+        assert [entry.payload for entry in await reader.take(queues, block_ms=10, count=8)] == [b"new"]
+
+
+async def test_queue_that_is_new_strands_nothing_of_the_others(valkey: Server, hub_name: str) -> None:
+    async with opened(valkey.url, hub_name) as store:
+        await store.queue_reader("old").take(["work"], block_ms=0, count=1)
+        await store.append([Append("q:work", "p:1", 1, (b"a", b"b"))])
+        reader = store.queue_reader("new")
+        taken: list[bytes] = []
+        for _ in range(3):
+            taken += [entry.payload for entry in await reader.take(["a", "work"], block_ms=10, count=8)]
+        assert taken == [b"a", b"b"]
 
 
 # --- replicas ----------------------------------------------------------------------------
@@ -228,6 +275,49 @@ async def test_replicated_mode_waits_for_the_replica(hub_name: str, caplog: pyte
         assert await store.append([message(2)]) == [Appended.OK]
         found = await store.reader().read({"p:1": START}, block_ms=0, count=9)
         assert len(found["p:1"]) == 2
+
+
+@pytest.mark.parametrize("kind", ["append", "commit"])
+async def test_repeat_on_a_new_connection_waits_for_the_replica_too(hub_name: str, kind: str) -> None:
+    async with (
+        replicated() as (primary, replica),
+        opened(primary.url, hub_name, replicas=1, replica_timeout_s=0.2) as store,
+    ):
+        await store.claim(1, "A", "t")
+        commit = Commit(1, "t", 1, deliveries=[Delivery("p:2", 1, (b"d",))])
+
+        async def write() -> object:
+            return await (store.append([message(1)]) if kind == "append" else store.commit([commit]))
+
+        replica.process.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable, match="only 0 of 1 replicas"):
+                    await write()
+                ask(primary.port, "CLIENT KILL TYPE normal")
+                with pytest.raises(StoreUnavailable, match="lost the store"):
+                    await write()
+        finally:
+            replica.process.send_signal(signal.SIGCONT)
+        assert await write()
+        found = await store.reader().read({"p:1": START}, block_ms=0, count=9)
+        assert len(found.get("p:1", ())) == (1 if kind == "append" else 0)
+
+
+async def test_writes_that_wait_for_a_replica_one_behind_the_other_keep_their_connection(
+    hub_name: str,
+) -> None:
+    async with (
+        replicated() as (primary, replica),
+        opened(primary.url, hub_name, replicas=1, replica_timeout_s=0.1, call_timeout_s=0.3) as store,
+    ):
+        replica.process.send_signal(signal.SIGSTOP)
+        try:
+            calls = [store.append([message(1, f"p:{partition}")]) for partition in range(5)]
+            failures = await asyncio.gather(*calls, return_exceptions=True)
+        finally:
+            replica.process.send_signal(signal.SIGCONT)
+        assert all("only 0 of 1 replicas" in str(failure) for failure in failures), failures
 
 
 async def test_replica_without_disk_is_warned_about(hub_name: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -288,3 +378,60 @@ async def test_cluster_is_found_through_any_server(valkey_cluster: list[Server],
         async with opened(f"redis+cluster://127.0.0.1:{server.port}", hub_name) as store:
             appends = [message(1, f"p:{p}") for p in range(8)]
             assert await store.append(appends) == [Appended.OK] * 8
+
+
+async def test_shards_that_are_well_answer_while_one_is_away() -> None:
+    hub = "away"  # its keys are spread over all shards, as the asserts would tell
+    options = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running(*options)) for _ in range(3)]
+        join_cluster(servers)
+        places = [min(2, key_slot(f"{{{hub}:{p}}}:owner".encode()) // 5461) for p in range(8)]
+        queues = ["a", "b", "c", "d", "e", "f", "g", "h"]
+        at_queues = [min(2, key_slot(f"{{{hub}:q:{q}}}".encode()) // 5461) for q in queues]
+        # Not the one that has the hub's own keys.
+        gone = next(at for at in range(3) if at != min(2, key_slot(f"{{{hub}}}:meta".encode()) // 5461))
+        url = servers[(gone + 1) % 3].url
+        async with opened(url, hub, call_timeout_s=0.3) as store:
+            for partition in range(8):
+                await store.claim(partition, "A", "t")
+            worker = store.queue_reader("w")
+            assert await worker.take(queues, block_ms=0, count=99) == []
+            appends = [message(1, f"p:{partition}") for partition in range(8)]
+            fills = [message(1, f"q:{queue}") for queue in queues]
+            assert await store.append([*appends, *fills]) == [Appended.OK] * 16
+            commits = [Commit(partition, "t", 1) for partition in range(8)]
+            positions = {f"p:{partition}": START for partition in range(8)}
+            servers[gone].process.send_signal(signal.SIGSTOP)
+            try:
+                for turn in range(3):
+                    began_s = asyncio.get_running_loop().time()
+                    outcomes = await store.commit(commits)
+                    assert [isinstance(outcome, Unknown) for outcome in outcomes] == [
+                        p == gone for p in places
+                    ]
+                    expected = [Appended.UNKNOWN if p == gone else Appended.OK for p in places]
+                    assert await store.append(appends) == expected
+                    assert [row.known for row in await store.owners()] == [p != gone for p in places]
+                    found = await store.reader().read(positions, block_ms=0, count=9)
+                    assert list(found) == [f"p:{n}" for n, p in enumerate(places) if p != gone]
+                    took_s = asyncio.get_running_loop().time() - began_s
+                    assert turn == 0 or took_s < 0.25, "it is not waited for again and again"
+                taken = await worker.take(queues, block_ms=0, count=99)
+                here = {queue for queue, at in zip(queues, at_queues, strict=True) if at != gone}
+                assert {entry.queue for entry in taken} == here
+                assert {entry.queue for entry in await worker.retake(queues, count=99)} == here
+                away = [commit for commit, at in zip(commits, places, strict=True) if at == gone]
+                with pytest.raises(StoreUnavailable):
+                    await store.commit(away)
+            finally:
+                servers[gone].process.send_signal(signal.SIGCONT)
+
+            async def all_is_well() -> None:
+                while await store.append(appends) != [Appended.OK] * 8:
+                    await asyncio.sleep(0.05)
+
+            await asyncio.wait_for(all_is_well(), 10)
+            assert await store.commit(commits) == [Committed()] * 8
+            assert all(row.known and row.number == 1 for row in await store.owners())
+            assert len(await store.reader().read(positions, block_ms=0, count=9)) == 8

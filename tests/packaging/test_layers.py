@@ -18,6 +18,7 @@ IMPORTERS = {
         "runtime/cluster.py",
         "runtime/ray_actors.py",
         "runtime/ray_tasks.py",
+        "runtime/ray_watch.py",
     },
     "redis": {"runtime/redis_link.py"},
     "valkey": set[str](),

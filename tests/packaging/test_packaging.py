@@ -21,7 +21,7 @@ NOT_SHIPPED = ("tests", "benchmarks", "examples", "docs", ".ci")
 
 def expected_files() -> set[str]:
     """Return what must be importable, by its path under site-packages."""
-    found = {"lungfish/py.typed"}
+    found = {"lungfish/py.typed", "_lungfish_pytestplugin.py"}
     for folder, prefix in {"lungfish": "", **dict.fromkeys(FOLDERS, "lungfish/")}.items():
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in {".py", ".lua"}:
@@ -35,7 +35,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("build")
     copy = folder / "source"
     copy.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "lungfish", *FOLDERS, *NOT_SHIPPED):
+    top = ("pyproject.toml", "README.md", "LICENSE", "_lungfish_pytestplugin.py", "lungfish")
+    for name in (*top, *FOLDERS, *NOT_SHIPPED):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -73,6 +74,7 @@ def test_the_wheel_declares_the_command_and_the_extras(wheel: zipfile.ZipFile) -
     scripts = ConfigParser()
     scripts.read_string(texts["entry_points.txt"])
     assert dict(scripts["console_scripts"]) == {"lungfish": "lungfish.runtime.cli:main"}
+    assert dict(scripts["pytest11"]) == {"_lungfish_pytestplugin": "_lungfish_pytestplugin"}
     metadata = texts["METADATA"].splitlines()
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.11" in metadata

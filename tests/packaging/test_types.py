@@ -70,7 +70,8 @@ Check = Callable[..., dict[str, Findings]]
 @CHECKERS
 def test_an_error_in_any_folder_is_reported(check: Check, tmp_path: Path) -> None:
     # Pyright does not walk linked folders by itself: with a wrong `include` it finds no errors anywhere.
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("pyproject.toml", "_lungfish_pytestplugin.py"):
+        shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "lungfish", tmp_path / "lungfish", symlinks=True, ignore=lambda *_: {"demo"})
     (tmp_path / "lungfish" / "__init__.py").write_text("")
     for folder in (*FOLDERS, "lungfish/real", "benchmarks", "examples", "tests"):

@@ -91,7 +91,8 @@ async def process(ctx: lungfish.OrchestrationContext, order: Order) -> str:
     answer, due = ctx.wait_for_external_event("answer", bool), ctx.create_timer(60)
     if await ctx.when_any(answer, due) is answer:
         reveal_type(await answer)  # R: bool
-    reveal_type(await ctx.when_all(ctx.call_activity(fetch, "a"), ctx.call_activity(fetch, "b")))  # R: list[bytes]
+    fetched = await ctx.when_all(ctx.call_activity(fetch, "a"), ctx.call_activity(fetch, "b"))
+    reveal_type(fetched)  # R: list[bytes]
     await ctx.sleep(dt.timedelta(hours=1))
     async with asyncio.timeout(60):
         await ctx.create_timer(dt.timedelta(seconds=5))

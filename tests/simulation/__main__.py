@@ -3,6 +3,7 @@
 ::
 
     python -m tests.simulation --seeds 10000 --jobs 2
+    python -m tests.simulation --sweep 20
     python -m tests.simulation --trace 253
 """
 
@@ -17,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
 from tests.simulation.run import Report, simulate
+from tests.simulation.sweep import broken, pairs, singles
 
 #: Seeds that a job runs before it reports.
 CHUNK = 50
@@ -121,6 +123,19 @@ def show(seed: int) -> bool:
     return not report.violations
 
 
+def sweep(start: int, seeds: int) -> bool:
+    """Put every fault at every call of small runs, and many pairs of faults; True if all was well."""
+    well = True
+    for seed in range(start, start + seeds):
+        for name, runs in (("single faults", singles(seed)), ("pairs", pairs(seed, 500))):
+            count, found = broken(runs)
+            say(f"seed {seed}: {count} runs with {name}, {len(found)} broken")
+            for script, violations in found.items():
+                say(f"    {script}: {violations}"[:500])
+            well = well and not found
+    return well
+
+
 def say(text: str) -> None:
     """Print a line at once."""
     print(text, flush=True)
@@ -128,14 +143,21 @@ def say(text: str) -> None:
 
 def main() -> int:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--seeds", type=int, default=1_000, help="how many runs")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument(
+        "--sweep", type=int, metavar="SEEDS", help="every fault at every call of so many runs"
+    )
     parser.add_argument("--trace", type=int, metavar="SEED", help="run one seed and print what happens")
     options = parser.parse_args()
     if options.trace is not None:
         return 0 if show(options.trace) else 1
+    if options.sweep is not None:
+        return 0 if sweep(options.start, options.sweep) else 1
     return 1 if run_all(options.start, options.seeds, options.jobs).broken else 0
 
 

@@ -29,13 +29,21 @@ CALL_FAULTS: Final = {
     #: The caller dies with the request on its way; it is not applied, or it is.
     "crash_before": (0.0003, 0.004),
     "crash_after": (0.0003, 0.004),
+    #: The caller freezes with the request on its way, which arrives when it thaws, or at once.
+    "freeze_before": (0.001, 0.02),
+    "freeze_after": (0.001, 0.02),
     #: A long delay on the way there, or on the way back: overtaken by others.
     "slow_before": (0.005, 0.1),
     "slow_after": (0.005, 0.1),
+    #: Of a call for several servers of a Cluster, some do not answer; some of those have applied it.
+    #: Few calls are for several, hence the high chance.
+    "partial": (0.05, 0.4),
 }
 #: Faults of the whole picture, with the range of their mean distance (s).
 NEMESES: Final = {
     "store_stop": (2.0, 8.0),
+    #: Some servers of a Cluster are away.
+    "shard_stop": (2.0, 8.0),
     "host_crash": (1.0, 6.0),
     "host_pause": (1.0, 6.0),
     "host_drain": (1.5, 6.0),
@@ -63,6 +71,7 @@ class Profile:
         slow_s: mean of a long delay (s).
         until_s: no fault begins after this time (s).
         failovers: mean distance of failovers to a replica that lacks the last writes (s); 0: none.
+        script: number of a store call → the fault that it meets, whatever chance says.
     """
 
     calls: dict[str, float] = field(default_factory=dict)
@@ -73,6 +82,7 @@ class Profile:
     slow_s: float = 0.1
     until_s: float = 0.0
     failovers: float = 0.0
+    script: dict[int, str] = field(default_factory=dict)
 
     def describe(self) -> str:
         """Return the profile on one line."""

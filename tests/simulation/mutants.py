@@ -17,7 +17,6 @@ from lungfish.runtime.memory_store import MemoryStore
 from lungfish.runtime.ownership import Ownership
 from lungfish.runtime.partition import Partition
 from lungfish.runtime.relay import Relay
-from lungfish.runtime.rounds import Rounds
 from lungfish.runtime.sender import Sender
 from lungfish.runtime.store import (
     Append,
@@ -31,6 +30,7 @@ from lungfish.runtime.store import (
     partition_target,
 )
 from lungfish.runtime.worker import Worker
+from tests.simulation.network import FaultyStore
 from tests.simulation.watch import WatchedServer
 
 
@@ -71,19 +71,19 @@ def no_dedupe() -> Any:
 
 def no_output_gate() -> Any:
     """A host sends replies and messages before their commit is acknowledged."""
-    genuine = Rounds._until_known
+    genuine = FaultyStore.commit
 
-    async def until_known(self: Rounds, commits: list[Commit]) -> list[CommitOutcome]:
+    async def commit(self: FaultyStore, commits: Sequence[Commit]) -> list[CommitOutcome]:
         early = [
             Append(delivery.target, partition_target(commit.partition), delivery.sequence, delivery.payloads)
             for commit in commits
             for delivery in commit.deliveries
         ]
         if early:
-            await self._store.append(early)
+            await self.append(early)
         return await genuine(self, commits)
 
-    return patch.object(Rounds, "_until_known", until_known)
+    return patch.object(FaultyStore, "commit", commit)
 
 
 def commits_repeat() -> Any:
@@ -176,12 +176,13 @@ def lease_lost_ignored() -> Iterator[None]:
 
     One of the two alone does no harm: nothing leaves but with a commit, and the store refuses those.
     """
-    genuine = Rounds._settle_commit
+    genuine = FaultyStore.commit
 
-    def settle(self: Rounds, partition: Partition, commit: Commit, outcome: CommitOutcome) -> None:
-        genuine(self, partition, commit, Committed() if isinstance(outcome, LeaseLost) else outcome)
+    async def commit(self: FaultyStore, commits: Sequence[Commit]) -> list[CommitOutcome]:
+        outcomes = await genuine(self, commits)
+        return [Committed() if isinstance(outcome, LeaseLost) else outcome for outcome in outcomes]
 
-    with patch.object(Rounds, "_settle_commit", settle), ousted_unnoticed():
+    with patch.object(FaultyStore, "commit", commit), ousted_unnoticed():
         yield
 
 
@@ -219,7 +220,10 @@ def one_shot_recovery() -> Any:
 def lost_takes_forgotten() -> Any:
     """A worker does not look for entries whose take was not answered."""
 
-    return patch.object(Worker, "_lost_an_answer", lambda self: None)
+    async def take_lost(self: Worker) -> None:
+        self._looks = []
+
+    return patch.object(Worker, "_take_lost", take_lost)
 
 
 def finished_before_reported() -> Any:

@@ -35,10 +35,12 @@ from lungfish.runtime.store import (
     PartitionImage,
     QueueEntry,
     StoredInstance,
+    Unknown,
 )
 from tests.simulation.faults import Profile, Trace
 from tests.simulation.loop import Gate, SimulationLoop
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -54,6 +56,10 @@ class Victim(Protocol):
         """Die now."""
         ...
 
+    def freeze(self) -> float:
+        """Stand still from now on; return for how long (s)."""
+        ...
+
 
 class Network:
     """The state of all ways to one server."""
@@ -65,11 +71,14 @@ class Network:
         profile: Profile,
         trace: Trace,
         seed: int,
+        *,
+        clustered: bool,
         told: Callable[[str, str], None],
     ) -> None:
         """Make ways that are open.
 
         Args:
+            clustered: partitions are on several servers, some of which may fail to answer.
             told: called with (process, idempotency key) when a process hears that an activity needs no
                 result any more.
         """
@@ -77,8 +86,12 @@ class Network:
         self.server = server
         self.profile = profile
         self.trace = trace
+        self.clustered = clustered
         self.told = told
         self.down = False
+        self.over = False
+        #: How many store calls there were before the faults were over.
+        self.calls = 0
         self._rng = random.Random(f"{seed}:network")
         self._faults = list(profile.calls.items())
         self._readers: dict[FaultyReader, None] = {}
@@ -87,7 +100,7 @@ class Network:
     @property
     def faulty(self) -> bool:
         """Whether faults may still begin."""
-        return self.loop.now_s < self.profile.until_s
+        return not self.over
 
     # --- the store as a whole ------------------------------------------------------------
 
@@ -116,8 +129,11 @@ class Network:
         return self._rng.expovariate(1.0) * self.profile.latency_s
 
     def _fault(self) -> str:
-        if not self.faulty:
+        if self.over:
             return ""
+        self.calls += 1
+        if self.calls in self.profile.script:
+            return self.profile.script[self.calls]
         chance = self._rng.random()
         for name, share in self._faults:
             if chance < share:
@@ -135,23 +151,31 @@ class Network:
         apply: Callable[[], Coroutine[Any, Any, T]],
         *,
         repeats: bool = True,
+        partly: Callable[[random.Random], Coroutine[Any, Any, T]] | None = None,
     ) -> asyncio.Future[T]:
         """Send a call on its way; the future has its outcome.
 
         Args:
             repeats: whether a client library may send it again by itself.
+            partly: applies it where some servers do not answer.
         """
         reply: asyncio.Future[T] = self.loop.create_future()
         if victim.gate.dead:
             return reply
         fault = self._fault()
-        if fault == "twice" and not repeats:
+        if (fault == "twice" and not repeats) or (fault == "partial" and partly is None):
             fault = ""
+        if fault == "partial" and partly is not None:
+            choose, rng = partly, random.Random(self._rng.random())
+            apply = lambda: choose(rng)  # noqa: E731 - the same call, at fewer servers
         delay_s = self.latency()
         if fault == "slow_before":
             delay_s += self._long()
         if fault:
             self.trace.fault(self.loop.now_s, fault, f"{victim.gate.name} {what}")
+        if fault in ("freeze_before", "freeze_after"):
+            frozen_s = victim.freeze()
+            delay_s += frozen_s if fault == "freeze_before" else 0.0
         self.loop.call_later(
             delay_s, self._arrive, victim, what, apply, reply, fault, context=self.loop.outside
         )
@@ -224,6 +248,10 @@ class Network:
         elif fault == "slow_after":
             self.trace.fault(self.loop.now_s, fault, f"{victim.gate.name} read")
             await asyncio.sleep(self._long())
+        elif fault in ("freeze_before", "freeze_after"):
+            self.trace.fault(self.loop.now_s, fault, f"{victim.gate.name} read")
+            victim.freeze()
+            await asyncio.sleep(0)
         elif fault in ("crash_before", "crash_after"):
             self.trace.fault(self.loop.now_s, fault, f"{victim.gate.name} read")
             victim.crash()
@@ -280,14 +308,37 @@ class FaultyStore:
 
     async def append(self, appends: Sequence[Append]) -> list[Appended]:
         what = " ".join(f"{a.target}#{a.sequence}:{_sum(a.payloads)}" for a in appends)
-        return await self._call(f"append {what}", lambda: self._inner.append(appends))
+        partly = self._partly(appends, self._inner.append, Appended.UNKNOWN)
+        return await self._network.call(
+            self._victim, f"append {what}", lambda: self._inner.append(appends), partly=partly
+        )
+
+    def _partly(
+        self, items: Sequence[S], apply: Callable[[list[S]], Coroutine[Any, Any, list[T]]], unknown: T
+    ) -> Callable[[random.Random], Coroutine[Any, Any, list[T]]] | None:
+        """Return a call that some servers do not answer; None: there is one server for all."""
+        if not self._network.clustered or len(items) < 2:
+            return None
+
+        async def partly(rng: random.Random) -> list[T]:
+            fates = [rng.choice(("answered", "applied", "lost")) for _ in items]
+            fates[rng.randrange(len(fates))] = "answered"
+            chosen = [at for at, fate in enumerate(fates) if fate != "lost"]
+            outcomes = dict(zip(chosen, await apply([items[at] for at in chosen]), strict=True))
+            return [outcomes[at] if fate == "answered" else unknown for at, fate in enumerate(fates)]
+
+        return partly
 
     def reader(self) -> FaultyReader:
         return FaultyReader(self._network, self._victim, self._inner.reader())
 
     async def commit(self, commits: Sequence[Commit]) -> list[CommitOutcome]:
         what = " ".join(f"{c.partition}#{c.number}" for c in commits)
-        return await self._call(f"commit {what}", lambda: self._inner.commit(commits))
+        unknown: CommitOutcome = Unknown("simulated: no answer")
+        partly = self._partly(commits, self._inner.commit, unknown)
+        return await self._network.call(
+            self._victim, f"commit {what}", lambda: self._inner.commit(commits), partly=partly
+        )
 
     async def claim(self, partition: int, host: str, token: str) -> PartitionImage:
         return await self._call(
@@ -498,6 +549,8 @@ def _brief(outcome: object) -> str:
             return _sum((outcome.row or b"", *outcome.history))
         case QueueEntry():
             return f"{outcome.id}x{outcome.deliveries}"
+        case Unknown():
+            return "?"
         case OwnerRow():
             return f"{outcome.host}:{outcome.epoch}"
         case list() | tuple():

@@ -50,6 +50,10 @@ class Process:
         if not self.gate.dead:
             self._cluster.died(self, "crashed")
 
+    def freeze(self) -> float:
+        """Stand still from now on; return for how long (s)."""
+        return self._cluster.freeze(self)
+
 
 class Cluster:
     """All processes of a run."""
@@ -68,6 +72,7 @@ class Cluster:
         self.network = network
         self.live: dict[str, Process] = {}
         self.programs: list[Program] = []
+        self.closing = False
         self._profile = profile
         self._shape = shape
         self._trace = trace
@@ -77,6 +82,7 @@ class Cluster:
         self._names = {"host": 0, "worker": 0, "client": 0}
         self._nemeses: dict[str, Callable[[], None]] = {
             "store_stop": self._stop_store,
+            "shard_stop": self._stop_shards,
             "host_crash": lambda: self._crash("host"),
             "host_pause": lambda: self._pause("host"),
             "host_drain": lambda: self._drain("host"),
@@ -142,7 +148,8 @@ class Cluster:
             return f"{process.name}.{tokens}"
 
         host = Host(process.store, app, host_id=process.name, settings=self._shape.settings, unique=unique)
-        for kind in host._kinds.values():
+        kinds: list[Any] = list(host._kinds.values())
+        for kind in kinds:
             if hasattr(kind, "always_replay"):
                 kind.always_replay = self._shape.always_replay
         await host.start(HubMeta(partitions=self._shape.partitions))
@@ -156,7 +163,13 @@ class Cluster:
         self._begin(process, self._run_worker(process))
 
     async def _run_worker(self, process: Process) -> None:
-        worker = Worker(process.store, app, worker_id=process.name, concurrency=self._shape.concurrency)
+        worker = Worker(
+            process.store,
+            app,
+            worker_id=process.name,
+            concurrency=self._shape.concurrency,
+            settings=self._shape.worker_settings,
+        )
         await worker.start()
         process.worker = worker
         await self.loop.create_future()
@@ -200,7 +213,7 @@ class Cluster:
         self.loop.kill(process.gate)
         self.network.died(process.gate)
         self.live.pop(process.name, None)
-        if process.sort == "client":
+        if process.sort == "client" or self.closing:
             return
         # Announced by Ray, or only noticed by its silence.
         if process.sort == "host" and self._rng.random() < self._profile.death_notice:
@@ -249,12 +262,22 @@ class Cluster:
         self.network.stop_store()
         self._after(self._rng.choice((0.05, 0.5, 2.0, 5.0)), self.network.start_store)
 
+    def _stop_shards(self) -> None:
+        away = self.network.server.away
+        if not self.network.clustered or away:
+            return
+        away.update(n for n in range(self._shape.partitions) if self._rng.random() < 0.5)
+        self._trace.fault(self.loop.now_s, "shard_stop", str(sorted(away)))
+        self._after(self._rng.choice((0.05, 0.5, 2.0, 5.0)), away.clear)
+
     def _fail_over(self) -> None:
         """Let a replica take over that is a little behind: what was written since is lost."""
-        checkpoint = self.network.server.checkpoint()
+        checkpoint, before = self.network.server.checkpoint(), self._trace.fired["failover"]
 
         def take_over() -> None:
-            if self.network.down or not self.network.faulty:
+            # A replica follows one history: after another failover, this picture is of one that was given up.
+            other = self._trace.fired["failover"] != before
+            if other or self.network.down or not self.network.faulty:
                 return
             self._trace.fault(self.loop.now_s, "failover", "")
             self.network.stop_store()
@@ -273,11 +296,17 @@ class Cluster:
         process = self._choose(sort)
         if process is None:
             return
+        self._trace.fault(self.loop.now_s, f"{sort}_pause", process.name)
+        self.freeze(process)
+
+    def freeze(self, process: Process) -> float:
+        """Stop a process for a while; return for how long (s)."""
         # Shorter than any lease, about as long, and much longer.
         pause_s = self._rng.choice((0.1, 1.0, 3.5, 8.0)) * self._rng.uniform(0.5, 1.5)
-        self._trace.fault(self.loop.now_s, f"{sort}_pause", f"{process.name} {pause_s:.3f}")
+        self._trace.add(self.loop.now_s, f"{process.name} stands still for {pause_s:.3f} s")
         self.loop.freeze(process.gate)
         self._after(pause_s, lambda: self._resume(process))
+        return pause_s
 
     def _resume(self, process: Process) -> None:
         if process.gate.frozen and not process.gate.dead:
@@ -324,8 +353,16 @@ class Cluster:
         if self.loop.now_s - began_s > DRAIN_S_MAX:
             self._ledger.report(f"{process.name} took {self.loop.now_s - began_s:.0f} s to stop")
 
+    async def close(self) -> None:
+        """Have every host and worker leave, all at once."""
+        self.closing = True
+        leaving = [p for p in self.live.values() if not p.draining and (p.host or p.worker)]
+        await asyncio.gather(*(self.begin_drain(process) for process in leaving), return_exceptions=True)
+
     def end_faults(self) -> None:
         """Bring back the store and whoever sleeps or is missing."""
+        self.network.over = True
+        self.network.server.away.clear()
         self.network.start_store()
         for process in list(self.live.values()):
             self._resume(process)

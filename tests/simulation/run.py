@@ -10,7 +10,10 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from unittest.mock import patch
 
+from lungfish.runtime import host
+from lungfish.runtime.sender import Sender
 from lungfish.runtime.store import HubMeta
 from tests.simulation import invariants
 from tests.simulation.app import app
@@ -20,13 +23,15 @@ from tests.simulation.network import Network
 from tests.simulation.process import Cluster
 from tests.simulation.shape import Shape, shape_of
 from tests.simulation.watch import WatchedServer
-from tests.simulation.workload import OK, Ledger, forget_acknowledgements, settle_debts
+from tests.simulation.workload import OK, Ledger, end_the_running, forget_acknowledgements, settle_debts
 from tests.simulation.world import BASE_MS, World, enter
 
 #: Everything must be at rest this long after the last fault and the last client (virtual s).
 REST_S_MAX = 120.0
-#: A timer is at most this late when nothing goes wrong (ms).
-LATE_MS_MAX = 100
+#: After a failover, what has not ended for so long never will (virtual s).
+OPERATOR_S = 45.0
+#: A timer is at most this late when nothing goes wrong (ms); partitions may be on the move as hosts start.
+LATE_MS_MAX = 1_000
 #: How often that is looked at (virtual s).
 REST_POLL_S = 0.5
 
@@ -53,10 +58,12 @@ class Report:
     commits: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     takeovers: int = 0
+    given_up: int = 0
     work: Counter[str] = field(default_factory=Counter)
     timers: int = 0
     late_ms: int = 0
     callbacks: int = 0
+    calls: int = 0
     trace: list[str] = field(default_factory=list)
 
     @property
@@ -104,7 +111,13 @@ class Simulation:
         self.server.hub(app.hub).meta = HubMeta(partitions=self.shape.partitions)
         self.world = World(self.now_ms, self.report)
         self.network = Network(
-            self.loop, self.server, self.profile, self.trace, seed, lambda *who: self.world.told.add(who)
+            self.loop,
+            self.server,
+            self.profile,
+            self.trace,
+            seed,
+            clustered=not self.shape.in_place,
+            told=lambda *who: self.world.told.add(who),
         )
         self.ledger = Ledger(self.report, lossy=self.profile.failovers > 0)
         self.cluster = Cluster(
@@ -127,11 +140,19 @@ class Simulation:
         logger.addHandler(errors)
         logger.propagate = False
         enter(self.world)
+        # What a host does now and then, it does often here.
+        often = patch.multiple(host, PASSIVATION_S=0.7, PRODUCER_SWEEP_S=1.1)
+        often.start()
+        # Nobody but a simulation needs to say this.
+        gives_up = patch.dict(Sender.__init__.__kwdefaults__, {"give_up_s": self.shape.give_up_s})
+        gives_up.start()
         try:
             self.loop.run(self._main())
         except Deadlock as error:
             self.report(f"deadlock: {error}")
         finally:
+            gives_up.stop()
+            often.stop()
             logger.removeHandler(errors)
             logger.propagate = True
             report = self._report()
@@ -149,9 +170,27 @@ class Simulation:
         # What is owed to an instance can be given when it is known whether there is one.
         await self._rest(self._unread)
         await self.cluster.run_outside(lambda client: settle_debts(client, self.ledger))
+        if self.ledger.lossy:
+            await self._give_up_on_the_lost()
         await self._rest(self._unrest)
         for violation in self._check():
             self.report(violation)
+        if self.seed % 4 == 1:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Have everybody leave in good order: nobody owns anything then, and nothing else changes.
+
+        A last heartbeat may overtake the farewell here; such a row is forgotten after a lease.
+        """
+        hub = self.server.hub(app.hub)
+        before = {number: invariants.content(rows) for number, rows in hub.partitions.items()}
+        await self.cluster.close()
+        for number, rows in hub.partitions.items():
+            if rows.token or rows.host:
+                self.report(f"everybody left, and partition {number} is owned by {rows.host}")
+            if invariants.content(rows) != before[number]:
+                self.report(f"everybody left, and partition {number} changed")
 
     def _clients_done(self) -> bool:
         return not self.cluster.of("client")
@@ -164,6 +203,18 @@ class Simulation:
                     self.report(f"stuck: {what}")
                 return
             await asyncio.sleep(REST_POLL_S)
+
+    async def _give_up_on_the_lost(self) -> None:
+        """End instances that wait for what the store lost, as an operator would.
+
+        A worker removes a task when its result is acknowledged: if the store loses just the
+        result, nobody has either.
+        """
+        until_s = self.loop.now_s + OPERATOR_S
+        while self._unrest() and self.loop.now_s < until_s:
+            await asyncio.sleep(REST_POLL_S)
+        if self._unrest():
+            await self.cluster.run_outside(lambda client: end_the_running(client, self.ledger))
 
     def _unread(self) -> list[str]:
         return list(invariants.unread(self.server.hub(app.hub)))
@@ -206,11 +257,13 @@ class Simulation:
             rest_s=self.loop.now_s,
             commits=self.server.commits,
             refused=self.server.refused,
+            given_up=self.ledger.given_up,
             takeovers=self.server.claims,
             work=self.ledger.work,
             timers=self.world.timers,
             late_ms=self.world.late_ms,
             callbacks=self.loop.callbacks,
+            calls=self.network.calls,
             trace=lines,
         )
 

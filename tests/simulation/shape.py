@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from lungfish.runtime.settings import HostSettings
+from lungfish.runtime.settings import HostSettings, WorkerSettings
 from tests.simulation.faults import is_calm
 
 
@@ -17,6 +17,7 @@ class Shape:
         in_place: commits reach other partitions at once (one server), or by the outbox (Cluster).
         always_replay: orchestrations are replayed at every turn.
         patience_s: how long a client waits for an answer.
+        give_up_s: how long a sender tries to deliver a batch.
         work: sort of operation → weight; some sorts are missing in some runs.
     """
 
@@ -31,9 +32,11 @@ class Shape:
     in_place: bool
     always_replay: bool
     patience_s: float
+    give_up_s: float
     inbox_length_max: int
     queue_length_max: int
     settings: HostSettings
+    worker_settings: WorkerSettings
     work: dict[str, float] = field(default_factory=dict)
 
 
@@ -67,6 +70,7 @@ def shape_of(seed: int) -> Shape:
         release_grace_ms=rng.choice((500, 1_000, 3_000)),
         drain_s=rng.choice((1.0, 3.0)),
         idle_ms=rng.choice((200, 900_000)),
+        producer_idle_ms=rng.choice((90_000, 24 * 3_600_000)),
         activations_max=rng.choice((2, 50_000)),
         read_entries_max=2 if small else 64,
         buffer_entries_max=3 if small else 512,
@@ -87,8 +91,15 @@ def shape_of(seed: int) -> Shape:
         in_place=rng.random() < 0.5,
         always_replay=rng.random() < 0.5,
         patience_s=12.0 if is_calm(seed) else rng.choice((0.5, 3.0, 12.0)),
+        give_up_s=30.0 if is_calm(seed) else rng.choice((0.3, 2.0, 30.0)),
         inbox_length_max=rng.choice((3, 10_000, 10_000)),
         queue_length_max=rng.choice((2, 1_000_000, 1_000_000)),
         settings=settings,
+        worker_settings=WorkerSettings(
+            heartbeat_ms=heartbeat_ms,
+            alive_ms=heartbeat_ms * rng.choice((3, 6)),
+            sweep_ms=rng.choice((300, 1_000)),
+            block_ms=rng.choice((200, 1_000)),
+        ),
         work=work or dict(WORK),
     )

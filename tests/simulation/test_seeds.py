@@ -16,8 +16,8 @@ from tests.simulation.shape import WORK
 
 pytestmark = pytest.mark.slow
 
-#: About half a minute on one core.
-SEEDS = 400
+#: A quarter of a minute on one core.
+SEEDS = 300
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def test_the_faults_that_were_planned_did_happen(reports: list[Report]) -> None:
     fired = Counter(name for report in reports for name in report.fired)
     assert not {*CALL_FAULTS, *NEMESES, *HINTS} - set(fired)
     for name, runs in planned.items():
-        # Some have few chances: a crash at a store call is rare, lest a run be crashes only; clients
-        # may be through before it is their turn.
-        floor = 0.15 if name.startswith("crash") else 0.6
+        # Some have few chances: a crash at a store call is rare, lest a run be crashes only; clients may be
+        # through before it is their turn; half of the hubs are not on a Cluster.
+        floor = 0.15 if name.startswith(("crash", "partial")) else 0.3 if name == "shard_stop" else 0.6
         assert fired[name] >= floor * runs, (
             f"{name} was planned in {runs} runs, and happened in {fired[name]}"
         )

@@ -88,10 +88,12 @@ class Ledger:
 
     Attributes:
         lossy: the store may lose what it acknowledged.
+        given_up: instances that were ended because of that.
     """
 
     report: Callable[[str], None]
     lossy: bool = False
+    given_up: int = 0
     ops: list[Op] = field(default_factory=list)
     cells: dict[str, list[CellOp]] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)
@@ -400,6 +402,13 @@ async def settle_debts(client: Client, ledger: Ledger) -> None:
             await _unless_ended(handle.resume())
         if instance.to_terminate:
             instance.terminated = "ended" if await _unless_ended(handle.terminate("enough")) else OK
+
+
+async def end_the_running(client: Client, ledger: Ledger) -> None:
+    """Terminate every instance that has not ended."""
+    async for status in client.instances(status="Running"):
+        ledger.given_up += 1
+        await _unless_ended(client.orchestration(status.instance_id).terminate("its results are lost"))
 
 
 def forget_acknowledgements(ledger: Ledger) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import AsyncGenerator, Generator
+import typing
+from collections.abc import AsyncGenerator, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -59,7 +60,8 @@ def test_options_change_a_copy_and_keep_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "duration"), [(None, None), (3, 3 * S), (0.5, 0.5 * S), (2 * S, 2 * S), (-1, -1 * S), (0, 0 * S)]
+    ("given", "duration"),
+    [(None, None), (3, 3 * S), (0.5, 0.5 * S), (2 * S, 2 * S), (-1, -1 * S), (0, 0 * S)],
 )
 def test_a_duration_is_a_timedelta_or_seconds(given: Any, duration: dt.timedelta | None) -> None:
     assert as_duration(given) == duration
@@ -84,6 +86,34 @@ def test_an_orchestration_leaves_out_its_context() -> None:
     for function in (coroutine, generator):
         made: Orchestration[..., Any] = Orchestration(function, "it")
         assert (made.signature.least, made.is_generator) == (1, function is generator)
+
+
+def old_generator(ctx: Any) -> typing.Generator[Any, Any, list[int]]:
+    yield
+    return []
+
+
+def yields_anything(ctx: Any) -> Iterator[Any]:
+    yield
+
+
+def no_annotation(ctx, n):  # type: ignore[no-untyped-def]
+    yield n
+
+
+@pytest.mark.parametrize(
+    ("function", "result"),
+    [
+        (coroutine, int),
+        (generator, int),
+        (old_generator, list[int]),
+        (yields_anything, Any),
+        (no_annotation, Any),
+    ],
+)
+def test_the_result_of_a_generator_is_what_it_returns(function: Any, result: Any) -> None:
+    made: Orchestration[..., Any] = Orchestration(function, "it")
+    assert made.signature.result == result
 
 
 async def no_context() -> None: ...

@@ -244,7 +244,8 @@ def test_a_refusal_on_a_host_is_the_same_class_at_the_caller(cls: type[UsageErro
 
 
 @pytest.mark.parametrize(
-    "error_type", ["builtins.ValueError", "shop.InvalidArguments", "InvalidArguments", "", qualified_name(ActivityFailed)]
+    "error_type",
+    ["builtins.ValueError", "shop.InvalidArguments", "InvalidArguments", "", qualified_name(ActivityFailed)],
 )
 def test_what_is_not_ours_is_no_refusal(error_type: str) -> None:
     assert usage_error(FailureDetails(error_type, "why")) is None

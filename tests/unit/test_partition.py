@@ -214,7 +214,9 @@ def test_time_does_not_go_back() -> None:
 def test_bytes_that_are_no_batch_are_set_aside_and_what_is_around_them_is_run() -> None:
     kind = FakeKind()
     partition = make_partition(kind)
-    broken_row = wire.pack_rows([wire.to_row(signal(word=b"2")), [99, "what"], wire.to_row(signal(word=b"3"))])
+    broken_row = wire.pack_rows(
+        [wire.to_row(signal(word=b"2")), [99, "what"], wire.to_row(signal(word=b"3"))]
+    )
     partition.buffer([entry(1, signal(word=b"1")), Entry("2-0", b"rubbish"), Entry("3-0", broken_row)])
     run_all(partition)
     commit = partition.take_commit()

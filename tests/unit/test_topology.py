@@ -52,6 +52,8 @@ def test_a_name_is_read_back() -> None:
     assert RunningActor.parse(actor.name) == actor
 
 
-@pytest.mark.parametrize("name", ["", "other", "hub:controller", "hub:host:n:x:g1", "hub:cook:n:1:g1", "a:host:n:1:1g"])
+@pytest.mark.parametrize(
+    "name", ["", "other", "hub:controller", "hub:host:n:x:g1", "hub:cook:n:1:g1", "a:host:n:1:1g"]
+)
 def test_other_names_are_not_ours(name: str) -> None:
     assert RunningActor.parse(name) is None

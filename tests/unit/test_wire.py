@@ -93,7 +93,7 @@ def test_a_task_comes_back(task: ActivityTask) -> None:
 @pytest.mark.parametrize("tag", range(len(CLASSES)))
 def test_tags_are_those_of_the_first_release(tag: int) -> None:
     """Stored rows depend on these numbers."""
-    samples = [
+    samples: list[Message | ActivityTask] = [
         Signal(HITS, "add", b""),
         Call(HITS, "add", b"", "1", ME),
         Response(ME, "1"),
@@ -144,12 +144,16 @@ junk = st.recursive(
 #: Rows that are nearly right: a known tag, and fields some of which are of the wrong kind.
 nearly = st.tuples(
     st.integers(-3, len(CLASSES) + 2),
-    st.lists(st.one_of(junk, st.just(["e", "Counter", "hits"]), st.just("x"), st.just(b""), st.just(1)), max_size=9),
+    st.lists(
+        st.one_of(junk, st.just(["e", "Counter", "hits"]), st.just("x"), st.just(b""), st.just(1)), max_size=9
+    ),
 ).map(lambda parts: [parts[0], *parts[1]])
 
 
 def read_all(payload: bytes) -> None:
-    """Read bytes in each way; nothing but ``MalformedBytes`` may be raised, and what is read can be packed."""
+    """Read bytes in each way; nothing but ``MalformedBytes`` may be raised, and what is read can
+    be packed.
+    """
     for read in (wire.unpack, wire.unpack_task, wire.unpack_rows):
         try:
             found: Any = read(payload)

@@ -658,6 +658,36 @@ def test_entries_of_a_take_whose_answer_was_lost_are_found() -> None:
     virtually(test)
 
 
+def test_what_a_worker_is_given_without_its_knowing_is_found_in_time() -> None:
+    """A connection that is broken at our end only: the read waits on, and is given an entry much later."""
+
+    async def test() -> None:
+        async with Bench() as bench:
+
+            @bench.app.activity
+            async def echo(name: str) -> str:
+                await asyncio.sleep(120 if name == "held" else 0)
+                return name
+
+            worker = await bench.worker("w1", concurrency=2)
+            names = ["held", "first", "second"]
+            for sequence, name in enumerate(names, 1):
+                task = make_task("echo", name, key=name)
+                await bench.keep_row(task)
+                append = Append(queue_target("default"), "test", sequence, (wire.pack([task]),))
+                bench.server.append(HUB, append)
+                if name != "held":
+                    assert bench.server.take(HUB, "w1", ["default"], 1)  # before the read that waits wakes up
+                await asyncio.sleep(35)
+            assert [value_of(result) for result in await bench.results()] == ["first", "second"]
+            await asyncio.sleep(60)
+            assert {value_of(result) for result in await bench.wait_results(3)} == set(names)
+            await bench.wait_empty()
+            assert (worker.counts.taken, worker.counts.succeeded, worker.counts.repeated) == (3, 3, 0)
+
+    virtually(test)
+
+
 @pytest.mark.parametrize("graceful", [False, True])
 def test_what_a_dead_worker_held_is_run_by_another(graceful: bool) -> None:
     async def test() -> None:

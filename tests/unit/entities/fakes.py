@@ -29,6 +29,7 @@ class FakeEffects:
         self.snapshots: list[bytes | None] = []
         self.timers: dict[str, tuple[int, Message]] = {}
         self.finished: list[Item] = []
+        self.aside: list[Item] = []
         self.spawned: list[asyncio.Task[None]] = []
         self._unique = itertools.count(1)
 
@@ -48,6 +49,10 @@ class FakeEffects:
     def done(self, item: Item) -> None:
         assert item not in self.finished, "done twice"
         self.finished.append(item)
+
+    def set_aside(self, item: Item) -> None:
+        self.aside.append(item)
+        self.done(item)
 
     def record(self, item: Item, record: bytes) -> None:
         assert item not in self.finished, "recorded after done"

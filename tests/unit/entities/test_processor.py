@@ -454,7 +454,8 @@ def test_unknown_operations(caplog: pytest.LogCaptureFixture) -> None:
     host.run()
     assert item in host.effects.finished
     assert host.kind.counts.signals_dropped == 2
-    assert "a signal is dropped: no operation of Door named 'nope'" in caplog.text
+    assert item in host.effects.aside
+    assert "a signal is set aside: no operation of Door named 'nope'" in caplog.text
 
 
 def test_unregistered_entities(caplog: pytest.LogCaptureFixture) -> None:

@@ -88,6 +88,9 @@ class FakeEffects:
         assert item not in self.finished
         self.finished.append(item)
 
+    def set_aside(self, item: Item) -> None:
+        raise AssertionError("orchestrations set nothing aside")
+
     def record(self, item: Item, record: bytes) -> None:
         raise AssertionError("orchestrations keep no records")
 

@@ -26,7 +26,7 @@ from lungfish.runtime.errors import (
     OrchestrationTerminated,
     qualified_name,
 )
-from lungfish.runtime.ids import ActorId
+from lungfish.runtime.ids import CLIENT, ActorId
 from lungfish.runtime.kinds import load_kinds
 from lungfish.runtime.messages import Call, Control, RaiseEvent, Response, Signal, Start, TimerFired, Watch
 from lungfish.runtime.retry import RetryPolicy
@@ -222,11 +222,21 @@ def test_watch_answers_at_the_end_and_after(host: FakeHost) -> None:
 def test_watchers_are_bounded(host: FakeHost) -> None:
     host.kind.limits = Limits(watchers_max=2)
     host.start("one_step")
-    for _ in range(3):
-        host.deliver(Watch(instance("i"), "w", CLIENT_ID))
+    for session in "abc":
+        host.deliver(Watch(instance("i"), "w", ActorId(CLIENT, "", session)))
     (response,) = host.responses("w")
     assert response.failure is not None
     assert "Overloaded" in response.failure.error_type
+
+
+def test_a_session_that_asks_again_and_again_waits_once(host: FakeHost) -> None:
+    host.kind.limits = Limits(watchers_max=2)
+    host.start("one_step")
+    for request in range(5):
+        host.deliver(Watch(instance("i"), f"w{request}", CLIENT_ID))
+    assert host.row().watchers == [("w4", CLIENT_ID)]
+    host.finish(3)
+    assert [response.result for response in host.responses("w4")] == [codec.encode(3)]
 
 
 def test_control_of_what_is_not_there_or_has_ended(host: FakeHost) -> None:

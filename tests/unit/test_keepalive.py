@@ -1,0 +1,145 @@
+"""The thread that beats for a host while user code keeps its loop: a real thread, on the test's clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lungfish.runtime import keepalive as module
+from lungfish.runtime.errors import StoreUnavailable
+from lungfish.runtime.keepalive import Keepalive
+from lungfish.runtime.memory_store import MemoryServer, MemoryStore
+from lungfish.runtime.store import ClusterView
+
+HUB, HOST, RECORD = "h", "host#1", b"record"
+HEARTBEAT_MS, LEASE_MS = 5, 60_000
+HEARTBEAT_S = HEARTBEAT_MS / 1_000
+
+
+class Clock:
+    """Stands until it is set; counts how often the thread has looked at it: once in every turn."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+        self.looks = 0
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        return self.now_s
+
+
+class Beats(MemoryStore):
+    """Counts the beats; fails as many as it is told to."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        super().__init__(server, HUB)
+        self.beats = 0
+        self.failures = 0
+        self.closed = False
+
+    async def heartbeat(self, host: str, record: bytes, *, lease_ms: int, lead: bool = True) -> ClusterView:
+        self.beats += 1
+        if self.failures > 0:
+            self.failures -= 1
+            raise StoreUnavailable("broken")
+        assert (host, record, lease_ms, lead) == (HOST, RECORD, LEASE_MS, False)
+        return await super().heartbeat(host, record, lease_ms=lease_ms, lead=lead)
+
+    async def close(self) -> None:
+        await super().close()
+        self.closed = True
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline_s = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline_s, what
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def store() -> Beats:
+    return Beats(MemoryServer())
+
+
+@pytest.fixture
+def keepalive(store: Beats, clock: Clock) -> Iterator[Keepalive]:
+    keepalive = Keepalive(
+        lambda: store, HOST, heartbeat_ms=HEARTBEAT_MS, lease_ms=LEASE_MS, blocked_s_max=60.0
+    )
+    keepalive.start()
+    yield keepalive
+    keepalive.stop()
+    until(lambda: not keepalive._thread.is_alive(), "the thread to end")
+    assert store.closed
+
+
+def turns(clock: Clock, count: int = 5) -> None:
+    """Wait until the thread has gone round so often."""
+    looks = clock.looks
+    until(lambda: clock.looks >= looks + count, "the thread to go round")
+
+
+def test_it_beats_while_the_loop_is_late(keepalive: Keepalive, store: Beats, clock: Clock) -> None:
+    keepalive.beaten(RECORD)
+    turns(clock)
+    assert store.beats == 0
+    clock.now_s += 2.5 * HEARTBEAT_S
+    until(lambda: store.beats >= 3, "three beats")
+    assert store.server.hub(HUB).hosts.keys() == {HOST}
+    assert store.server.hub(HUB).leader == "", "it must not lead: nobody there would look at the others"
+    keepalive.beaten(RECORD)
+    turns(clock, 2)
+    beats = store.beats
+    turns(clock)
+    assert store.beats == beats
+
+
+def test_a_host_that_never_beat_gets_no_help(keepalive: Keepalive, store: Beats, clock: Clock) -> None:
+    clock.now_s += 10
+    turns(clock)
+    assert store.beats == 0
+
+
+def test_a_loop_that_never_comes_back_is_dead_in_the_end(
+    keepalive: Keepalive, store: Beats, clock: Clock
+) -> None:
+    keepalive.beaten(RECORD)
+    clock.now_s += 59.9
+    until(lambda: store.beats, "help")
+    clock.now_s += 0.2
+    turns(clock, 2)
+    beats = store.beats
+    turns(clock)
+    assert store.beats == beats
+    keepalive.beaten(RECORD)  # it did come back, and is blocked again
+    clock.now_s += 1
+    until(lambda: store.beats > beats, "help again")
+
+
+def test_a_store_that_is_away_for_a_moment_does_not_end_it(
+    keepalive: Keepalive, store: Beats, clock: Clock
+) -> None:
+    store.failures = 3
+    keepalive.beaten(RECORD)
+    clock.now_s += 1
+    until(lambda: HOST in store.server.hub(HUB).hosts, "a beat after the failures")
+    assert store.beats > 3
+
+
+def test_it_stops(keepalive: Keepalive, store: Beats, clock: Clock) -> None:
+    keepalive.beaten(RECORD)
+    clock.now_s += 1
+    until(lambda: store.beats, "a beat")
+    keepalive.stop()
+    until(lambda: not keepalive._thread.is_alive(), "the thread to end")
+    assert store.closed
