@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: How long a request waits for its response where the caller does not say (s).
 TIMEOUT_S: Final = 30.0
+#: After how long an unanswered wait for an outcome is asked for again (s).
+WATCH_AGAIN_S: Final = 600.0
 _BLOCK_MS: Final = 1_000
 _BACKOFF_S: Final = (0.02, 1.0)
 
@@ -126,8 +129,7 @@ class Connection:
         """
         pending = self._watches.get(actor)
         if pending is None:
-            asking = self.request(actor, make, timeout_s=None, what=what)
-            pending = self._watches[actor] = asyncio.ensure_future(asking)
+            pending = self._watches[actor] = asyncio.ensure_future(self._ask_again(actor, make, what))
             pending.add_done_callback(lambda done: self._watched(actor, done))
         self._watchers += 1
         try:
@@ -137,6 +139,12 @@ class Connection:
             raise DeadlineExceeded(f"{what}: no answer within {timeout_s:g} s; it goes on") from None
         finally:
             self._watchers -= 1
+
+    async def _ask_again(self, actor: ActorId, make: Callable[[str], Message], what: str) -> Response:
+        while True:
+            # Again now and then: a failover of the store may have taken the request with it.
+            with contextlib.suppress(DeadlineExceeded):
+                return await self.request(actor, make, timeout_s=WATCH_AGAIN_S, what=what)
 
     def _watched(self, actor: ActorId, done: asyncio.Future[Response]) -> None:
         self._watches.pop(actor, None)

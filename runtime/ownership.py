@@ -101,6 +101,7 @@ class Ownership:
         self._steady_since_s: float | None = None
         self._last_beat_s = 0.0
         self._moving: dict[int, asyncio.Task[None]] = {}
+        self._giving: set[int] = set()
         self._changed = asyncio.Event()
         self.draining = False
         self.takeovers = 0
@@ -239,11 +240,15 @@ class Ownership:
         partition = self._rounds.get(number)
         if partition is None:
             return
-        self._rounds.stop_reading(number)
-        grace_s = self._settings.release_grace_ms / 1_000
-        await self._rounds.settle(partition, grace_s / 2)
-        self._rounds.forget(partition)
-        await self._store.release(number, partition.token)
+        self._giving.add(number)
+        try:
+            self._rounds.stop_reading(number)
+            grace_s = self._settings.release_grace_ms / 1_000
+            await self._rounds.settle(partition, grace_s / 2)
+            self._rounds.forget(partition)
+            await self._store.release(number, partition.token)
+        finally:
+            self._giving.discard(number)
 
     # --- losing and leaving ------------------------------------------------------------------
 
@@ -262,6 +267,9 @@ class Ownership:
                     await self.beat()
         except (TimeoutError, StoreUnavailable) as error:
             logger.warning("draining host %s: %r", self._host, error)
+        # What is being given away is not in memory any more, but still ours in the store: see it through.
+        giving = [task for number, task in self._moving.items() if number in self._giving]
+        await asyncio.gather(*giving, return_exceptions=True)
         await self._stop_moving()
         await asyncio.gather(
             *(self._give(partition.number) for partition in self._rounds.partitions), return_exceptions=True

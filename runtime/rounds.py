@@ -308,8 +308,7 @@ class Rounds:
         self._lose(partition, why, None)
 
     def _lose(self, partition: Partition, why: str, broken: ActorId | None) -> None:
-        if self._partitions.get(partition.number) is partition:
-            del self._partitions[partition.number]
+        self._remove(partition)
         if not partition.dropped:
             self._relay.forget(partition)
             partition.drop()
@@ -317,12 +316,17 @@ class Rounds:
 
     def forget(self, partition: Partition) -> None:
         """Drop a partition that was released."""
-        if self._partitions.get(partition.number) is partition:
-            del self._partitions[partition.number]
+        self._remove(partition)
         self._taking -= {partition.number}
         self._relay.forget(partition)
         if not partition.dropped:
             partition.drop()
+
+    def _remove(self, partition: Partition) -> None:
+        if self._partitions.get(partition.number) is partition:
+            del self._partitions[partition.number]
+        # The reader may be waiting for this one to make room, and no round of it will follow.
+        self._room.set()
 
     async def close(self) -> None:
         """Drop all partitions and release the reader's connection."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from unittest.mock import patch
 
 from lungfish.runtime import host
+from lungfish.runtime.errors import LungfishError
 from lungfish.runtime.sender import Sender
 from lungfish.runtime.store import HubMeta
 from tests.simulation import invariants
@@ -150,6 +151,9 @@ class Simulation:
             self.loop.run(self._main())
         except Deadlock as error:
             self.report(f"deadlock: {error}")
+        except LungfishError as error:
+            # Of the client that nothing happens to.
+            self.report(f"stuck: {error!r}")
         finally:
             gives_up.stop()
             often.stop()
