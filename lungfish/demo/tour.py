@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import lungfish
 from lungfish.runtime.open_store import open_store
@@ -36,6 +36,12 @@ class Timing:
     acknowledged_s: float = 0.0
     applied_s: float = 0.0
     takeover: Takeover | None = None
+
+
+def _seen(done: asyncio.Future[Any]) -> None:
+    """Look at how a task ended: an interrupt that hits it is told once, by the command itself."""
+    if not done.cancelled():
+        done.exception()
 
 
 class Tour:
@@ -92,6 +98,7 @@ class Tour:
     async def _send(self, watcher: Watcher, senders: Senders, victim: HostProcess | None) -> Timing:
         timing, began_s = Timing(), time.monotonic()
         sending = asyncio.ensure_future(senders.send(self._flights))
+        sending.add_done_callback(_seen)
         killing: asyncio.Future[Takeover] | None = None
         applied, moved_s = 0, began_s
         while applied < self._total or not sending.done():
@@ -101,6 +108,7 @@ class Tour:
                 timing.acknowledged_s = now_s - began_s
             if victim is not None and killing is None and acknowledged >= self._total // 2:
                 killing = asyncio.ensure_future(self._kill(watcher, victim))
+                killing.add_done_callback(_seen)
             before, applied = applied, await watcher.applied()
             if applied != before:
                 moved_s = now_s

@@ -14,6 +14,7 @@ from ray.util import list_named_actors
 
 import lungfish
 from lungfish.runtime.cluster import Runtime
+from lungfish.runtime.store import HubMeta
 from tests.servers import Server
 
 from .app import Counter, app
@@ -144,17 +145,21 @@ async def test_what_ray_knows_to_be_dead_does_not_wait_for_its_lease(
 ) -> None:
     patient = lungfish.HostSettings(lease_ms=600_000)
     runtime = await asyncio.to_thread(lungfish.start, app, url=durable_store.url, settings=patient)
+
+    async def owned_without(victim: str) -> int:
+        hosts = await asyncio.to_thread(runtime.hosts)
+        return sum(host.partitions for host in hosts if host.host_id != victim)
+
+    async def all_owned_without(victim: str) -> bool:
+        return await owned_without(victim) == HubMeta().partitions
+
     try:
         async with load(runtime):
+            # Records are half a second old: only when they add up has everybody settled.
+            await until(lambda: all_owned_without(""), "every partition is owned once")
             hosts = await asyncio.to_thread(runtime.hosts)
             victim = next(host for host in hosts if host.partitions)
             os.kill(victim.pid, signal.SIGKILL)
-
-            async def taken_over() -> bool:
-                now = await asyncio.to_thread(runtime.hosts)
-                owned = sum(host.partitions for host in now if host.host_id != victim.host_id)
-                return owned == sum(host.partitions for host in hosts)
-
-            await until(taken_over, "the others have the partitions of the killed host")
+            await until(lambda: all_owned_without(victim.host_id), "the others have what the killed host had")
     finally:
         await asyncio.to_thread(runtime.shutdown)

@@ -229,11 +229,16 @@ class SimulationLoop(asyncio.AbstractEventLoop):
     def close(self) -> None:
         """End everything; nothing that code does while it is torn down has an effect."""
         self._closed = True
-        for task in sorted({*self._tasks(), *self._graves}, key=hash):
-            coroutine = task.get_coro()
-            if coroutine is not None:
-                with contextlib.suppress(BaseException):
-                    coroutine.close()
+        # Code that is torn down finds a loop, or asyncio would make a real one for it.
+        asyncio._set_running_loop(self)
+        try:
+            for task in sorted({*self._tasks(), *self._graves}, key=hash):
+                coroutine = task.get_coro()
+                if coroutine is not None:
+                    with contextlib.suppress(BaseException):
+                        coroutine.close()
+        finally:
+            asyncio._set_running_loop(None)
         self._ready.clear()
         self._timers.clear()
         self._graves.clear()
