@@ -111,6 +111,7 @@ class Simulation:
         # Whoever opens a hub first creates it; a client or a worker would take the default size.
         self.server.hub(app.hub).meta = HubMeta(partitions=self.shape.partitions)
         self.world = World(self.now_ms, self.report)
+        self.server.when_rolled_back = self.world.told.clear
         self.network = Network(
             self.loop,
             self.server,

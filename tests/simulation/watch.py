@@ -37,6 +37,8 @@ class WatchedServer(MemoryServer):
         self._puts: dict[tuple[str, str], int] = {}
         #: Idempotency keys of activities whose own result is in a history.
         self.recorded: set[str] = set()
+        #: Called when writes were lost, and with them what processes were told.
+        self.when_rolled_back: Callable[[], None] = lambda: None
         self.claims = 0
         self.commits = 0
         self.refused: Counter[str] = Counter()
@@ -59,6 +61,7 @@ class WatchedServer(MemoryServer):
                 for producer, (last, _) in producers.items()
             }
         self.recorded.clear()
+        self.when_rolled_back()
 
     # --- owners ------------------------------------------------------------------------
 
