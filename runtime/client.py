@@ -36,11 +36,16 @@ class Client:
         open_store: Callable[[], Store | Awaitable[Store]],
         app: App | None = None,
         *,
-        session: str = "",
         unique: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
+        """Make a client; ``async with`` opens it.
+
+        Args:
+            open_store: makes the store handle of this client, which opens and closes it.
+            app: what the hub runs: gives types to names.
+            unique: makes ids that were never used in the hub: of sessions, and of instances without an id.
+        """
         self._open_store = open_store
-        self._session = session
         self._unique = unique
         self.app = app
         self._definitions: dict[type[Any], EntityDefinition] = {}
@@ -51,7 +56,8 @@ class Client:
     async def __aenter__(self) -> Client:
         made = self._open_store()
         store = await made if isinstance(made, Awaitable) else made
-        connection = Connection(store, session=self._session)
+        # A new session every time: its numbers begin at 1, and in a used one they would pass for repeats.
+        connection = Connection(store, session=self._unique())
         try:
             await connection.open()
         except BaseException:

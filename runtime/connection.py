@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -38,9 +37,9 @@ _BACKOFF_S: Final = (0.02, 1.0)
 class Connection:
     """One open session. Not shared between event loops."""
 
-    def __init__(self, store: Store, *, session: str = "") -> None:
+    def __init__(self, store: Store, *, session: str) -> None:
         self.store = store
-        self.session = session or uuid.uuid4().hex
+        self.session = session
         self.me = ActorId(CLIENT, "", self.session)
         self.meta = HubMeta()
         self._sender = Sender(store, f"c:{self.session}")

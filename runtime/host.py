@@ -12,6 +12,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from .app import App
@@ -90,27 +91,20 @@ class Host:
         """Open the store, join the hub and begin to run what the placement gives us.
 
         Raises:
-            HubMismatch, UnsafeStore, StoreUnavailable: see ``Store.open``.
+            HubMismatch, UnsafeStore, StoreUnavailable: see ``Store.open``. The store is closed then.
         """
-        self._meta = await self._store.open(wanted)
-        self.failed = asyncio.get_running_loop().create_future()
-        self._clock.sync(await self._store.now_ms())
-        self._relay = Relay(self._store)
-        self._rounds = Rounds(self._store, self.settings, self._clock.now_ms, self._relay, self._lost)
-        self._ownership = Ownership(
-            self._store,
-            self.host_id,
-            self.settings,
-            self._clock,
-            self._rounds,
-            partitions=self._meta.partitions,
-            record=self._record,
-            make=self._make_partition,
-            adopt=self._adopt,
-            token=self._unique,
-            beaten=self._beaten,
-        )
-        await self._ownership.beat()
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._store.close)
+            self._meta = await self._store.open(wanted)
+            self.failed = asyncio.get_running_loop().create_future()
+            self._clock.sync(await self._store.now_ms())
+            self._relay = Relay(self._store)
+            self._rounds = Rounds(self._store, self.settings, self._clock.now_ms, self._relay, self._lost)
+            undo.push_async_callback(self._rounds.close)
+            self._ownership = self._make_ownership(self._rounds)
+            undo.push_async_callback(self._ownership.close)
+            await self._ownership.beat()
+            undo.pop_all()
         self._begin(self._ownership.beat_forever, "heartbeat")
         self._begin(self._rounds.read_forever, "reader")
         self._begin(self._rounds.run_forever, "rounds")
@@ -118,6 +112,21 @@ class Host:
         self._begin(self._relay.run_forever, "relay")
         self._begin(self._passivate_forever, "passivation")
         self._begin(self._sweep_producers_forever, "producers")
+
+    def _make_ownership(self, rounds: Rounds) -> Ownership:
+        return Ownership(
+            self._store,
+            self.host_id,
+            self.settings,
+            self._clock,
+            rounds,
+            partitions=self._meta.partitions,
+            record=self._record,
+            make=self._make_partition,
+            adopt=self._adopt,
+            token=self._unique,
+            beaten=self._beaten,
+        )
 
     async def stop(self, *, drain: bool = True) -> None:
         """Leave the hub.

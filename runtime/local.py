@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from types import TracebackType
 
 from .app import App
@@ -46,7 +47,7 @@ class LocalRuntime:
         self._app = app
         self._open_store = open_store
         self._meta = meta
-        self._executor: Executor | None = None
+        self._open = AsyncExitStack()
         self.hosts = [Host(open_store(), app, settings=settings) for _ in range(hosts)]
         self._worker_count = workers
         self._concurrency = concurrency
@@ -54,22 +55,30 @@ class LocalRuntime:
         self.client = Client(open_store, app)
 
     async def __aenter__(self) -> LocalRuntime:
-        self._executor = ThreadPoolExecutor(self._concurrency, thread_name_prefix="lungfish activity")
-        for host in self.hosts:
-            await host.start(self._meta)
-        for number in range(self._worker_count):
-            worker = Worker(
-                self._open_store(),
-                self._app,
-                worker_id=f"worker-{number}-{self.hosts[0].host_id}",
-                concurrency=self._concurrency,
-                executor=self._executor,
-            )
-            await worker.start()
-            self.workers.append(worker)
-        await asyncio.gather(*(host.wait_settled() for host in self.hosts))
-        await self.client.__aenter__()
+        async with AsyncExitStack() as undo:
+            executor = ThreadPoolExecutor(self._concurrency, thread_name_prefix="lungfish activity")
+            undo.callback(executor.shutdown, wait=False, cancel_futures=True)
+            for host in self.hosts:
+                await host.start(self._meta)
+                undo.push_async_callback(host.stop)
+            for number in range(self._worker_count):
+                worker = self._make_worker(number, executor)
+                await worker.start()
+                undo.push_async_callback(worker.stop)
+                self.workers.append(worker)
+            await asyncio.gather(*(host.wait_settled() for host in self.hosts))
+            await undo.enter_async_context(self.client)
+            self._open = undo.pop_all()
         return self
+
+    def _make_worker(self, number: int, executor: Executor) -> Worker:
+        return Worker(
+            self._open_store(),
+            self._app,
+            worker_id=f"worker-{number}-{self.hosts[0].host_id}",
+            concurrency=self._concurrency,
+            executor=executor,
+        )
 
     async def __aexit__(
         self,
@@ -77,10 +86,4 @@ class LocalRuntime:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.client.close()
-        for worker in self.workers:
-            await worker.stop()
-        for host in self.hosts:
-            await host.stop()
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        await self._open.aclose()

@@ -25,7 +25,7 @@ from typing import Any, Final
 import msgpack
 
 from .clock import HubClock
-from .errors import StoreUnavailable
+from .errors import SerializationError, StoreUnavailable
 from .ids import ActorId
 from .partition import Partition
 from .placement import decode_placement, encode_placement, place
@@ -131,11 +131,20 @@ class Ownership:
             self._steady_since_s = asked_s
         self._last_beat_s = answered_s
         self._view = view
-        self._placement = decode_placement(view.placement)
+        readable = self._read_placement(view)
         if view.leader == self._host:
-            await self._lead(view)
+            await self._lead(view, rewrite=not readable)
         await self._drop_lost()
         self._follow()
+
+    def _read_placement(self, view: ClusterView) -> bool:
+        """Take the stored placement over; False if it cannot be read: the last one that could be stays."""
+        try:
+            self._placement = decode_placement(view.placement)
+        except SerializationError as error:
+            logger.error("%s; the leader writes a new one", error)
+            return False
+        return True
 
     # --- leading ---------------------------------------------------------------------------
 
@@ -150,7 +159,7 @@ class Ownership:
             if not steady or beat.age_ms <= self._settings.lease_ms
         }
 
-    async def _lead(self, view: ClusterView) -> None:
+    async def _lead(self, view: ClusterView, *, rewrite: bool) -> None:
         alive = self._alive(view)
         for beat in view.hosts:
             if beat.host not in alive:
@@ -160,7 +169,7 @@ class Ownership:
         if not takers:
             return
         wanted = place(self._placement, takers, self._partitions)
-        if wanted == self._placement:
+        if wanted == self._placement and not rewrite:
             return
         placed = await self._store.place(self._host, view.placement_version + 1, encode_placement(wanted))
         if placed:

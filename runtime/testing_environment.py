@@ -85,7 +85,6 @@ class Environment:
         client = Client(
             lambda: self._open_store(f"client-{number}"),
             self.app,
-            session=f"client-{number}",
             unique=self._unique,
         )
         self._clients.append(client)

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -30,6 +31,12 @@ from tests.simulation.workload import Ledger, Program
 
 #: A drain that takes longer than this hangs (s).
 DRAIN_S_MAX = 60.0
+
+
+def _numbered(name: str) -> Callable[[], str]:
+    """Return a maker of ids that are the same in every run of a seed."""
+    numbers = itertools.count(1)
+    return lambda: f"{name}-{next(numbers)}"
 
 
 class Process:
@@ -185,7 +192,7 @@ class Cluster:
 
     async def _run_client(self, process: Process, program: Program) -> None:
         while True:
-            client = Client(lambda: process.store, app, session=process.name)
+            client = Client(lambda: process.store, app, unique=_numbered(process.name))
             try:
                 await client.__aenter__()
                 break
@@ -199,7 +206,7 @@ class Cluster:
         process = self._new("client")
 
         async def main() -> None:
-            async with Client(lambda: process.store, app, session=process.name) as client:
+            async with Client(lambda: process.store, app, unique=_numbered(process.name)) as client:
                 await work(client)
 
         await self.loop.start_process(process.gate, main())

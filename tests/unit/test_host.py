@@ -15,6 +15,7 @@ from lungfish.runtime.errors import DeadlineExceeded, HubMismatch, StoreUnavaila
 from lungfish.runtime.host import Host
 from lungfish.runtime.ids import ENTITY, ActorId
 from lungfish.runtime.kinds import Effects, Item
+from lungfish.runtime.local import LocalRuntime
 from lungfish.runtime.memory_store import MemoryStore
 from lungfish.runtime.messages import Signal
 from lungfish.runtime.partition import _unpack_item
@@ -351,14 +352,49 @@ def test_a_host_without_one_of_its_loops_says_so() -> None:
     virtually(run)
 
 
+class ClosingStore(MemoryStore):
+    closed = False
+    cut_off = False
+
+    async def open(self, wanted: HubMeta | None = None) -> HubMeta:
+        if self.cut_off:
+            raise StoreUnavailable("cut off")
+        return await super().open(wanted)
+
+    async def close(self) -> None:
+        self.closed = True
+        await super().close()
+
+
+def test_when_a_part_of_a_local_runtime_cannot_start_the_others_stop() -> None:
+    async def run() -> None:
+        hub = Hub(app)
+        stores: list[ClosingStore] = []
+
+        def open_store() -> ClosingStore:
+            stores.append(ClosingStore(hub.server, app.hub))
+            return stores[-1]
+
+        runtime = LocalRuntime(app, open_store, hosts=2, workers=0)
+        stores[1].cut_off = True
+        with pytest.raises(StoreUnavailable):
+            await runtime.__aenter__()
+        assert [store.closed for store in stores] == [True, True]
+        assert hub.state.hosts == {}
+
+    virtually(run)
+
+
 def test_a_host_that_disagrees_with_the_hub_does_not_join() -> None:
     async def run() -> None:
         hub = Hub(app)
         await hub.start_all("a")
-        other = Host(MemoryStore(hub.server, app.hub), app, host_id="b")
+        store = ClosingStore(hub.server, app.hub)
+        other = Host(store, app, host_id="b")
         with pytest.raises(HubMismatch, match=f"{PARTITIONS}"):
             await other.start(HubMeta(partitions=PARTITIONS + 1))
         assert set(hub.state.hosts) == {"a"}
+        assert store.closed
         await hub.kill("a")
 
     virtually(run)

@@ -329,3 +329,13 @@ def test_a_record_of_another_release_is_read_as_far_as_it_is_known() -> None:
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x01", b"\x90", b"\xc0", b"\x81"])
 def test_a_record_that_cannot_be_read_is_an_empty_one(data: bytes) -> None:
     assert HostRecord.decode(data) == HostRecord()
+
+
+@with_hub
+async def test_a_placement_that_cannot_be_read_is_written_anew_and_nothing_moves(hub: Hub) -> None:
+    await hub.start_all("a", "b")
+    before, version = hub.running(), hub.state.placement_version
+    hub.state.placement = b"\xc1"
+    await hub.until(lambda: hub.state.placement_version > version, "a new placement", 10 * HEARTBEAT_S)
+    await hub.settled()
+    assert hub.running() == before
