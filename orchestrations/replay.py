@@ -7,8 +7,6 @@ Rules:
 * Sequence ids come from one counter, in the order of the code's calls. A completion finds its task by id;
   one whose id is unknown or finished (doubled, late, cancelled) is passed over.
 * ``now`` is the time of the turn and never goes back.
-* External events wait in order, per name without regard to case; the oldest waiter gets the oldest event,
-  decoded as *its* type. A cancelled waiter consumes nothing.
 * Whatever user code does, ``apply`` does not raise: the instance fails instead. An instance whose code
   waits for what no event can bring fails at once and does not hang.
 * Nothing here is stored before a commit; if that is refused, the execution is thrown away.
@@ -20,10 +18,8 @@ import asyncio
 import contextvars
 import inspect
 import zlib
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lungfish.runtime import codec
 from lungfish.runtime.definitions import ActivityOptions, Orchestration
@@ -38,7 +34,6 @@ from lungfish.runtime.errors import (
     OrchestrationFailed,
     OrchestrationTerminated,
     UsageError,
-    qualified_name,
     usage_error,
 )
 from lungfish.runtime.ids import ENTITY, ActorId
@@ -46,54 +41,26 @@ from lungfish.runtime.ids import ENTITY, ActorId
 from . import actions, events
 from .context import OrchestrationContext
 from .driving import coroutine_of, stuck, taught
+from .external import ExternalEvents
 from .limits import Limits
 from .loop import DeterministicLoop
 from .matching import Outstanding, compare, recorded_decisions, user_line
+from .outcomes import (
+    COMPLETED,
+    CONTINUED,
+    FAILED,
+    TERMINATED,
+    TERMINATED_NAME,
+    Ended,
+    Turn,
+    terminated_failure,
+)
 from .tasks import Task
 
 if TYPE_CHECKING:
     from lungfish.runtime.app import App
 
 T = TypeVar("T")
-
-COMPLETED: Final = "Completed"
-FAILED: Final = "Failed"
-TERMINATED: Final = "Terminated"
-CONTINUED: Final = "ContinuedAsNew"
-
-_TERMINATED_NAME: Final = qualified_name(OrchestrationTerminated)
-_NO_EVENTS: Final[Sequence[events.EventRaised]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How an execution ended.
-
-    Attributes:
-        result: encoded result of a completed one; encoded input of the next one if it continues as new.
-        carried: external events that nobody consumed, for the next execution.
-    """
-
-    status: str
-    result: bytes | None = None
-    failure: FailureDetails | None = None
-    carried: Sequence[events.EventRaised] = _NO_EVENTS
-
-
-class Restart(NamedTuple):
-    """An execution to begin, and the events that the one before did not consume."""
-
-    definition: Orchestration[Any, Any]
-    carried: Sequence[events.EventRaised]
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a turn added to the history, what it wants done, and whether the execution ended."""
-
-    events: list[events.Event]
-    actions: list[actions.Action]
-    ended: Ended | None
 
 
 class Execution:
@@ -114,9 +81,7 @@ class Execution:
         self.custom_status: tuple[bytes | None] | None = None
         self._sequence = 0
         self._open: dict[int, Task[Any]] = {}
-        self._waiters: dict[str, deque[Task[Any]]] = {}
-        self._unconsumed: dict[str, deque[tuple[int, events.EventRaised]]] = {}
-        self._arrivals = 0
+        self._events = ExternalEvents()
         self._marked: set[str] = set()
         self._patched: dict[str, bool] = {}
         self._next_input: bytes | None = None
@@ -224,7 +189,7 @@ class Execution:
             case events.TaskFailed():
                 self._fail(event.id, event.failure, ActivityTimedOut if event.timed_out else ActivityFailed)
             case events.SubOrchestrationFailed():
-                terminated = event.failure.error_type == _TERMINATED_NAME
+                terminated = event.failure.error_type == TERMINATED_NAME
                 self._fail(
                     event.id, event.failure, OrchestrationTerminated if terminated else OrchestrationFailed
                 )
@@ -236,7 +201,7 @@ class Execution:
             case events.TimerFired():
                 self._fire(event.id)
             case events.EventRaised():
-                self._raise_event(event)
+                self._events.arrive(event)
             case events.ExecutionTerminated():
                 self._end(Ended(TERMINATED, failure=terminated_failure(event.reason)))
             case events.Suspended() | events.Resumed():
@@ -284,15 +249,6 @@ class Execution:
         elif self._loop is not None:
             self._loop.fire(sequence)
 
-    def _raise_event(self, event: events.EventRaised) -> None:
-        name = event.name.casefold()
-        waiters = self._waiters.get(name)
-        if waiters:
-            waiters.popleft().complete(event.payload)
-            return
-        self._arrivals += 1
-        self._unconsumed.setdefault(name, deque()).append((self._arrivals, event))
-
     # --- run ---
 
     def _run(self) -> None:
@@ -309,7 +265,7 @@ class Execution:
             self._decide_end(Ended(FAILED, failure=FailureDetails.of(self._overrun)))
         elif self._main.done():
             self._decide_end(self._outcome(self._main))
-        elif not self._open and not self._loop.waits and not any(self._waiters.values()):
+        elif not self._open and not self._loop.waits and not self._events.awaited:
             self._decide_end(Ended(FAILED, failure=FailureDetails.of(stuck(self._main))))
 
     def _outcome(self, main: asyncio.Task[Any]) -> Ended:
@@ -322,16 +278,12 @@ class Execution:
         if error is not None:
             return Ended(FAILED, failure=FailureDetails.of(taught(error)))
         if self._next_input is not None:
-            return Ended(CONTINUED, self._next_input, carried=self._carried())
+            return Ended(CONTINUED, self._next_input, carried=self._events.unconsumed())
         try:
             result = codec.encode(main.result(), f"result of {self.definition.name}")
         except UsageError as unstorable:
             return Ended(FAILED, failure=FailureDetails.of(unstorable))
         return Ended(COMPLETED, result)
-
-    def _carried(self) -> Sequence[events.EventRaised]:
-        waiting = sorted(item for queue in self._unconsumed.values() for item in queue)
-        return [event for _, event in waiting]
 
     def _decide_end(self, ended: Ended) -> None:
         if ended.status == CONTINUED:
@@ -348,7 +300,7 @@ class Execution:
         if self._loop is not None:
             self._loop.dispose()
         self._open.clear()
-        self._waiters.clear()
+        self._events.clear()
         self._main = None
 
     # --- decisions: called by the context and the loop, on behalf of the code ---
@@ -455,15 +407,7 @@ class Execution:
         if self.ended is not None:
             raise GeneratorExit
         assert self._loop is not None
-        folded = name.casefold()
-        waiters = self._waiters.setdefault(folded, deque())
-        task: Task[T] = Task(self._loop, f"event {name!r}", decode=decode, on_cancel=waiters.remove)
-        early = self._unconsumed.get(folded)
-        if early:
-            task.complete(early.popleft()[1].payload)
-        else:
-            waiters.append(task)
-        return task
+        return self._events.wait(self._loop, name, decode)
 
     def patched(self, patch: str) -> bool:
         """Tell whether this execution takes the changed path; one answer for its whole life."""
@@ -490,11 +434,6 @@ class Execution:
 
     def _forget(self, task: Task[Any]) -> None:
         self._open.pop(task.id, None)
-
-
-def terminated_failure(reason: str) -> FailureDetails:
-    """Describe a termination, as the outcome that whoever waits for the instance gets."""
-    return FailureDetails(_TERMINATED_NAME, reason or "terminated", non_retriable=True)
 
 
 def _nothing(_: bytes | None) -> None:

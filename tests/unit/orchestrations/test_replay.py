@@ -11,7 +11,8 @@ import pytest
 
 from lungfish.orchestrations import OrchestrationContext, actions, events, when_any
 from lungfish.orchestrations.limits import Limits
-from lungfish.orchestrations.replay import Execution, Turn
+from lungfish.orchestrations.outcomes import Turn
+from lungfish.orchestrations.replay import Execution
 from lungfish.runtime import codec
 from lungfish.runtime.app import App
 from lungfish.runtime.definitions import Orchestration

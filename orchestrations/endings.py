@@ -1,0 +1,83 @@
+"""How an instance becomes terminal.
+
+Rules:
+
+* An instance that ends leaves nothing behind: no timer, no activity row, no item in the mailbox.
+* Everyone who waits for it is told, in the commit that ends it.
+* None of this runs the instance's code, or needs it: what cannot be replayed must still be able to end.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from lungfish.runtime.errors import FailureDetails, InternalError, LungfishError
+from lungfish.runtime.messages import Control, Start, Watch
+
+from . import events
+from .attempts import timer_id
+from .instance import Instance
+from .matching import Outstanding
+from .outcomes import FAILED, Ended
+from .replies import announce, refuse
+from .row import Status
+
+log = logging.getLogger("lungfish.orchestrations")
+
+
+def end(instance: Instance, ended: Ended, outstanding: Outstanding) -> None:
+    """Make the instance terminal and tell everyone who waits for it."""
+    row = instance.known
+    assert not row.terminal
+    if not row.begun:
+        instance.effects.cancel_timer(timer_id(instance.actor, row.execution, 0, "start"))
+    clean_up(instance, outstanding)
+    row.status = Status(ended.status)
+    row.output, row.failure = ended.result, ended.failure
+    announce(instance.effects, row)
+    instance.write_row()
+    for item in instance.held:
+        instance.effects.done(item)
+    instance.held.clear()
+    instance.history.clear()
+
+
+def clean_up(instance: Instance, outstanding: Outstanding) -> None:
+    """Forget the execution, its timers and its activities."""
+    instance.attempts.cancel_all(instance.effects)
+    for timer in outstanding.timers:
+        instance.effects.cancel_timer(timer_id(instance.actor, instance.known.execution, timer, "timer"))
+    instance.turn_open = False
+    instance.outgoing.clear()
+    instance.drop_code()
+
+
+def fail(instance: Instance, error: LungfishError) -> None:
+    """End an instance that cannot go on, without its code."""
+    failure = FailureDetails.of(error)
+    outstanding = instance.outstanding
+    now_ms = instance.effects.now_ms
+    instance.record(events.TurnStarted(now_ms), events.ExecutionCompleted(FAILED, failure=failure))
+    end(instance, Ended(FAILED, failure=failure), outstanding)
+
+
+def end_broken(instance: Instance, error: Exception) -> None:
+    """End the instance after an error of ours: worse than a failed instance is one that never answers."""
+    log.error("instance %s: internal error", instance.id, exc_info=error)
+    wrapped = InternalError(f"{type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    failure = FailureDetails.of(wrapped)
+    for item in (instance.current, *instance.inbox):
+        if item is not None:
+            if isinstance(item.message, Start | Control | Watch):
+                refuse(instance.effects, item.message, failure)
+            instance.effects.done(item)
+    instance.inbox.clear()
+    instance.current = None
+    if instance.row is None or instance.row.terminal:
+        return
+    try:
+        instance.record(events.ExecutionCompleted(FAILED, failure=failure))
+        end(instance, Ended(FAILED, failure=failure), instance.outstanding)
+    except Exception:
+        log.exception("instance %s: it could not be ended properly", instance.id)

@@ -1,0 +1,122 @@
+"""One orchestration instance in memory: its row, its history, its code, and what waits for it.
+
+Rules:
+
+* This is state with its bookkeeping. What moves it is elsewhere: ``turns`` (the code goes on), ``control``
+  (operators' verbs), ``endings`` (it becomes terminal); the ``processor`` says which message means what.
+* ``effects`` is there during a run only. Whatever is done to the world goes through it.
+* ``held`` items are unfinished on purpose: suspended, not begun, or without code on this host.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from lungfish.runtime.errors import FailureDetails, LungfishError
+from lungfish.runtime.ids import ActorId
+from lungfish.runtime.kinds import Effects, Item, Stored
+from lungfish.runtime.messages import Control, Start, Watch
+
+from . import events
+from .attempts import Attempts
+from .history import History
+from .limits import Limits
+from .matching import Outstanding
+from .outcomes import Restart
+from .outgoing import Outgoing
+from .replay import Execution
+from .replies import refuse
+from .row import InstanceRow
+
+if TYPE_CHECKING:
+    from lungfish.runtime.app import App
+
+
+class Instance:
+    """What is known of one instance while it is in memory.
+
+    Attributes:
+        row: its metadata; None: there is no such instance.
+        execution: its code, live; None: not loaded, or ended.
+        turn_open: the code has gone on in this run and its turn is not in the commit yet.
+        inbox: items to process in this run.
+        current: the item that is being processed.
+        held: items that wait in the mailbox for a resume, a begin, or a host with the code.
+        outgoing: what the code asked for in the open turn.
+        continues: times it continued as new in this run.
+        restart: the execution to begin next in this run.
+    """
+
+    def __init__(
+        self, app: App, actor: ActorId, stored: Stored, limits: Limits, *, always_replay: bool
+    ) -> None:
+        self.app: Final = app
+        self.actor: Final = actor
+        self.id: Final = actor.key
+        self.limits: Final = limits
+        self.always_replay: Final = always_replay
+        self.row: InstanceRow | None = None
+        self.history = History(actor, stored.history, limits)
+        self.execution: Execution | None = None
+        self.turn_open = False
+        self.inbox: deque[Item] = deque()
+        self.current: Item | None = None
+        self.held: list[Item] = []
+        self.outgoing = Outgoing()
+        self.continues = 0
+        self.restart: Restart | None = None
+        self.effects: Effects
+        self._attempts: Attempts | None = None
+
+    @property
+    def known(self) -> InstanceRow:
+        """The row of an instance that exists."""
+        assert self.row is not None
+        return self.row
+
+    @property
+    def attempts(self) -> Attempts:
+        """The activities of the present execution; after a recovery, as the store has them."""
+        if self._attempts is None:
+            self._attempts = Attempts(self.actor, self.known.execution, recovered=True)
+        return self._attempts
+
+    def new_attempts(self) -> None:
+        """Begin with no activities: a new execution."""
+        self._attempts = Attempts(self.actor, self.known.execution, recovered=False)
+
+    @property
+    def outstanding(self) -> Outstanding:
+        """What the present execution has begun and not ended."""
+        return self.execution.outstanding if self.execution is not None else self.history.outstanding()
+
+    def record(self, *turn: events.Event) -> None:
+        """Append to the history."""
+        # Needed again only by who replays: an execution that is not in memory, or one that always does.
+        keep = self.always_replay or self.execution is None
+        self.history.append(self.effects, self.known, turn, keep=keep)
+
+    def write_row(self) -> None:
+        """Put the row into the commit."""
+        self.known.updated_ms = self.effects.now_ms
+        self.effects.instance(self.actor, self.known.pack())
+
+    def refuse(self, message: Start | Control | Watch, error: LungfishError) -> None:
+        """Answer a request with an error."""
+        refuse(self.effects, message, FailureDetails.of(error))
+
+    def hold(self, item: Item) -> None:
+        """Leave an item in the mailbox until ``release_held``."""
+        self.held.append(item)
+
+    def release_held(self) -> None:
+        """Process what was held back before anything newer."""
+        self.inbox.extendleft(reversed(self.held))
+        self.held.clear()
+
+    def drop_code(self) -> None:
+        """Drop the code, if any, without effect."""
+        if self.execution is not None:
+            self.execution.close()
+            self.execution = None

@@ -1,0 +1,56 @@
+"""How executions end, and what a turn came to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from lungfish.runtime.definitions import Orchestration
+from lungfish.runtime.errors import FailureDetails, OrchestrationTerminated, qualified_name
+
+from . import actions, events
+
+COMPLETED: Final = "Completed"
+FAILED: Final = "Failed"
+TERMINATED: Final = "Terminated"
+CONTINUED: Final = "ContinuedAsNew"
+
+TERMINATED_NAME: Final = qualified_name(OrchestrationTerminated)
+_NO_EVENTS: Final[Sequence[events.EventRaised]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an execution ended.
+
+    Attributes:
+        result: encoded result of a completed one; encoded input of the next one if it continues as new.
+        carried: external events that nobody consumed, for the next execution.
+    """
+
+    status: str
+    result: bytes | None = None
+    failure: FailureDetails | None = None
+    carried: Sequence[events.EventRaised] = _NO_EVENTS
+
+
+class Restart(NamedTuple):
+    """An execution to begin, and the events that the one before did not consume."""
+
+    definition: Orchestration[Any, Any]
+    carried: Sequence[events.EventRaised]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a turn added to the history, what it wants done, and whether the execution ended."""
+
+    events: list[events.Event]
+    actions: list[actions.Action]
+    ended: Ended | None
+
+
+def terminated_failure(reason: str) -> FailureDetails:
+    """Describe a termination, as the outcome that whoever waits for the instance gets."""
+    return FailureDetails(TERMINATED_NAME, reason or "terminated", non_retriable=True)

@@ -1,0 +1,179 @@
+"""Turns of an instance: its code begins, goes on, continues as new.
+
+Rules:
+
+* A turn is opened by the first event of a run that finds the code, and closed once, at the end of the run or
+  where the code ends: history batch, row and everything the code asked for are effects of that round.
+* An event is applied to the execution only; what the code then asks for is kept until the turn closes.
+* What needs no commit first (inline activities, unknown names) is answered within the turn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from lungfish.runtime.definitions import Orchestration
+from lungfish.runtime.errors import FailureDetails, LimitExceeded, LungfishError
+
+from . import events
+from .endings import clean_up, end, fail
+from .inline import outcome_at_once
+from .instance import Instance
+from .matching import Outstanding
+from .outcomes import CONTINUED, FAILED, Ended, Restart
+from .replay import Execution
+from .row import InstanceRow, Status
+
+
+def begin_stored(instance: Instance, row: InstanceRow) -> None:
+    """Begin an instance whose start was delayed. What came meanwhile follows."""
+    row.begun, row.status = True, Status.RUNNING
+    try:
+        definition = instance.app.find_orchestration(row.name)
+    except LungfishError as error:
+        end(instance, Ended(FAILED, failure=FailureDetails.of(error)), Outstanding())
+        return
+    begin(instance, definition)
+    instance.release_held()
+
+
+def begin(instance: Instance, definition: Orchestration[Any, Any]) -> None:
+    """Begin the first execution."""
+    instance.restart = Restart(definition, ())
+    _begin_pending(instance)
+
+
+def _begin_pending(instance: Instance) -> None:
+    """Begin an execution, and again while the code continues as new: a loop, as recursion has a limit."""
+    while instance.restart is not None:
+        restart, instance.restart = instance.restart, None
+        _begin_execution(instance, restart)
+
+
+def _begin_execution(instance: Instance, restart: Restart) -> None:
+    row = instance.known
+    assert instance.execution is None
+    instance.new_attempts()
+    instance.execution = Execution(instance.app, restart.definition, instance.id, instance.limits)
+    # Before the start: the code may continue once more without waiting, and nothing must be lost then.
+    for event in restart.carried:
+        _apply(instance, event)
+    started = events.ExecutionStarted(
+        execution=row.execution,
+        name=row.name,
+        input=row.input,
+        at_ms=instance.effects.now_ms,
+        version=row.version,
+        parent=row.parent,
+        parent_request=row.parent_request,
+    )
+    # The history has it from here on: rows are written at every turn.
+    row.input = events.shown(row.input)
+    _apply(instance, started)
+
+
+def waits_for(instance: Instance, sequence: int) -> bool:
+    """Tell whether a completion of this id would find a task; opens the turn."""
+    execution = ready(instance)
+    return execution is not None and execution.waits_for(sequence)
+
+
+def feed(instance: Instance, event: events.Arrived | None) -> None:
+    """Apply an event, if there is one, in the turn of this round; begin again while it continues as new."""
+    if event is not None:
+        _apply(instance, event)
+        _begin_pending(instance)
+
+
+def _apply(instance: Instance, event: events.Arrived) -> None:
+    """Apply an event, and do at once what needs no commit first."""
+    execution = ready(instance)
+    if execution is None:
+        return
+    todo = deque([event])
+    while todo and execution.ended is None:
+        execution.apply(todo.popleft())
+        for action in execution.take_actions():
+            outcome = outcome_at_once(instance.app, action)
+            if outcome is None:
+                instance.outgoing.keep(action)
+            else:
+                todo.append(outcome)
+    if execution.ended is not None:
+        close_turn(instance)
+
+
+def ready(instance: Instance) -> Execution | None:
+    """Return the execution with a turn open; None if there is none, or it has just ended."""
+    if not instance.turn_open:
+        if instance.always_replay and instance.history:
+            instance.drop_code()
+        if instance.execution is None:
+            _load(instance)
+        if instance.execution is not None:
+            instance.turn_open = True
+            instance.execution.open_turn(instance.effects.now_ms)
+            if instance.execution.ended is not None:
+                close_turn(instance)
+    return instance.execution
+
+
+def _load(instance: Instance) -> None:
+    """Replay the stored history. What cannot be replayed ends the instance."""
+    try:
+        definition = instance.app.find_orchestration(instance.known.name)
+        history = instance.history.read()
+    except LungfishError as error:
+        fail(instance, error)
+        return
+    instance.execution = Execution(instance.app, definition, instance.id, instance.limits)
+    instance.execution.replay(history)
+    if not instance.always_replay:
+        instance.history.clear()
+
+
+def close_turn(instance: Instance) -> None:
+    """Give the turn's history, actions and row to the commit."""
+    execution, row = instance.execution, instance.row
+    if not instance.turn_open or execution is None or row is None:
+        return
+    instance.turn_open = False
+    turn = execution.close_turn()
+    if execution.ended is None and len(turn) == 1:
+        return  # nothing but its start: what came was late or doubled
+    if execution.ended is None or execution.ended.status != CONTINUED:
+        instance.record(*turn)  # else there will be a new history
+    if execution.custom_status is not None:
+        (row.custom_status,) = execution.custom_status
+    ended = execution.ended
+    too_long = instance.history.too_long(row) if ended is None else None
+    if too_long is not None:
+        instance.record(events.ExecutionCompleted(FAILED, failure=too_long))
+        ended = Ended(FAILED, failure=too_long)
+    instance.outgoing.perform(
+        instance.effects, instance.actor, row.execution, instance.attempts, ended=ended is not None
+    )
+    if ended is None:
+        instance.write_row()
+    elif ended.status == CONTINUED:
+        _continue_as_new(instance, execution, ended)
+    else:
+        end(instance, ended, execution.outstanding)
+
+
+def _continue_as_new(instance: Instance, execution: Execution, ended: Ended) -> None:
+    row = instance.known
+    assert ended.result is not None
+    clean_up(instance, execution.outstanding)
+    instance.continues += 1
+    if instance.continues > instance.limits.continues_max:
+        error = LimitExceeded(
+            f"it continued as new {instance.limits.continues_max:,} times without waiting for anything"
+        )
+        end(instance, Ended(FAILED, failure=FailureDetails.of(error)), Outstanding())
+        return
+    instance.history.clear()
+    instance.effects.forget_history(instance.actor)
+    row.execution, row.input, row.length = instance.effects.unique(), ended.result, 0
+    instance.restart = Restart(execution.definition, ended.carried)
