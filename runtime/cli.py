@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import click
 
-from . import cli_look
+from . import cli_check, cli_look
 from .app import App
 from .cli_where import Where, where_options
 from .embedded import start_child
@@ -57,6 +57,7 @@ def main() -> None:
 main.add_command(cli_look.status)
 main.add_command(cli_look.entity)
 main.add_command(cli_look.instances)
+main.add_command(cli_check.check)
 
 
 @main.command()
