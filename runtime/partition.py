@@ -76,6 +76,7 @@ class Partition(Effects):
         quarantine: Iterable[ActorId] = (),
     ) -> None:
         self.number = image.partition
+        self.target = partition_target(image.partition)
         self.token = image.token
         self.epoch = image.epoch
         self.committed = image.commit_number

@@ -170,18 +170,21 @@ class SingleReader:
         """Nothing is connected before the first read."""
         self._keys = keys
         self._count = _Count()
+        #: Stream → target, of all that were ever read here: a host's inboxes, or one client's replies.
+        self._targets: dict[str, str] = {}
+        self._streams: dict[str, str] = {}
         self._blocking = BlockingLink(servers, f"read{next(_serial)}")
 
     async def read(
         self, positions: Mapping[str, str], *, block_ms: int, count: int
     ) -> dict[str, list[Entry]]:
         """See ``Reader.read``."""
-        targets = {self._keys.stream(target): target for target in positions}
+        streams = [self._streams.get(target) or self._stream(target) for target in positions]
         asked = self._count.of(count)
 
         def command(wait_ms: int) -> Command:
             block = ("BLOCK", wait_ms) if wait_ms else ()  # BLOCK 0 would be for ever
-            return ("XREAD", "COUNT", asked, *block, "STREAMS", *targets, *positions.values())
+            return ("XREAD", "COUNT", asked, *block, "STREAMS", *streams, *positions.values())
 
         try:
             reply = check(await self._blocking.call(command, block_ms))
@@ -190,7 +193,12 @@ class SingleReader:
             raise
         if reply:
             self._count.succeeded()
-        return {targets[key.decode()]: _entries(found) for key, found in reply or ()}
+        return {self._targets[key.decode()]: _entries(found) for key, found in reply or ()}
+
+    def _stream(self, target: str) -> str:
+        stream = self._streams[target] = self._keys.stream(target)
+        self._targets[stream] = target
+        return stream
 
     async def wake(self) -> None:
         """See ``Reader.wake``."""

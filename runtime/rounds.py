@@ -25,7 +25,7 @@ from .kinds import Stored
 from .partition import ActivationBroke, Partition
 from .relay import Relay
 from .settings import HostSettings
-from .store import Reader, Store, partition_target
+from .store import Reader, Store
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,10 @@ class Rounds:
         self._alarm_ms = 0
         self._taking = frozenset[int]()
         self._slice_s = 0.0
+        #: An actor is run: what it sends is committed with the round, and needs no further one.
+        self._in_run = False
+        #: At least as many entries as are read ahead: the true number is counted only when this is too high.
+        self._ahead = 0
         #: Partitions whose state could not be loaded; each is tried by a task of its own.
         self._loading: dict[Partition, asyncio.Task[None]] = {}
         self.messages = 0
@@ -77,7 +81,8 @@ class Rounds:
 
     def wake(self) -> None:
         """Make the loop look at its partitions soon."""
-        self._wake.set()
+        if not self._in_run:
+            self._wake.set()
 
     async def add(self, partition: Partition) -> None:
         """Run a partition that was just claimed."""
@@ -133,10 +138,11 @@ class Rounds:
                 wait_s = min(wait_s * 2, BACKOFF_S[1])
 
     async def _read_once(self) -> None:
+        waiting = self.commits.held or self._loading
         reading = {
-            partition_target(number): partition
+            partition.target: partition
             for number, partition in self._partitions.items()
-            if number not in self._taking and not self._is_full(partition)
+            if number not in self._taking and not (waiting and self._is_full(partition))
         }
         if not reading:
             self._owned.clear()
@@ -145,7 +151,7 @@ class Rounds:
             else:
                 await asyncio.sleep(0.01)
             return
-        while sum(p.buffered for p in self._running()) > self._settings.buffer_entries_max:
+        while self._ahead > self._settings.buffer_entries_max and not self._has_room():
             self._room.clear()
             await self._room.wait()
         positions = {target: partition.read_position for target, partition in reading.items()}
@@ -154,6 +160,7 @@ class Rounds:
         )
         for target, entries in found.items():
             partition = reading[target]
+            self._ahead += len(entries)
             if not partition.dropped:
                 partition.buffer(entries)
         if found:
@@ -162,6 +169,10 @@ class Rounds:
             # comes last.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
+
+    def _has_room(self) -> bool:
+        self._ahead = sum(partition.buffered for partition in self._partitions.values())
+        return sum(partition.buffered for partition in self._running()) <= self._settings.buffer_entries_max
 
     def _is_full(self, partition: Partition) -> bool:
         """True for a partition that is left out of rounds and has read ahead enough."""
@@ -179,6 +190,8 @@ class Rounds:
 
     def _running(self) -> list[Partition]:
         """Return the partitions that can be run: those whose server answers, as far as is known."""
+        if not (self.commits.held or self._loading):
+            return list(self._partitions.values())
         left_out = self.commits.held | self._loading.keys()
         return [partition for partition in self._partitions.values() if partition not in left_out]
 
@@ -201,9 +214,7 @@ class Rounds:
             partitions = [partition for partition in partitions if partition.busy and not partition.dropped]
             if not partitions:
                 break
-        # What this round sent woke the loop, too, but that is committed below and needs no further round.
-        self._wake.clear()
-        if any(partition.busy for partition in self._running()):
+        if partitions:
             self._wake.set()
         self._set_alarm()
         # Two drafts at most: one under way, one that collects. Waiting here is the back-pressure.
@@ -227,11 +238,14 @@ class Rounds:
     def _run_partition(self, partition: Partition) -> None:
         if partition.dropped:
             return
+        self._in_run = True
         try:
             self.messages += partition.run(self._settings.round_runs_max, self._settings.commit_bytes_max)
         except ActivationBroke as error:
             logger.exception("%s: set aside until the host restarts", error)
             self._lose(partition, "an activation broke", error.actor)
+        finally:
+            self._in_run = False
 
     async def _load(self, partitions: Sequence[Partition]) -> None:
         """Load the actors that are wanted; what cannot be had now is loaded beside the rounds."""

@@ -17,7 +17,6 @@ from lungfish.runtime.memory_store import MemoryStore
 from lungfish.runtime.ownership import Ownership
 from lungfish.runtime.partition import Partition
 from lungfish.runtime.relay import Relay
-from lungfish.runtime.rounds import Rounds
 from lungfish.runtime.sender import Sender
 from lungfish.runtime.store import (
     Append,
@@ -196,16 +195,6 @@ def ousted_unnoticed() -> Any:
     return patch.object(Ownership, "_drop_lost", drop_lost)
 
 
-def room_unnoticed() -> Any:
-    """A reader that waits for room in its buffer does not hear that what filled it is gone."""
-
-    def remove(self: Rounds, partition: Partition) -> None:
-        if self._partitions.get(partition.number) is partition:
-            del self._partitions[partition.number]
-
-    return patch.object(Rounds, "_remove", remove)
-
-
 def timers_early() -> Any:
     """Timers fire a little before they are due."""
     genuine = Partition.fire_timers
@@ -302,7 +291,6 @@ MUTANTS: Final[dict[str, Mutant]] = {
         trims_too_far,
         lease_lost_ignored,
         ousted_unnoticed,
-        room_unnoticed,
         timers_early,
         one_shot_recovery,
         lost_takes_forgotten,

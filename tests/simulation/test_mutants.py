@@ -61,7 +61,6 @@ RUNS: dict[str, Callable[[int], Report]] = {
     "lease_lost_ignored": restless,
     "finished_before_reported": mortal,
     "lost_takes_forgotten": deaf,
-    "room_unnoticed": cramped,
 }
 
 

@@ -1,0 +1,119 @@
+"""Rounds: reading ahead is bounded, and what is full holds up nobody for longer than it is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from lungfish.runtime import wire
+from lungfish.runtime.ids import ENTITY, ActorId
+from lungfish.runtime.memory_store import MemoryServer, MemoryStore
+from lungfish.runtime.messages import Signal
+from lungfish.runtime.partition import Partition
+from lungfish.runtime.relay import Relay
+from lungfish.runtime.rounds import Rounds
+from lungfish.runtime.settings import HostSettings
+from lungfish.runtime.store import Append, HubMeta, partition_target
+from tests.unit.fakes import PARTITIONS, FakeKind, actor_in
+from tests.virtual import virtual_server, virtually
+
+#: One entry more than fits is read at once, and one is run per round.
+NARROW = HostSettings(read_entries_max=4, buffer_entries_max=1, round_messages_max=1)
+
+
+class SlowStore(MemoryStore):
+    """Loads state when it is let."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        super().__init__(server, "rounds")
+        self.loads = asyncio.Event()
+        self.asked = asyncio.Event()
+
+    async def snapshots(self, keys: Sequence[tuple[int, str, str]]) -> list[bytes | None]:
+        self.asked.set()
+        await self.loads.wait()
+        return await super().snapshots(keys)
+
+
+class Running:
+    """The rounds of partitions 1 and 2, over a store in memory."""
+
+    def __init__(self) -> None:
+        self.store = SlowStore(virtual_server())
+        self.kind = FakeKind()
+        self.relay = Relay(self.store)
+        self.rounds = Rounds(self.store, NARROW, lambda: 1_000, self.relay, lambda *lost: None)
+
+    async def start(self) -> list[asyncio.Task[None]]:
+        await self.store.open(HubMeta(PARTITIONS))
+        for number in (1, 2):
+            image = await self.store.claim(number, "host", f"token-{number}")
+            partition = Partition(
+                image,
+                partitions=PARTITIONS,
+                kinds={ENTITY: self.kind},
+                clock=lambda: 1_000,
+                wake=self.rounds.wake,
+            )
+            await self.rounds.add(partition)
+        loops = (self.rounds.read_forever(), self.rounds.run_forever())
+        return [asyncio.create_task(loop) for loop in loops]
+
+    async def append(self, actor: ActorId, partition: int, *sequences: int) -> None:
+        """Append one signal per sequence number, each an entry of its own."""
+        payload = wire.pack([Signal(actor, "op", b"")])
+        target = partition_target(partition)
+        await self.store.append([Append(target, "test", number, (payload,)) for number in sequences])
+
+
+def test_a_reader_that_waits_for_room_hears_that_what_filled_its_buffer_is_gone() -> None:
+    async def run() -> None:
+        here, there = actor_in(1), actor_in(2)
+        running = Running()
+        await running.append(here, 1, 1, 2, 3, 4)
+        loops = await running.start()
+        await running.store.asked.wait()
+        await asyncio.sleep(1)
+        full = running.rounds.get(1)
+        assert full is not None
+        assert full.buffered == 3, "the reader waits for room"
+        # No round follows that would make any: nothing of this host is left to be run.
+        running.rounds.lose(full, "another host owns it")
+        running.store.loads.set()
+        await asyncio.sleep(1)
+        await running.append(there, 2, 1)
+        await asyncio.sleep(1)
+        assert [item.message.target for item in running.kind.made[there].seen] == [there]
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await running.rounds.close()
+        await running.store.close()
+
+    virtually(run)
+
+
+def test_no_more_than_a_read_beyond_the_bound_is_read_ahead() -> None:
+    async def run() -> None:
+        here = actor_in(1)
+        running = Running()
+        await running.append(here, 1, *range(1, 31))
+        loops = await running.start()
+        await running.store.asked.wait()
+        await asyncio.sleep(1)
+        full = running.rounds.get(1)
+        assert full is not None
+        assert full.buffered == 3
+        running.store.loads.set()
+        ahead: list[int] = []
+        while here not in running.kind.made or len(running.kind.made[here].seen) < 30:
+            ahead.append(full.buffered)
+            await asyncio.sleep(0)
+        assert max(ahead) <= NARROW.buffer_entries_max + NARROW.read_entries_max
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await running.rounds.close()
+        await running.store.close()
+
+    virtually(run)
