@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, ClassVar, Final, Self
+import datetime as dt
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final, Self, Unpack
 
 from pydantic import BaseModel, ConfigDict
 
 from lungfish.runtime.definitions import EntityDefinition, operations_of
-from lungfish.runtime.errors import SerializationError, UsageError
+from lungfish.runtime.errors import StateMismatch, UsageError
 
 from .context import EntityContext
+from .options import EntityOptions
 from .state import CONTEXT_SLOT, decode_state, plan_of
 
 #: Names of this class that neither a field nor an operation can take.
-_OWN: Final = frozenset(
-    {"key", "context", "migrate", "schema_version", "lungfish_definition", "lungfish_state"}
-)
+_OWN: Final = frozenset({
+    "key", "context", "migrate", "migrations", "schema_version",
+    "lungfish_definition", "lungfish_options", "lungfish_state",
+})  # fmt: skip
 #: pydantic's own methods. The snapshot is made from the fields, so overriding ``model_dump`` and
 #: the like would be passed over: refused, rather than a surprise.
 _PYDANTIC: Final = frozenset(name for name in dir(BaseModel) if name.startswith("model_"))
@@ -36,8 +39,16 @@ class Entity(BaseModel):
     nor rolled back. Outside the runtime a subclass is a plain model, so that its methods
     can be tested by calling them.
 
+    Options are given with the class: ``class Cart(lungfish.Entity, ttl=timedelta(days=30))``.
+
+    Args:
+        ttl: an entity that had no message for so long is deleted, as by ``delete`` (timedelta, or seconds).
+        state_bytes_max: largest stored state (bytes, at most 4 MiB); an operation that would make a larger
+            one fails with ``PayloadTooLarge`` and is rolled back.
+
     Attributes:
-        schema_version: raise it when stored states change shape, and define ``migrate``.
+        schema_version: raise it when stored states change shape, and say in ``migrations`` how.
+        migrations: what brings the fields of a version into the shape of the next one, by version.
     """
 
     __slots__ = (CONTEXT_SLOT,)
@@ -45,6 +56,8 @@ class Entity(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
 
     schema_version: ClassVar[int] = 1
+    migrations: ClassVar[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
+    lungfish_options: ClassVar[EntityOptions] = EntityOptions()
 
     @property
     def key(self) -> str:
@@ -66,15 +79,24 @@ class Entity(BaseModel):
         return context
 
     @classmethod
-    def migrate(cls, state: dict[str, Any], from_version: int) -> dict[str, Any]:  # noqa: ARG003
+    def migrate(cls, state: dict[str, Any], from_version: int) -> dict[str, Any]:
         """Bring a stored state of an earlier ``schema_version`` into today's shape.
 
-        Override it; it is called with the fields as plain data before they are validated.
+        Called with the fields as plain data, before they are validated. Goes through ``migrations``, one
+        version at a time; override it to do otherwise. What it makes is stored with the next change.
+
+        Raises:
+            StateMismatch: a step is missing.
         """
-        raise SerializationError(
-            f"{cls.__name__} is stored with schema version {from_version}, and this process has "
-            f"{cls.schema_version}: define {cls.__name__}.migrate"
-        )
+        for version in range(from_version, cls.schema_version):
+            step = cls.migrations.get(version)
+            if step is None:
+                raise StateMismatch(
+                    f"{cls.__name__} is stored with schema version {from_version}, and this process has "
+                    f"{cls.schema_version}: define {cls.__name__}.migrate, or migrations[{version}]"
+                )
+            state = step(state)
+        return state
 
     @classmethod
     def lungfish_definition(cls, name: str) -> EntityDefinition:
@@ -83,6 +105,7 @@ class Entity(BaseModel):
         Raises:
             UsageError: a field without a default, or a method that cannot be an operation.
         """
+        cls._check_versions(name)
         required = [field for field, info in cls.model_fields.items() if info.is_required()]
         if required:
             raise UsageError(
@@ -114,9 +137,31 @@ class Entity(BaseModel):
         Raises:
             SerializationError: it does not fit the class.
         """
-        plan = replace(plan_of(cls, cls.__name__), what=f"state of {cls.__name__}/{key}")
-        state: Self = decode_state(plan, snapshot)
+        state: Self = decode_state(plan_of(cls, cls.__name__), snapshot, key)
         return state
+
+    @classmethod
+    def _check_versions(cls, name: str) -> None:
+        current = cls.schema_version
+        if type(current) is not int or current < 1:
+            raise UsageError(f"entity {name}: schema_version is 1, 2, 3 …, not {current!r}")
+        steps = sorted(cls.migrations)
+        missing = sorted(set(range(steps[0], current)) - set(steps)) if steps else []
+        if missing or (steps and steps[-1] >= current):
+            raise UsageError(
+                f"entity {name}: migrations {steps} do not lead to schema_version {current}: "
+                f"each step goes from its number to the next{f'; missing: {missing}' if missing else ''}"
+            )
+
+    def __init_subclass__(
+        cls,
+        *,
+        ttl: dt.timedelta | float | None = None,
+        state_bytes_max: int | None = None,
+        **kwargs: Unpack[ConfigDict],
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.lungfish_options = cls.lungfish_options.changed(cls.__name__, ttl, state_bytes_max)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

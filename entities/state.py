@@ -8,6 +8,8 @@ Rules:
   that does not fit its annotation fails the operation that set it, today, and not
   whoever activates the entity next month.
 * Falsy is not deleted: a state exists from its first write until ``delete``.
+* A state that does not fit is never guessed at, and never replaced by defaults: it raises ``StateMismatch``,
+  also where a later release wrote it, and stays as it is stored.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from lungfish.runtime import codec
-from lungfish.runtime.errors import SerializationError
+from lungfish.runtime.errors import SerializationError, StateMismatch
 
 from .fields import Copier, copier_of, exact_type, is_plain
 
@@ -42,6 +44,7 @@ class StatePlan:
         exact: one class per field, if a state of exactly these classes is sure to be readable.
         copiers: the fields that need more than a copied reference, and how.
         plain: the codec stores the fields as they are; otherwise pydantic dumps them.
+        limit: largest snapshot (bytes).
     """
 
     cls: type[Any]
@@ -98,6 +101,7 @@ def _plan_of(cls: type[BaseModel], name: str) -> StatePlan:
         else None,
         copiers=tuple((field, copier) for field, copier in copiers if copier is not None),
         plain=not dumped and not annotated and all(is_plain(info.annotation) for info in fields.values()),
+        limit=cls.lungfish_options.state_bytes_max,  # type: ignore[attr-defined]
     )
 
 
@@ -160,51 +164,57 @@ def _stored_fields(plan: StatePlan, state: Any) -> Fields:
         raise SerializationError(f"{plan.what} cannot be stored: {error!r}") from error
 
 
-def decode_state(plan: StatePlan, data: bytes) -> Any:
+def decode_state(plan: StatePlan, data: bytes, key: str = "") -> Any:
     """Read a snapshot, through the class's ``migrate`` if its schema version is older.
 
+    Args:
+        plan: the class's.
+        data: the snapshot.
+        key: names the entity in errors.
+
     Raises:
-        SerializationError: not a snapshot, a later version, or it does not fit the model.
+        StateMismatch: a later version, no migration, or it does not fit the model.
+        SerializationError: not a snapshot, or the class cannot read what it wrote.
     """
-    fields = _fields_of(plan, data)
+    what = f"{plan.what}/{key}" if key else plan.what
+    fields = _fields_of(plan, data, what)
     try:
         # By name, too: nested models are stored under the names of their fields, whatever their aliases.
         return plan.cls.__pydantic_validator__.validate_python(fields, by_alias=True, by_name=True)
     except ValidationError as error:
-        raise SerializationError(
-            f"{plan.what} does not fit its model (schema version {plan.schema_version}): {_explain(error)}. "
+        raise StateMismatch(
+            f"{what} does not fit its model (schema version {plan.schema_version}): {_explain(error)}. "
             "Raise schema_version and define migrate() to change a stored state's shape."
         ) from error
     except Exception as error:  # a validator or model_post_init of the user's raised
-        raise SerializationError(f"{plan.what} cannot be read: {error!r}") from error
+        raise SerializationError(f"{what} cannot be read: {error!r}") from error
 
 
-def _fields_of(plan: StatePlan, data: bytes) -> Fields:
-    row = codec.decode(data, plan.what)
+def _fields_of(plan: StatePlan, data: bytes, what: str) -> Fields:
+    row = codec.decode(data, what)
     try:
         snapshot_format, version, fields, *_ = row
     except (TypeError, ValueError) as error:
-        raise SerializationError(f"{plan.what}: the stored bytes are not a snapshot") from error
+        raise SerializationError(f"{what}: the stored bytes are not a snapshot") from error
     if snapshot_format != FORMAT or not isinstance(version, int) or not isinstance(fields, dict):
-        raise SerializationError(
-            f"{plan.what}: snapshot format {snapshot_format!r} is unknown to this release"
-        )
+        raise SerializationError(f"{what}: snapshot format {snapshot_format!r} is unknown to this release")
     if version > plan.schema_version:
-        raise SerializationError(
-            f"{plan.what} was stored with schema version {version}; this process knows {plan.schema_version}"
+        raise StateMismatch(
+            f"{what} was stored with schema version {version}; this process knows {plan.schema_version}. "
+            "It is read again by a process that has that release."
         )
-    return fields if version == plan.schema_version else _migrated(plan, fields, version)
+    return fields if version == plan.schema_version else _migrated(plan, fields, version, what)
 
 
-def _migrated(plan: StatePlan, fields: Fields, version: int) -> Fields:
+def _migrated(plan: StatePlan, fields: Fields, version: int, what: str) -> Fields:
     try:
         migrated: Fields = plan.cls.migrate(fields, version)
-    except SerializationError:
-        raise
+    except SerializationError as error:
+        raise StateMismatch(f"{what}: {error}") from error
     except Exception as error:  # the user's code
-        raise SerializationError(
-            f"{plan.what}: migrate() from schema version {version} raised {error!r}"
-        ) from error
+        raise StateMismatch(f"{what}: migrate() from schema version {version} raised {error!r}") from error
+    if not isinstance(migrated, dict):
+        raise StateMismatch(f"{what}: migrate() must return the fields as a dict, not {migrated!r:.80}")
     return migrated
 
 

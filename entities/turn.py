@@ -82,7 +82,9 @@ class Turns:
     def reset(self) -> None:
         """Go back to ``base``, on a new instance."""
         base = self.base
-        self._adopt(fresh_state(self.plan) if base is None else decode_state(self.plan, base))
+        self._adopt(
+            fresh_state(self.plan) if base is None else decode_state(self.plan, base, self.scope.actor.key)
+        )
         self._touch = Touch.NONE
 
     def _adopt(self, state: Any) -> None:

@@ -8,6 +8,7 @@ Rules:
   annotation the plain data is what you get (a model comes back as a dict).
 * Types that msgpack lacks (datetime, Decimal, UUID, set, big int …) have an extension code
   each; codes are never reused.
+* numpy arrays are values where numpy is there: this module never imports it for others.
 * Encoding happens where the value enters (the call site), so that a value that cannot be
   stored fails there, with its path, and not later on a host.
 """
@@ -20,20 +21,21 @@ import datetime as dt
 import decimal
 import enum
 import pathlib
+import sys
 import uuid
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Final
 
 import msgpack
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from .errors import InvalidArguments, LungfishError, PayloadTooLarge, SerializationError
 
 #: Largest encoded value that travels in a message or is kept as a state (bytes).
 PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
 
-_DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _SET, _BIG_INT, _COMPLEX = range(1, 10)
+_DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _SET, _BIG_INT, _COMPLEX, _ARRAY = range(1, 11)
 
 
 def _text(code: int, value: str) -> msgpack.ExtType:
@@ -73,7 +75,26 @@ def _extension(value: Any) -> Any:  # noqa: PLR0911 - one line a type
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         case _:
-            raise TypeError(f"a value of type {type(value).__qualname__} cannot be stored")
+            return _array(value)
+
+
+def _array(value: Any) -> Any:
+    """Turn what numpy made into what msgpack knows; raises TypeError for anything else."""
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic):
+        return value.item()
+    if numpy is None or not isinstance(value, numpy.ndarray) or value.dtype.kind in "OV":
+        raise TypeError(f"a value of type {type(value).__qualname__} cannot be stored")
+    return msgpack.ExtType(_ARRAY, _packb([value.dtype.str, list(value.shape), value.tobytes()]))
+
+
+def _read_array(data: bytes) -> Any:
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise SerializationError("a stored numpy array can be read where numpy is installed only") from error
+    kind, shape, raw = _unpackb(data)
+    return np.frombuffer(raw, np.dtype(kind)).reshape(shape).copy()  # a view of bytes would be read-only
 
 
 def _micros(text: bytes) -> dt.timedelta:
@@ -115,6 +136,7 @@ _EXTENSIONS: Final[dict[int, Callable[[bytes], Any]]] = {
     _SET: _read_set,
     _BIG_INT: int,
     _COMPLEX: lambda data: complex(data.decode()),
+    _ARRAY: _read_array,
 }
 
 
@@ -215,6 +237,8 @@ def decode(data: bytes, what: str = "value") -> Any:
 
 @lru_cache(maxsize=4096)
 def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
+    if getattr(annotation, "__module__", "") == "numpy":  # known to the codec, not to pydantic
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
     return TypeAdapter(annotation)
 
 

@@ -8,6 +8,7 @@
     │  ├─ InvalidId            a key, name or instance id that cannot be used
     │  ├─ InvalidArguments     arguments do not fit the signature or its types
     │  ├─ SerializationError   a value cannot be encoded, or stored bytes cannot be decoded
+    │  │  └─ StateMismatch     a stored state does not fit the class that this process has
     │  ├─ PayloadTooLarge      a value is over the size limit
     │  ├─ InstanceExists       the instance id is taken
     │  ├─ InstanceNotFound     no such instance
@@ -65,6 +66,14 @@ class InvalidArguments(UsageError):
 
 class SerializationError(UsageError):
     """A value that cannot be encoded, or stored bytes that cannot be decoded."""
+
+
+class StateMismatch(SerializationError):
+    """A stored state does not fit the class that this process has, and no migration leads to it.
+
+    The message names the entity, its key and the fields. Nothing was changed: the state stays as it is
+    stored, signals wait as mailbox rows, and a process whose class can read the state takes both up.
+    """
 
 
 class PayloadTooLarge(UsageError):
