@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, overload
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar, overload
 
 from lungfish.runtime.definitions import EntityDefinition, Orchestration
 from lungfish.runtime.errors import UsageError
 from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from lungfish.runtime.messages import Signal, Start
+from lungfish.runtime.reminders import (
+    CatchUp,
+    Reminder,
+    When,
+    at_ms,
+    check_catch_up,
+    check_period,
+    put,
+    without,
+)
 
 from .calls import make_call, outcome_of
 from .journal import StartEntry
 from .scope import Scope
 
+#: The operation that a reminder runs if none is named; it is called with the reminder's name.
+ON_REMINDER: Final = "on_reminder"
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: When to send: at a time (aware), or after a duration.
-When: TypeAlias = dt.datetime | dt.timedelta
 #: An entity to send to: a reference, or ``(class or name, key)``.
 Target: TypeAlias = "EntityRef | tuple[type[Any] | str, str]"
 
@@ -141,6 +152,89 @@ class EntityContext:
             )
         self._scope.deleted = True
 
+    # --- reminders ---
+
+    def set_reminder(
+        self,
+        name: str,
+        due: When,
+        period: dt.timedelta | None = None,
+        *,
+        operation: Callable[..., Any] | str = ON_REMINDER,
+        args: Sequence[Any] = (),
+        catch_up: CatchUp = "once",
+    ) -> None:
+        """Have an operation of this entity run at a time, once or again and again; as in Orleans.
+
+        It is set when this operation has ended well, together with the state, and lasts until it is
+        cancelled, or the entity is deleted: over passivation, crashes and takeovers. A reminder is never
+        early, and late by at most the failover time. Its operation takes effect exactly once per time; if
+        it raises, it is rolled back and counted, and the reminder stays: the next period comes, or, without
+        a period, it is tried again after 1 s, 2 s, 4 s … up to an hour. Times keep their phase
+        (``due + k * period``), however late one was handled, and one waits for the other.
+
+        Setting a name again replaces it, also one that is due and waits in the mailbox. Setting it exactly
+        as it is set (the same aware ``due``) changes nothing.
+
+        Args:
+            name: which one of this entity's.
+            due: when first: at a time (aware), or after a duration. What has passed is due at once.
+            period: how often from then on, 100 ms or more; None: once.
+            operation: a method of this class, or its name; by default ``on_reminder``, called with the name.
+            args: its positional arguments, if ``operation`` is given.
+            catch_up: what becomes of times that passed while nobody could handle them (hosts were down,
+                or the entity was busy). ``"once"``: one run for all of them. ``"all"``: one run each.
+                ``"skip"``: none for those more than 30 s late (or a period, if that is shorter).
+
+        Raises:
+            UsageError: a time without time zone, a bad period, or this operation is ``@shared``.
+            NotRegistered, InvalidArguments: no such operation, or not with these arguments.
+            LimitExceeded: the entity has 1,000 reminders already.
+        """
+        scope = self._changing("set reminders")
+        check_id("reminder name", name)
+        definition = scope.app.find_entity(scope.actor.name)
+        found = definition.find(operation)
+        given = (name,) if operation == ON_REMINDER and not args else tuple(args)
+        first_ms = at_ms(due, scope.effects.now_ms, "due")
+        wanted = Reminder(
+            name=name,
+            operation=found.name,
+            batch=found.signature.encode_signal(given, {}),
+            generation=scope.effects.unique(),
+            first_ms=first_ms,
+            due_ms=first_ms,
+            period_ms=check_period(period),
+            catch_up=check_catch_up(catch_up),
+        )
+        scope.turns.set_reminders(put(scope.turns.reminders, wanted))
+
+    def cancel_reminder(self, name: str) -> bool:
+        """Cancel a reminder when this operation has ended well; tell whether there was one.
+
+        It does not fire any more then, not even if it is due already and waits in the mailbox.
+
+        Raises:
+            UsageError: this operation is ``@shared``.
+        """
+        turns = self._changing("cancel reminders").turns
+        known = name in turns.reminders
+        if known:
+            turns.set_reminders(without(turns.reminders, name))
+        return known
+
+    def reminders(self) -> dict[str, Reminder]:
+        """Return this entity's reminders by name, with what this operation has changed so far."""
+        self._scope.check_open()
+        return dict(self._scope.turns.reminders)
+
+    def _changing(self, what: str) -> Scope:
+        scope = self._scope
+        scope.check_open()
+        if scope.operation.shared:
+            raise UsageError(f"{scope.operation.signature.what} is shared (read-only) and cannot {what}")
+        return scope
+
     def __repr__(self) -> str:
         return f"<context of {self._scope.actor}>"
 
@@ -171,7 +265,8 @@ class EntityRef:
     def signal(self, operation: Any, /, *args: Any, **kwargs: Any) -> None:
         """Ask for an operation, one-way: durable with this operation, applied exactly once.
 
-        Signals to one entity arrive in the order of sending; scheduled ones have no order.
+        Signals to one entity arrive in the order of sending; scheduled ones have no order, and cannot be
+        cancelled: for that there are reminders.
 
         Args:
             operation: a method of the entity's class (``Counter.add``), or its name.
@@ -184,7 +279,7 @@ class EntityRef:
         at = kwargs.pop("at", None)
         scope, found = self._scope, self._definition.find(operation)
         batch = found.signature.encode_signal(args, kwargs)
-        due_ms = 0 if at is None else _due_ms(at, scope.effects.now_ms)
+        due_ms = 0 if at is None else at_ms(at, scope.effects.now_ms)
         scope.send(Signal(self.id, found.name, batch, 1, due_ms, scope.travelled))
 
     @overload
@@ -224,13 +319,3 @@ class EntityRef:
 def _from_ms(at_ms: int) -> dt.datetime:
     # Not fromtimestamp(): a float loses milliseconds far from now.
     return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=at_ms)
-
-
-def _due_ms(at: When, now_ms: int) -> int:
-    """Return a time to send a signal at as Unix ms, rounded up: a signal is never early."""
-    if isinstance(at, dt.timedelta):
-        return now_ms - (-at // dt.timedelta(milliseconds=1))
-    if at.tzinfo is None:
-        raise UsageError(f"at={at!r} has no time zone: use datetime.now(timezone.utc), or a timedelta")
-    since = at - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    return -(-since // dt.timedelta(milliseconds=1))

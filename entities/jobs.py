@@ -11,6 +11,7 @@ from lungfish.runtime.definitions import Operation
 from lungfish.runtime.errors import DeadlineExceeded, FailureDetails, LungfishError, SerializationError
 from lungfish.runtime.kinds import Item
 from lungfish.runtime.messages import Call, Message, Signal
+from lungfish.runtime.reminders import Tick
 
 from .arguments import restore_one
 from .calls import refusal
@@ -24,6 +25,8 @@ class Job:
     Attributes:
         journal: what of it is committed already.
         at: the next operation of the batch, in this turn; the journal follows when it is sent.
+        is_tick: nobody asked for it but a due reminder.
+        tick: that reminder, as it was found when its turn came.
     """
 
     item: Item
@@ -31,6 +34,8 @@ class Job:
     message: Call | Signal
     journal: Journal
     at: int = 0
+    is_tick: bool = False
+    tick: Tick | None = None
     _decoded: Any = None
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:

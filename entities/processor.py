@@ -12,6 +12,7 @@ Rules:
   same in every run of a test.
 * Responses and scheduled signals do not queue: the first would wait for the operation that waits
   for them, the second only become timers.
+* A due reminder queues like a signal; what it means is decided when its turn comes (``alarms``).
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from lungfish.runtime.definitions import EntityDefinition
 from lungfish.runtime.errors import FailureDetails, LungfishError, NotRegistered, SerializationError
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Activation, Effects, Item, Stored
-from lungfish.runtime.messages import Call, Response, Signal
+from lungfish.runtime.messages import Call, ReminderDue, Response, Signal
 
+from .alarms import Alarms
 from .calls import refusal
 from .jobs import Applied, Job, describe, encode_result, expiry, refused
 from .journal import CallOutcome, Journal
@@ -92,7 +94,8 @@ class EntityActivation:
         self._definition = definition
         self._effects: Effects
         self._scope = Scope(actor, kind.app)
-        self._turns = Turns(plan, self._scope, row)
+        self._turns = self._scope.turns = Turns(plan, self._scope, row)
+        self._alarms = Alarms(actor, definition, self._turns)
         self._arrived: deque[Item] = deque()
         self._mailbox: deque[Job] = deque()
         #: Unfinished jobs of an earlier activation, by row: answers to their calls may come before they run.
@@ -117,7 +120,9 @@ class EntityActivation:
         left = OPERATIONS_MAX
         while left > 0 and self._mailbox and self._may_start(self._mailbox[0]):
             head = self._mailbox[0]
-            if head.operation.is_async:
+            if head.is_tick and not self._begin_tick(head):
+                left -= 1
+            elif head.operation.is_async:
                 self._start(self._mailbox.popleft())
                 left -= 1
             else:
@@ -142,6 +147,8 @@ class EntityActivation:
         self._arrived.clear()
         self._mailbox.clear()
         self._ended.clear()
+        # The state refers to its context, and through it to what holds the state: no cycle may outlive this.
+        del self._scope.turns
 
     # --- arrivals ------------------------------------------------------------------------
 
@@ -153,15 +160,14 @@ class EntityActivation:
                     self._take_request(item, message)
                 case Response() as message:
                     self._take_response(item, message)
+                case ReminderDue() as message:
+                    self._take_tick(item, message)
                 case _:
                     logger.warning("%s: a %s is not for an entity", self._actor, type(item.message).__name__)
                     self._effects.done(item)
 
     def _take_request(self, item: Item, message: Call | Signal) -> None:
-        if isinstance(message, Signal) and message.due_ms > self._effects.now_ms:
-            effects = self._effects
-            effects.timer(effects.unique(), message.due_ms, replace(message, due_ms=0))
-            effects.done(item)
+        if isinstance(message, Signal) and message.due_ms and self._put_off(item, message):
             return
         try:
             operation = self._definition.find(message.operation)
@@ -173,6 +179,36 @@ class EntityActivation:
         if item.record:
             self._interrupted[item.row] = job
         self._mailbox.append(job)
+
+    def _put_off(self, item: Item, signal: Signal) -> bool:
+        """Make a timer of a signal whose time has not come; negative: so long after it was accepted."""
+        effects, due_ms = self._effects, signal.due_ms
+        if due_ms < 0:
+            due_ms = item.accepted_ms - due_ms
+        if due_ms <= effects.now_ms:
+            return False
+        effects.timer(effects.unique(), due_ms, replace(signal, due_ms=0))
+        effects.done(item)
+        return True
+
+    def _take_tick(self, item: Item, message: ReminderDue) -> None:
+        job = self._alarms.job(item, message)
+        if job is None:
+            self._effects.done(item)
+            return
+        if item.record:
+            self._interrupted[item.row] = job
+        self._mailbox.append(job)
+
+    def _begin_tick(self, job: Job) -> bool:
+        """Tell whether a due reminder, at the head of the mailbox, is to be run; else it is finished."""
+        if self._alarms.begin(job, self._effects.now_ms):
+            return True
+        self._mailbox.popleft()
+        self._interrupted.pop(job.item.row, None)
+        self._effects.done(job.item)
+        self._write_snapshot()
+        return False
 
     def _refuse(self, item: Item, message: Call | Signal, error: LungfishError) -> None:
         if isinstance(message, Call):
@@ -212,8 +248,12 @@ class EntityActivation:
         for job in self._mailbox:
             if job.operation.is_async or not self._may_start(job) or limit <= 0:
                 break
+            if job.is_tick and found:
+                break
             limit -= job.message.count if isinstance(job.message, Signal) else 1
             found.append(job)
+            if job.is_tick:
+                break
         return found
 
     # --- sync operations -----------------------------------------------------------------
@@ -267,7 +307,7 @@ class EntityActivation:
 
     def _begin(self, job: Job) -> Running:
         scope = Scope(self._actor, self._kind.app)
-        scope.effects = self._effects
+        scope.effects, scope.turns = self._effects, self._turns
         job.journal.begin()
         scope.begin(job.item, job.operation, job.journal)
         return Running(job, scope, self._ended.append)
@@ -329,6 +369,8 @@ class EntityActivation:
             )  # fmt: skip
         job.journal.advance(one.taken)
         job.at = job.journal.applied
+        if job.is_tick:
+            self._alarms.end(one, effects.now_ms)
         if one.finished:
             self._interrupted.pop(job.item.row, None)
             effects.done(job.item)
@@ -339,6 +381,7 @@ class EntityActivation:
     def _write_snapshot(self) -> None:
         if self._turns.take_change():
             self._effects.snapshot(self._actor, self._turns.base)
+            self._alarms.arm(self._effects)
 
 
 def _listed(applied: list[Applied]) -> str:

@@ -8,7 +8,7 @@ from collections import deque
 from lungfish.runtime.errors import LungfishError
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.messages import Call, Response, Signal
+from lungfish.runtime.messages import Call, ReminderDue, Response, Signal
 
 from .calls import refusal
 
@@ -40,7 +40,7 @@ class Refusing:
 
     def _refuse(self, item: Item, effects: Effects) -> None:
         message = item.message
-        if isinstance(message, Signal):
+        if isinstance(message, Signal | ReminderDue):
             self._kept += 1
             return
         if isinstance(message, Call):

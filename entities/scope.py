@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lungfish.runtime.definitions import Operation
     from lungfish.runtime.kinds import Effects, Item
 
+    from .turn import Turns
+
 #: How many signals and starts one operation may send.
 MESSAGES_MAX: Final = 10_000
 #: How much of a signal's way is kept: signals may go round for ever, their headers may not grow.
@@ -34,6 +36,7 @@ class Scope:
         room: the length that ``outgoing`` must not pass.
         deleted: the operation asked to delete the entity.
         open: an operation is running.
+        turns: where the state, and so its reminders, are.
     """
 
     __slots__ = (
@@ -47,6 +50,7 @@ class Scope:
         "operation",
         "outgoing",
         "room",
+        "turns",
     )
 
     def __init__(self, actor: ActorId, app: App) -> None:
@@ -60,6 +64,7 @@ class Scope:
         self.item: Item
         self.operation: Operation
         self.journal: Journal
+        self.turns: Turns
 
     def begin(self, item: Item, operation: Operation, journal: Journal) -> None:
         """Serve an operation; what an earlier one left was taken or dropped."""

@@ -10,6 +10,7 @@ Rules:
 * Falsy is not deleted: a state exists from its first write until ``delete``.
 * A state that does not fit is never guessed at, and never replaced by defaults: it raises ``StateMismatch``,
   also where a later release wrote it, and stays as it is stored.
+* An entity's reminders follow its fields (``[..., fields, reminders]``), where there are any.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from lungfish.runtime import codec
+from lungfish.runtime import codec, reminders
 from lungfish.runtime.errors import SerializationError, StateMismatch
 
 from .fields import Copier, copier_of, exact_type, is_plain
@@ -30,6 +31,9 @@ FORMAT: Final = 1
 
 #: The slot in which an instance keeps its context; see ``entity.Entity``.
 CONTEXT_SLOT: Final = "__lungfish_context__"
+
+#: Where an instance keeps its reminders: beside its fields, so that every image of these has them, too.
+REMINDERS: Final = "__lungfish_reminders__"
 
 Fields = dict[str, Any]
 
@@ -139,14 +143,21 @@ def fresh_state(plan: StatePlan) -> Any:
         raise SerializationError(f"{plan.what} cannot be made from its defaults: {error}") from error
 
 
-def encode_state(plan: StatePlan, state: Any) -> bytes:
+def encode_state(plan: StatePlan, state: Any, slack: int = 0) -> bytes:
     """Return the snapshot of a state.
+
+    Args:
+        slack: how far it may pass the limit (bytes).
 
     Raises:
         SerializationError: a field holds what cannot be stored, or what could not be read back.
         PayloadTooLarge: the snapshot is over the limit.
     """
-    data = codec.encode([FORMAT, plan.schema_version, _stored_fields(plan, state)], plan.what, plan.limit)
+    row = [FORMAT, plan.schema_version, _stored_fields(plan, state)]
+    set_reminders = state.__dict__.get(REMINDERS)
+    if set_reminders:
+        row.append(reminders.to_rows(set_reminders))
+    data = codec.encode(row, plan.what, plan.limit + slack)
     if plan.exact is None or tuple(map(type, state.__dict__.values())) != plan.exact:
         decode_state(plan, data)
     return data
@@ -177,10 +188,11 @@ def decode_state(plan: StatePlan, data: bytes, key: str = "") -> Any:
         SerializationError: not a snapshot, or the class cannot read what it wrote.
     """
     what = f"{plan.what}/{key}" if key else plan.what
-    fields = _fields_of(plan, data, what)
+    row = codec.decode(data, what)
+    fields = _fields_of(plan, row, what)
     try:
         # By name, too: nested models are stored under the names of their fields, whatever their aliases.
-        return plan.cls.__pydantic_validator__.validate_python(fields, by_alias=True, by_name=True)
+        state = plan.cls.__pydantic_validator__.validate_python(fields, by_alias=True, by_name=True)
     except ValidationError as error:
         raise StateMismatch(
             f"{what} does not fit its model (schema version {plan.schema_version}): {_explain(error)}. "
@@ -188,10 +200,12 @@ def decode_state(plan: StatePlan, data: bytes, key: str = "") -> Any:
         ) from error
     except Exception as error:  # a validator or model_post_init of the user's raised
         raise SerializationError(f"{what} cannot be read: {error!r}") from error
+    if len(row) > 3 and row[3]:
+        state.__dict__[REMINDERS] = reminders.from_rows(row[3])
+    return state
 
 
-def _fields_of(plan: StatePlan, data: bytes, what: str) -> Fields:
-    row = codec.decode(data, what)
+def _fields_of(plan: StatePlan, row: Any, what: str) -> Fields:
     try:
         snapshot_format, version, fields, *_ = row
     except (TypeError, ValueError) as error:

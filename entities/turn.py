@@ -28,16 +28,29 @@ from typing import Any, Final
 
 from lungfish.runtime.errors import FailureDetails, LungfishError, PayloadTooLarge, SerializationError
 from lungfish.runtime.messages import Call
+from lungfish.runtime.reminders import NONE, Reminder, Reminders, without
 
 from .arguments import Batch, restore_batch
 from .calls import refusal
 from .context import EntityContext
 from .jobs import Applied, Job, describe, encode_result, expiry, refused
 from .scope import MESSAGES_MAX, Scope
-from .state import CONTEXT_SLOT, Fields, StatePlan, decode_state, encode_state, fresh_state, restore, shell
+from .state import (
+    CONTEXT_SLOT,
+    REMINDERS,
+    Fields,
+    StatePlan,
+    decode_state,
+    encode_state,
+    fresh_state,
+    restore,
+    shell,
+)
 
 #: Operations in a turn that makes a snapshot after each of them.
 CAREFUL_MAX: Final = 64
+#: How much what is noted of a due reminder may add to a snapshot that is as large as one may be (bytes).
+SLACK: Final = 1 << 20
 
 
 class Touch(Enum):
@@ -100,8 +113,32 @@ class Turns:
         self._adopt(fresh_state(self.plan))
         self._touch = Touch.DELETED
 
-    def snapshot(self) -> None:
+    @property
+    def reminders(self) -> Reminders:
+        """The reminders as the state has them now."""
+        found: Reminders = self.state.__dict__.get(REMINDERS, NONE)
+        return found
+
+    def set_reminders(self, reminders: Reminders) -> None:
+        """Replace the reminders, as a part of the running operation's change."""
+        self.state.__dict__[REMINDERS] = reminders
+
+    def note(self, tick: Reminder, following: Reminder | None) -> None:
+        """Write down what became of a due reminder, unless it was set anew or cancelled meanwhile."""
+        reminders = self.reminders
+        known = reminders.get(tick.name)
+        if known is None or known.generation != tick.generation:
+            return
+        rest = without(reminders, tick.name)
+        self.set_reminders(rest if following is None else {**rest, tick.name: following})
+        self._touch = Touch.CHANGED
+        self.snapshot(SLACK)
+
+    def snapshot(self, slack: int = 0) -> None:
         """Make ``base`` the snapshot of what the state is now.
+
+        Args:
+            slack: how far it may pass the limit (bytes).
 
         Raises:
             SerializationError, PayloadTooLarge: it cannot be made; ``base`` is as before.
@@ -110,7 +147,7 @@ class Turns:
             case Touch.NONE:
                 return
             case Touch.CHANGED:
-                self.base = encode_state(self.plan, self.state)
+                self.base = encode_state(self.plan, self.state, slack)
             case Touch.DELETED:
                 self.base = None
         self._touch = Touch.NONE

@@ -52,6 +52,7 @@ from lungfish.runtime.errors import (
 )
 from lungfish.runtime.launch import attach, start
 from lungfish.runtime.refs import EntityRef, OrchestrationHandle
+from lungfish.runtime.reminders import Reminder
 from lungfish.runtime.retry import RetryPolicy
 from lungfish.runtime.settings import HostSettings
 from lungfish.runtime.status import OrchestrationStatus, RuntimeStatus
@@ -93,6 +94,7 @@ __all__ = [
     "OrchestrationTerminated",
     "Overloaded",
     "PayloadTooLarge",
+    "Reminder",
     "RetryPolicy",
     "RuntimeNotFound",
     "RuntimeStatus",

@@ -31,6 +31,7 @@ from lungfish.runtime.definitions import (
 )
 from lungfish.runtime.errors import NotRegistered, UsageError
 from lungfish.runtime.ids import check_id
+from lungfish.runtime.reminders import When, at_ms
 from lungfish.runtime.signatures import encode_arguments
 
 from .tasks import Task, when_all, when_any
@@ -292,26 +293,25 @@ class EntityRef:
         return self._execution.call_entity(self.name, self.key, found.name, encoded, decode)
 
     @overload
-    def signal(
-        self, operation: Callable[..., Any], /, *args: Any, at: dt.datetime, **kwargs: Any
-    ) -> None: ...
+    def signal(self, operation: Callable[..., Any], /, *args: Any, at: When, **kwargs: Any) -> None: ...
     @overload
     def signal(
         self, operation: Callable[Concatenate[Any, P], Any], /, *args: P.args, **kwargs: P.kwargs
     ) -> None: ...
     @overload
-    def signal(self, operation: str, /, *args: Any, at: dt.datetime | None = None, **kwargs: Any) -> None: ...
+    def signal(self, operation: str, /, *args: Any, at: When | None = None, **kwargs: Any) -> None: ...
     def signal(  # type: ignore[misc]  # `at` is ours, whatever P says
-        self, operation: Any, /, *args: Any, at: dt.datetime | None = None, **kwargs: Any
+        self, operation: Any, /, *args: Any, at: When | None = None, **kwargs: Any
     ) -> None:
         """Send an operation one-way.
 
         Args:
-            at: not before this time; such signals have no promise of order.
+            at: not before this time (aware), or not before so long from now. Such signals have no promise
+                of order, and cannot be cancelled: for that there are timers here, and reminders there.
         """
         found = self._definition.find(operation)
         batch, _ = found.signature.encode_many([_positional(found, args, kwargs)])
-        due_ms = 0 if at is None else _unix_ms(at)
+        due_ms = 0 if at is None else at_ms(at, self._execution.now_ms)
         self._execution.signal_entity(self.name, self.key, found.name, batch, due_ms)
 
     def __repr__(self) -> str:

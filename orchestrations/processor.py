@@ -26,6 +26,7 @@ from lungfish.runtime.messages import (
     Call,
     Control,
     RaiseEvent,
+    ReminderDue,
     Response,
     Signal,
     Start,
@@ -152,7 +153,7 @@ class OrchestrationActivation:
                 self._on_watch(message)
             case RaiseEvent() | ActivityResult() | Response() | TimerFired():
                 return self._on_news(item, message)
-            case Signal() | Call():
+            case Signal() | Call() | ReminderDue():
                 kind = type(message).__name__
                 log.error("%s is for an entity but came to orchestration %s", kind, self._instance.id)
             case _:

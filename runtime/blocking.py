@@ -18,6 +18,7 @@ from .client import Client
 from .definitions import Orchestration
 from .errors import StoreUnavailable
 from .refs import EntityRef, OrchestrationHandle
+from .reminders import Reminder, When
 from .status import OrchestrationStatus, RuntimeStatus
 
 E = TypeVar("E", bound=EntityClass)
@@ -121,11 +122,13 @@ class BlockingEntityRef(Generic[T]):
         return self._loop.run(self._ref.call(operation, *args, **kwargs))
 
     @overload
+    def signal(self, operation: Callable[..., Any], *args: Any, at: When, **kwargs: Any) -> None: ...
+    @overload
     def signal(
         self, operation: Callable[Concatenate[T, P], Any], *args: P.args, **kwargs: P.kwargs
     ) -> None: ...
     @overload
-    def signal(self, operation: str, *args: Any, **kwargs: Any) -> None: ...
+    def signal(self, operation: str, *args: Any, at: When | None = None, **kwargs: Any) -> None: ...
     def signal(self, operation: Any, *args: Any, **kwargs: Any) -> None:
         """Send a one-way operation, durable when this returns; see ``EntityRef.signal``."""
         self._loop.run(self._ref.signal(operation, *args, **kwargs))
@@ -133,6 +136,10 @@ class BlockingEntityRef(Generic[T]):
     def signal_many(self, operation: Callable[..., Any] | str, batch: Iterable[Sequence[Any]]) -> None:
         """Send many one-way operations, in order; see ``EntityRef.signal_many``."""
         self._loop.run(self._ref.signal_many(operation, batch))
+
+    def reminders(self) -> dict[str, Reminder]:
+        """Return the entity's reminders by name, as last committed; see ``EntityRef.reminders``."""
+        return self._loop.run(self._ref.reminders())
 
     def state(self) -> T | None:
         """Return the last committed state; see ``EntityRef.state``."""

@@ -27,7 +27,8 @@ class Signal:
     Attributes:
         batch: encoded list of argument lists, one per operation.
         count: how many operations ``batch`` holds.
-        due_ms: not before this time (Unix ms); 0 is now. Scheduled signals have no FIFO promise.
+        due_ms: not before this time (Unix ms); 0 is now; negative: so many ms after it is accepted.
+            Scheduled signals have no FIFO promise.
         chain: actors that this message came through, for diagnosis.
     """
 
@@ -160,8 +161,31 @@ class TimerFired:
     attempt: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ReminderDue:
+    """The alarm of an entity's reminder ``name``; of no meaning if that was set anew or cancelled since.
+
+    Attributes:
+        generation, due_ms: the setting that it belongs to.
+    """
+
+    target: ActorId
+    name: str
+    generation: str
+    due_ms: int
+
+
 Message: TypeAlias = (
-    Signal | Call | Response | Start | RaiseEvent | Control | Watch | ActivityResult | TimerFired
+    Signal
+    | Call
+    | Response
+    | Start
+    | RaiseEvent
+    | Control
+    | Watch
+    | ActivityResult
+    | TimerFired
+    | ReminderDue
 )
 
 

@@ -22,6 +22,7 @@ from .errors import (
 )
 from .ids import ActorId, check_id
 from .messages import Call, Control, RaiseEvent, Response, Signal, Watch
+from .reminders import Reminder, When, from_rows, signal_due_ms
 from .signatures import Signature, encode_arguments, encode_signal_arguments
 from .status import OrchestrationStatus, StatusReader
 
@@ -128,28 +129,37 @@ class EntityRef(Generic[E]):
         return _result(response, known.signature if known is not None else None, what)
 
     @overload
+    async def signal(self, operation: Callable[..., Any], *args: Any, at: When, **kwargs: Any) -> None: ...
+    @overload
     async def signal(
         self, operation: Callable[Concatenate[E, P], Any], *args: P.args, **kwargs: P.kwargs
     ) -> None: ...
     @overload
-    async def signal(self, operation: str, *args: Any, **kwargs: Any) -> None: ...
+    async def signal(self, operation: str, *args: Any, at: When | None = None, **kwargs: Any) -> None: ...
     async def signal(self, operation: Any, *args: Any, **kwargs: Any) -> None:
         """Send a one-way operation. When this returns it is durable and will be applied exactly once.
 
         Signals (and calls) of one client to one entity are applied in the order in which they were sent.
         If the operation raises there, it is rolled back and logged; nobody is told.
 
+        Args:
+            operation: the method, as ``Counter.add``, or its name.
+            at: not before this time (aware), or not before so long after it was accepted. Scheduled signals
+                have no order among one another, and cannot be cancelled: for that there are reminders.
+
         Raises:
             NotRegistered, InvalidArguments, SerializationError, PayloadTooLarge: refused; nothing was sent.
+            UsageError: ``at`` has no time zone.
             Overloaded: the inbox stayed full; nothing was accepted.
             StoreUnavailable: the outcome is unknown.
         """
+        due_ms = signal_due_ms(kwargs.pop("at", None)) if "at" in kwargs else 0
         name, known = operation_name(operation, self._definition)
         if known is not None:
             data = known.signature.encode_signal(args, kwargs)
         else:
             data = encode_signal_arguments(args, kwargs, f"{self._actor}.{name}")
-        await self._connection.send(self._actor, [Signal(self._actor, name, data)])
+        await self._connection.send(self._actor, [Signal(self._actor, name, data, 1, due_ms)])
 
     async def signal_many(self, operation: Callable[..., Any] | str, batch: Iterable[Sequence[Any]]) -> None:
         """Send many one-way operations of one kind, in order; all are durable when this returns.
@@ -178,6 +188,22 @@ class EntityRef(Generic[E]):
         if messages:
             await self._connection.send(self._actor, messages)
 
+    async def reminders(self) -> dict[str, Reminder]:
+        """Return the entity's reminders by name, as last committed. Activates nothing.
+
+        Raises:
+            SerializationError: what is stored cannot be read.
+            StoreUnavailable: the store cannot be reached.
+        """
+        row = await self._snapshot()
+        stored = [] if row is None else codec.decode(row, f"state of {self._actor}")
+        return dict(from_rows(stored[3])) if len(stored) > 3 else {}
+
+    async def _snapshot(self) -> bytes | None:
+        partition = self._connection.partition(self._actor)
+        (row,) = await self._connection.store.snapshots([(partition, self._actor.name, self._actor.key)])
+        return row
+
     async def state(self) -> E | None:
         """Return the last committed state; None if the entity does not exist. Activates nothing.
 
@@ -185,8 +211,7 @@ class EntityRef(Generic[E]):
             SerializationError: what is stored does not fit the class.
             StoreUnavailable: the store cannot be reached.
         """
-        partition = self._connection.partition(self._actor)
-        (row,) = await self._connection.store.snapshots([(partition, self._actor.name, self._actor.key)])
+        row = await self._snapshot()
         if row is None:
             return None
         if self._definition is None:

@@ -27,6 +27,7 @@ from .messages import (
     Control,
     Message,
     RaiseEvent,
+    ReminderDue,
     Response,
     Signal,
     Start,
@@ -47,6 +48,7 @@ _MESSAGES: Final[tuple[type[Any], ...]] = (
     ActivityResult,
     TimerFired,
     ActivityTask,
+    ReminderDue,
 )
 #: A tag is a position in ``_MESSAGES``: append only.
 _TAGS: Final = {cls: tag for tag, cls in enumerate(_MESSAGES)}

@@ -30,16 +30,16 @@ PROMISED_MEMBERS = {
         "call_activity call_orchestration entity lock create_timer sleep wait_for_external_event "
         "when_all when_any continue_as_new set_custom_status now uuid4 random logger is_replaying patched"
     ),
-    lungfish.EntityContext: "signal entity start now caller set_reminder delete",
+    lungfish.EntityContext: "signal entity start now caller set_reminder cancel_reminder reminders delete",
     lungfish.Entity: "key context",
     lungfish.Client: "entity start instances",
-    lungfish.EntityRef: "signal signal_many call state",
+    lungfish.EntityRef: "signal signal_many call state reminders",
     lungfish.OrchestrationHandle: "raise_event status result suspend resume terminate history",
     lungfish.BlockingClient: "entity start instances",
     lungfish.Activity: "options",
 }
 #: Promised, and still to come.
-MISSING = {"OrchestrationContext.lock", "EntityContext.set_reminder"}
+MISSING = {"OrchestrationContext.lock"}
 
 
 def public(value: Any) -> list[str]:

@@ -20,6 +20,7 @@ from lungfish.runtime.messages import (
     Control,
     Message,
     RaiseEvent,
+    ReminderDue,
     Response,
     Signal,
     Start,
@@ -55,6 +56,7 @@ CLASSES: list[type[Any]] = [
     ActivityResult,
     TimerFired,
     ActivityTask,
+    ReminderDue,
 ]
 
 
@@ -104,6 +106,7 @@ def test_tags_are_those_of_the_first_release(tag: int) -> None:
         ActivityResult(HITS, "x", 1, 1),
         TimerFired(HITS, "x", 1, 5),
         ActivityTask(HITS, "x", 1, 1, "f", b"", "key"),
+        ReminderDue(HITS, "check", "g", 5),
     ]
     assert type(samples[tag]) is CLASSES[tag]
     assert wire.to_row(samples[tag])[0] == tag

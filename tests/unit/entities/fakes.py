@@ -43,7 +43,7 @@ class FakeEffects:
         self.snapshots.append(state)
 
     def timer(self, timer_id: str, due_ms: int, message: Message) -> None:
-        assert timer_id not in self.timers
+        assert timer_id not in self.timers or timer_id.startswith("reminder")
         self.timers[timer_id] = (due_ms, message)
 
     def done(self, item: Item) -> None:
@@ -71,7 +71,7 @@ class FakeEffects:
         raise AssertionError("entities are no orchestrations")
 
     def cancel_timer(self, timer_id: str) -> None:
-        raise AssertionError("entities cancel no timers")
+        self.timers.pop(timer_id, None)
 
     def activity(self, row_id: str, row: bytes | None) -> None:
         raise AssertionError("entities have no activities")
