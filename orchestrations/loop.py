@@ -28,6 +28,8 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar, TypeVarTuple
 
 from lungfish.runtime.errors import LimitExceeded, NotDurable, UsageError
 
+from . import ambient
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -111,14 +113,19 @@ class LoopTask(asyncio.Task[T]):
 class DeterministicLoop(asyncio.AbstractEventLoop):
     """The event loop of one execution of an orchestration."""
 
-    def __init__(self, timers: DurableTimers, salt: int = 0) -> None:
+    #: See ``ambient``.
+    runs_orchestration = True
+
+    def __init__(self, timers: DurableTimers, salt: int = 0, *, watched: bool = False) -> None:
         """Make an idle loop.
 
         Args:
             timers: makes durable timers.
             salt: differs between executions, so that the hashes of their tasks do, too: all tasks
                 of a process meet in one set of asyncio's.
+            watched: notice clocks and chance, slowly; see ``ambient``.
         """
+        self._watched = watched
         self.now_ms = 0
         self._timers = timers
         self._ready: deque[asyncio.Handle] = deque()
@@ -141,6 +148,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """
         ready = self._ready
         outer = self._enter()
+        profile = ambient.watch_calls() if self._watched else None
         try:
             for _ in range(steps_max):
                 if not ready or main.done():
@@ -157,6 +165,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                 except BaseException as error:
                     self.call_exception_handler({"message": f"exception in {handle!r}", "exception": error})
         finally:
+            if self._watched:
+                ambient.unwatch_calls(profile)
             self._leave(outer)
         raise LimitExceeded(
             f"the orchestration ran {steps_max:,} steps without waiting for anything durable: it is in a "

@@ -36,6 +36,7 @@ from lungfish.runtime.messages import (
 from lungfish.runtime.wire import MalformedBytes
 
 from . import events, reading
+from .ambient import watch_io
 from .attempts import timer_id
 from .control import control
 from .endings import end_broken
@@ -69,6 +70,7 @@ class OrchestrationKind:
         self.app = app
         self.always_replay = os.environ.get("LUNGFISH_ALWAYS_REPLAY", "0") not in ("", "0")
         self.limits = Limits()
+        watch_io()
 
     def activate(self, actor: ActorId, stored: Stored) -> OrchestrationActivation:
         """Return the activation of an instance; nothing is decoded or replayed yet."""

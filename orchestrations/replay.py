@@ -67,8 +67,20 @@ class Execution:
     """One execution of an orchestration: from its start, or the last continue-as-new, to its end."""
 
     def __init__(
-        self, app: App, definition: Orchestration[Any, Any], instance: str, limits: Limits | None = None
+        self,
+        app: App,
+        definition: Orchestration[Any, Any],
+        instance: str,
+        limits: Limits | None = None,
+        *,
+        watched: bool = False,
     ) -> None:
+        """Make an execution that has not started.
+
+        Args:
+            watched: notice clocks, chance and blocking calls of the code, slowly; see ``ambient``.
+        """
+        self._watched = watched
         self.app = app
         self.instance = instance
         self.definition = definition
@@ -219,7 +231,7 @@ class Execution:
         self.started = event
         salt = zlib.crc32(f"{self.instance}\x00{event.execution}".encode())
         # What is abstract is set below the class, one refusal for each method.
-        self._loop = DeterministicLoop(self, salt)  # type: ignore[abstract]
+        self._loop = DeterministicLoop(self, salt, watched=self._watched)  # type: ignore[abstract]
         self._loop.now_ms = self._now_ms
         self.context = OrchestrationContext(self, event)
         try:

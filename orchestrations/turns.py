@@ -55,7 +55,7 @@ def _begin_execution(instance: Instance, restart: Restart) -> None:
     row = instance.known
     assert instance.execution is None
     instance.new_attempts()
-    instance.execution = Execution(instance.app, restart.definition, instance.id, instance.limits)
+    instance.execution = _execution(instance, restart.definition)
     # Before the start: the code may continue once more without waiting, and nothing must be lost then.
     for event in restart.carried:
         _apply(instance, event)
@@ -127,10 +127,15 @@ def _load(instance: Instance) -> None:
     except LungfishError as error:
         fail(instance, error)
         return
-    instance.execution = Execution(instance.app, definition, instance.id, instance.limits)
+    instance.execution = _execution(instance, definition)
     instance.execution.replay(history)
     if not instance.always_replay:
         instance.history.clear()
+
+
+def _execution(instance: Instance, definition: Orchestration[Any, Any]) -> Execution:
+    watched = instance.always_replay
+    return Execution(instance.app, definition, instance.id, instance.limits, watched=watched)
 
 
 def close_turn(instance: Instance) -> None:
