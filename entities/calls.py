@@ -18,6 +18,7 @@ from typing import Any, Final
 from lungfish.runtime.definitions import Operation
 from lungfish.runtime.errors import (
     CallCycle,
+    CriticalSectionError,
     DeadlineExceeded,
     EntityOperationFailed,
     FailureDetails,
@@ -44,6 +45,7 @@ def make_call(scope: Scope, target: ActorId, operation: Operation, args: bytes) 
     Raises:
         UsageError: the running operation is not async, or has ended.
         CallCycle: ``target`` waits for the running operation.
+        CriticalSectionError: ``target`` is not in the critical section that the operation belongs to.
         NonDeterminism: the interrupted run did something else at this point.
     """
     scope.check_open()
@@ -54,6 +56,12 @@ def make_call(scope: Scope, target: ActorId, operation: Operation, args: bytes) 
         raise CallCycle(
             f"{' → '.join((*waiting, str(target)))}: {target} waits for this call and would never answer it. "
             "Use a signal, or an orchestration that calls both."
+        )
+    if scope.section and target not in scope.section:
+        raise CriticalSectionError(
+            f"call of {target} from an operation in a critical section over "
+            f"{', '.join(map(str, scope.section))}: it may wait for somebody who waits for this section. "
+            "Lock that entity, too, or signal it"
         )
     recorded = scope.journal.call(target, operation.name)
     if recorded is not None:

@@ -13,6 +13,7 @@ Rules:
 * Responses and scheduled signals do not queue: the first would wait for the operation that waits
   for them, the second only become timers.
 * A due reminder queues like a signal; what it means is decided when its turn comes (``alarms``).
+* While an orchestration holds the entity, what must wait for that stands beside the mailbox (``locking``).
 """
 
 from __future__ import annotations
@@ -25,17 +26,29 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from lungfish.runtime import codec
 from lungfish.runtime.app import App
 from lungfish.runtime.definitions import EntityDefinition
 from lungfish.runtime.errors import FailureDetails, LungfishError, NotRegistered, SerializationError
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Activation, Effects, Item, Stored
-from lungfish.runtime.messages import Call, ReminderDue, Response, Signal
+from lungfish.runtime.messages import (
+    Call,
+    CancelCall,
+    Inspect,
+    LockRelease,
+    LockRequest,
+    ReminderDue,
+    Response,
+    Signal,
+    TimerFired,
+)
 
 from .alarms import Alarms
 from .calls import refusal
 from .jobs import Applied, Job, describe, encode_result, expiry, refused
 from .journal import CallOutcome, Journal
+from .locking import CHECK, Claim, Entry, Locks, Release, lock_state
 from .refusing import Refusing
 from .running import Running
 from .scope import Scope
@@ -97,7 +110,9 @@ class EntityActivation:
         self._turns = self._scope.turns = Turns(plan, self._scope, row)
         self._alarms = Alarms(actor, definition, self._turns)
         self._arrived: deque[Item] = deque()
-        self._mailbox: deque[Job] = deque()
+        self._mailbox: deque[Entry] = deque()
+        #: Made when the first orchestration asks for the entity.
+        self._locks: Locks | None = None
         #: Unfinished jobs of an earlier activation, by row: answers to their calls may come before they run.
         self._interrupted: dict[int, Job] = {}
         self._writer: Running | None = None
@@ -123,7 +138,7 @@ class EntityActivation:
             if head.is_tick and not self._begin_tick(head):
                 left -= 1
             elif head.operation.is_async:
-                self._start(self._mailbox.popleft())
+                self._start_or_step(self._mailbox.popleft())
                 left -= 1
             else:
                 left -= self._run_turn(left)
@@ -137,6 +152,8 @@ class EntityActivation:
     @property
     def passive(self) -> bool:
         """True when nothing is queued or running."""
+        if self._locks is not None and self._locks.holding is not None:
+            return False
         return not (self._arrived or self._mailbox or self._writer or self._readers or self._ended)
 
     def drop(self) -> None:
@@ -146,6 +163,7 @@ class EntityActivation:
                 running.drop()
         self._arrived.clear()
         self._mailbox.clear()
+        self._locks = None
         self._ended.clear()
         # The state refers to its context, and through it to what holds the state: no cycle may outlive this.
         del self._scope.turns
@@ -162,6 +180,18 @@ class EntityActivation:
                     self._take_response(item, message)
                 case ReminderDue() as message:
                     self._take_tick(item, message)
+                case LockRequest() | LockRelease() as message:
+                    self._take_lock_message(item, message)
+                case Inspect() as message:
+                    self._inspect(message)
+                    self._effects.done(item)
+                case CancelCall() as message:
+                    self._cancel(message)
+                    self._effects.done(item)
+                case TimerFired() as message if message.purpose == CHECK:
+                    if self._locks is not None:
+                        self._locks.check(self._effects, self._actor)
+                    self._effects.done(item)
                 case _:
                     logger.warning("%s: a %s is not for an entity", self._actor, type(item.message).__name__)
                     self._effects.done(item)
@@ -178,7 +208,10 @@ class EntityActivation:
         job = Job(item, operation, message, journal, journal.applied)
         if item.record:
             self._interrupted[item.row] = job
-        self._mailbox.append(job)
+        if self._locks is None or self._locks.holding is None:
+            self._mailbox.append(job)
+        else:
+            self._admit(job)
 
     def _put_off(self, item: Item, signal: Signal) -> bool:
         """Make a timer of a signal whose time has not come; negative: so long after it was accepted."""
@@ -198,10 +231,11 @@ class EntityActivation:
             return
         if item.record:
             self._interrupted[item.row] = job
-        self._mailbox.append(job)
+        self._admit(job)
 
-    def _begin_tick(self, job: Job) -> bool:
+    def _begin_tick(self, job: Entry) -> bool:
         """Tell whether a due reminder, at the head of the mailbox, is to be run; else it is finished."""
+        assert isinstance(job, Job)
         if self._alarms.begin(job, self._effects.now_ms):
             return True
         self._mailbox.popleft()
@@ -237,10 +271,75 @@ class EntityActivation:
                 yield running.job
         yield from self._interrupted.values()
 
-    # --- the lock ------------------------------------------------------------------------
+    def _cancel(self, message: CancelCall) -> None:
+        """Forget a call that was not started. One that was has had effects: it goes on."""
+        blocked = self._locks.holding.blocked if self._locks and self._locks.holding else ()
+        for queue in (self._mailbox, blocked):
+            for entry in queue:
+                if _is_call(entry, message):
+                    queue.remove(entry)  # type: ignore[union-attr]  # the empty one has no entries
+                    self._effects.done(entry.item)
+                    return
 
-    def _may_start(self, job: Job) -> bool:
-        return self._writer is None and (job.operation.shared or not self._readers)
+    def _inspect(self, message: Inspect) -> None:
+        running = [one.job.operation.name for one in (self._writer, *self._readers) if one is not None]
+        locks = self._locks or Locks()
+        blocked = locks.holding.blocked if locks.holding is not None else ()
+        waiting = sum(isinstance(entry, Job) for queue in (self._mailbox, blocked) for entry in queue)
+        told = codec.encode(lock_state(locks, waiting, running), "state of an entity")
+        self._effects.send(Response(message.reply_to, message.request, told))
+
+    # --- critical sections -----------------------------------------------------------------
+
+    def _take_lock_message(self, item: Item, message: LockRequest | LockRelease) -> None:
+        locks = self._locks = self._locks or Locks()
+        if isinstance(message, LockRequest):
+            claim = locks.request(self._effects, item, message)
+            if claim is not None and claim.since_ms:
+                self._hold(claim)  # it holds since an earlier activation
+            elif claim is not None:
+                self._admit(claim)
+            return
+        taken = locks.release(self._effects, item, message)
+        if isinstance(taken, Release):
+            self._mailbox.append(taken)
+        elif taken is not None:
+            self._forget(taken)
+
+    def _admit(self, entry: Entry) -> None:
+        """Put an entry where it may run, or where it waits until the holder lets go."""
+        locks = self._locks
+        if locks is None or locks.holding is None or locks.holding.admits(entry):
+            self._mailbox.append(entry)
+            return
+        locks.holding.blocked.append(entry)
+        locks.watch(self._effects, self._actor)
+
+    def _forget(self, claim: Claim) -> None:
+        blocked = self._locks.holding.blocked if self._locks and self._locks.holding else deque[Entry]()
+        (blocked if claim in blocked else self._mailbox).remove(claim)
+
+    def _start_or_step(self, entry: Entry) -> None:
+        match entry:
+            case Job():
+                self._start(entry)
+            case Claim():
+                self._hold(entry)
+            case Release():
+                assert self._locks is not None
+                self._mailbox.extend(self._locks.let_go(self._effects, entry))
+
+    def _hold(self, claim: Claim) -> None:
+        assert self._locks is not None
+        self._locks.hold(self._effects, claim)
+        behind, self._mailbox = self._mailbox, deque()
+        for entry in behind:
+            self._admit(entry)
+
+    # --- one at a time -----------------------------------------------------------------------
+
+    def _may_start(self, entry: Entry) -> bool:
+        return self._writer is None and (entry.operation.shared or not self._readers)
 
     def _leading_sync_jobs(self, limit: int) -> list[Job]:
         """Return the jobs at the head of the mailbox that can be one turn; they stay in it."""
@@ -248,6 +347,7 @@ class EntityActivation:
         for job in self._mailbox:
             if job.operation.is_async or not self._may_start(job) or limit <= 0:
                 break
+            assert isinstance(job, Job), "locks are no part of a turn"
             if job.is_tick and found:
                 break
             limit -= job.message.count if isinstance(job.message, Signal) else 1
@@ -308,6 +408,9 @@ class EntityActivation:
     def _begin(self, job: Job) -> Running:
         scope = Scope(self._actor, self._kind.app)
         scope.effects, scope.turns = self._effects, self._turns
+        holding = self._locks.holding if self._locks is not None else None
+        if holding is not None and holding.is_holders(job):
+            scope.section = holding.claim.message.entities
         job.journal.begin()
         scope.begin(job.item, job.operation, job.journal)
         return Running(job, scope, self._ended.append)
@@ -382,6 +485,12 @@ class EntityActivation:
         if self._turns.take_change():
             self._effects.snapshot(self._actor, self._turns.base)
             self._alarms.arm(self._effects)
+
+
+def _is_call(entry: Entry, message: CancelCall) -> bool:
+    if not isinstance(entry, Job) or not isinstance(entry.message, Call) or entry.item.record:
+        return False
+    return entry.message.request == message.request and entry.message.reply_to == message.reply_to
 
 
 def _listed(applied: list[Applied]) -> str:

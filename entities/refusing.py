@@ -5,12 +5,23 @@ from __future__ import annotations
 import logging
 from collections import deque
 
+from lungfish.runtime import codec
 from lungfish.runtime.errors import LungfishError
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.messages import Call, ReminderDue, Response, Signal
+from lungfish.runtime.messages import (
+    Call,
+    Inspect,
+    LockRelease,
+    LockRequest,
+    ReminderDue,
+    Response,
+    Signal,
+    TimerFired,
+)
 
 from .calls import refusal
+from .locking import CHECK, Claim, Entry, Locks, Release, lock_state
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +32,8 @@ class Refusing:
     They stay in the mailbox as rows of the store, and are given to the next activation: in a process that can
     read the state (after a release with ``migrate``), or that knows the entity (during a
     deployment hosts differ). Dropping them would lose acknowledged messages because of somebody's mistake.
+
+    It can be held, one after the other: the holder's calls then fail, which tells more than to wait for ever.
     """
 
     def __init__(self, actor: ActorId, error: LungfishError) -> None:
@@ -28,6 +41,7 @@ class Refusing:
         self._error = error
         self._arrived: deque[Item] = deque()
         self._kept = 0
+        self._locks = Locks()
 
     def accept(self, item: Item) -> None:
         """Queue an item."""
@@ -36,16 +50,52 @@ class Refusing:
     def run(self, effects: Effects) -> None:
         """Refuse all that has arrived."""
         while self._arrived:
-            self._refuse(self._arrived.popleft(), effects)
+            self._take(self._arrived.popleft(), effects)
 
-    def _refuse(self, item: Item, effects: Effects) -> None:
+    def _take(self, item: Item, effects: Effects) -> None:
         message = item.message
-        if isinstance(message, Signal | ReminderDue):
-            self._kept += 1
-            return
-        if isinstance(message, Call):
-            effects.send(Response(message.reply_to, message.request, None, refusal(self._error)))
+        match message:
+            case Signal() | ReminderDue():
+                self._kept += 1
+                return
+            case LockRequest():
+                self._take_request(item, message, effects)
+                return
+            case LockRelease():
+                self._take_release(item, message, effects)
+                return
+            case Call():
+                effects.send(Response(message.reply_to, message.request, None, refusal(self._error)))
+            case Inspect():
+                told = codec.encode(lock_state(self._locks, 0, []), "state of an entity")
+                effects.send(Response(message.reply_to, message.request, told))
+            case TimerFired() if message.purpose == CHECK:
+                self._locks.check(effects, self._actor)
+            case _:
+                pass
         effects.done(item)
+
+    def _take_request(self, item: Item, message: LockRequest, effects: Effects) -> None:
+        claim = self._locks.request(effects, item, message)
+        if claim is None:
+            return
+        if self._locks.holding is None or claim.since_ms:
+            blocked: deque[Entry] = self._locks.holding.blocked if self._locks.holding else deque()
+            self._locks.hold(effects, claim).blocked = blocked
+        else:
+            self._locks.holding.blocked.append(claim)
+            self._locks.watch(effects, self._actor)
+
+    def _take_release(self, item: Item, message: LockRelease, effects: Effects) -> None:
+        taken = self._locks.release(effects, item, message)
+        if isinstance(taken, Claim) and self._locks.holding is not None:
+            self._locks.holding.blocked.remove(taken)
+        elif isinstance(taken, Release):
+            waiting = self._locks.let_go(effects, taken)
+            if waiting:
+                following = waiting.popleft()
+                assert isinstance(following, Claim)
+                self._locks.hold(effects, following).blocked = waiting
 
     @property
     def ready(self) -> bool:
@@ -55,7 +105,7 @@ class Refusing:
     @property
     def passive(self) -> bool:
         """True when nothing waits here; what is kept must not be loaded again and again."""
-        return not (self._arrived or self._kept)
+        return not (self._arrived or self._kept or self._locks.claims)
 
     def drop(self) -> None:
         """Let go of everything."""

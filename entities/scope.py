@@ -37,6 +37,7 @@ class Scope:
         deleted: the operation asked to delete the entity.
         open: an operation is running.
         turns: where the state, and so its reminders, are.
+        section: entities of the critical section that it belongs to; empty: it belongs to none.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Scope:
         "operation",
         "outgoing",
         "room",
+        "section",
         "turns",
     )
 
@@ -60,6 +62,7 @@ class Scope:
         self.room = MESSAGES_MAX
         self.deleted = False
         self.open = False
+        self.section: tuple[ActorId, ...] = ()
         self.effects: Effects
         self.item: Item
         self.operation: Operation
@@ -116,4 +119,6 @@ class Scope:
         message = self.item.message
         if isinstance(message, Call):
             return str(message.reply_to)
-        return message.chain[-1] if isinstance(message, Signal) and message.chain else None
+        if isinstance(message, Signal) and message.chain:
+            return message.chain[-1].removeprefix("orchestration ")
+        return None

@@ -14,7 +14,7 @@ Everything that a program needs is here; modules below are for the curious. A fi
 """
 
 from lungfish.entities import Entity, EntityContext
-from lungfish.orchestrations import OrchestrationContext, when_all, when_any
+from lungfish.orchestrations import CriticalSection, OrchestrationContext, when_all, when_any
 from lungfish.runtime.activity_info import ActivityInfo, activity_info
 from lungfish.runtime.app import App
 from lungfish.runtime.blocking import BlockingClient
@@ -25,6 +25,7 @@ from lungfish.runtime.errors import (
     ActivityFailed,
     ActivityTimedOut,
     CallCycle,
+    CriticalSectionError,
     DeadlineExceeded,
     EntityOperationFailed,
     ExecutionFailed,
@@ -55,7 +56,7 @@ from lungfish.runtime.refs import EntityRef, OrchestrationHandle
 from lungfish.runtime.reminders import Reminder
 from lungfish.runtime.retry import RetryPolicy
 from lungfish.runtime.settings import HostSettings
-from lungfish.runtime.status import OrchestrationStatus, RuntimeStatus
+from lungfish.runtime.status import EntityStatus, OrchestrationStatus, RuntimeStatus
 
 __version__ = "0.1.0"
 
@@ -69,11 +70,14 @@ __all__ = [
     "BlockingClient",
     "CallCycle",
     "Client",
+    "CriticalSection",
+    "CriticalSectionError",
     "DeadlineExceeded",
     "Entity",
     "EntityContext",
     "EntityOperationFailed",
     "EntityRef",
+    "EntityStatus",
     "ExecutionFailed",
     "FailureDetails",
     "HostSettings",

@@ -5,6 +5,7 @@
 """
 
 from .context import EntityRef, OrchestrationContext
+from .sections import CriticalSection
 from .tasks import Task, when_all, when_any
 
-__all__ = ["EntityRef", "OrchestrationContext", "Task", "when_all", "when_any"]
+__all__ = ["CriticalSection", "EntityRef", "OrchestrationContext", "Task", "when_all", "when_any"]

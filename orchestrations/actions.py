@@ -63,6 +63,7 @@ class CallEntity:
     target: ActorId
     operation: str
     args: bytes
+    deadline_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,23 @@ class SendEvent:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class RequestLock:
+    """Hold ``entities``, which are in the order that everybody uses."""
+
+    id: int
+    entities: tuple[ActorId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLock:
+    """Let go of ``entities``; if it was not granted, of as many as are held."""
+
+    id: int
+    entities: tuple[ActorId, ...]
+    granted: bool
+
+
 Action: TypeAlias = (
     ScheduleActivity
     | CancelActivity
@@ -95,4 +113,6 @@ Action: TypeAlias = (
     | CallEntity
     | SignalEntity
     | SendEvent
+    | RequestLock
+    | ReleaseLock
 )

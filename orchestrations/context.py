@@ -30,10 +30,11 @@ from lungfish.runtime.definitions import (
     as_duration,
 )
 from lungfish.runtime.errors import NotRegistered, UsageError
-from lungfish.runtime.ids import check_id
+from lungfish.runtime.ids import ENTITY, ActorId, check_id
 from lungfish.runtime.reminders import When, at_ms
 from lungfish.runtime.signatures import encode_arguments
 
+from .sections import CriticalSection, in_order
 from .tasks import Task, when_all, when_any
 
 if TYPE_CHECKING:
@@ -153,6 +154,30 @@ class OrchestrationContext:
         definition = _entity_definition(self._execution.app.entities, entity)
         return EntityRef(self._execution, definition, check_id("entity key", key))
 
+    def lock(self, *entities: EntityRef) -> CriticalSection:
+        """Hold entities, so that only this instance changes them: ``async with ctx.lock(a, b): ...``.
+
+        A critical section, as in Durable Functions. While it is held, operations that others ask for wait at
+        the entities, in order; only ``@shared`` ones, and ``state()``, go on. It is released on every exit:
+        return, exception, cancellation, time-out around it, termination, continue-as-new. Everybody takes
+        entities in one order, so that locks cannot wait in a circle; an entity serves the requests for it in
+        the order in which they come. In a generator: ``with (yield ctx.lock(a, b)): ...``.
+
+        Inside, entities of the section are called and signalled as usual. An operation that is called there
+        may call entities of the section, too. Activities, timers and external events may be awaited, and any
+        entity may be signalled.
+
+        Raises:
+            CriticalSectionError: no entities; on entering, if this instance is in a critical section or waits
+                for an entity or a sub-orchestration. Inside, calls of other entities and
+                sub-orchestrations raise it, too.
+            UsageError: something that is no reference of ``ctx.entity``.
+        """
+        for entity in entities:
+            if not isinstance(entity, EntityRef):
+                raise UsageError(f"ctx.lock takes references of ctx.entity(...), not {entity!r}")
+        return CriticalSection(self._execution, in_order([entity.id for entity in entities]))
+
     # --- time ---
 
     def now(self) -> dt.datetime:
@@ -263,8 +288,17 @@ class EntityRef:
     def __init__(self, execution: Execution, definition: EntityDefinition, key: str) -> None:
         self._execution = execution
         self._definition = definition
-        self.name: str = definition.name
-        self.key: str = key
+        self.id = ActorId(ENTITY, definition.name, key)
+
+    @property
+    def name(self) -> str:
+        """Registered name of the entity's class."""
+        return self.id.name
+
+    @property
+    def key(self) -> str:
+        """Key of the entity."""
+        return self.id.key
 
     @overload
     def call(
@@ -290,7 +324,7 @@ class EntityRef:
         found = self._definition.find(operation)
         encoded = found.signature.encode(args, kwargs)
         decode = found.signature.decode_result
-        return self._execution.call_entity(self.name, self.key, found.name, encoded, decode)
+        return self._execution.call_entity(self.id, found.name, encoded, decode)
 
     @overload
     def signal(self, operation: Callable[..., Any], /, *args: Any, at: When, **kwargs: Any) -> None: ...

@@ -2,7 +2,8 @@
 
 Rules:
 
-* An instance that ends leaves nothing behind: no timer, no activity row, no item in the mailbox.
+* An instance that ends leaves nothing behind: no timer, no activity row, no item in the mailbox, no entity
+  that it holds.
 * Everyone who waits for it is told, in the commit that ends it.
 * None of this runs the instance's code, or needs it: what cannot be replayed must still be able to end.
 """
@@ -19,6 +20,7 @@ from .attempts import timer_id
 from .instance import Instance
 from .matching import Outstanding
 from .outcomes import FAILED, Ended
+from .outgoing import release_locks
 from .replies import announce, refuse
 from .row import Status
 
@@ -43,10 +45,11 @@ def end(instance: Instance, ended: Ended, outstanding: Outstanding) -> None:
 
 
 def clean_up(instance: Instance, outstanding: Outstanding) -> None:
-    """Forget the execution, its timers and its activities."""
+    """Forget the execution, its timers, its activities and its locks."""
     instance.attempts.cancel_all(instance.effects)
     for timer in outstanding.timers:
         instance.effects.cancel_timer(timer_id(instance.actor, instance.known.execution, timer, "timer"))
+    release_locks(instance.effects, instance.known.execution, outstanding)
     instance.turn_open = False
     instance.outgoing.clear()
     instance.drop_code()

@@ -230,6 +230,28 @@ class ExecutionCompleted:
     failure: FailureDetails | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class LockRequested:
+    """A critical section over ``entities`` was asked for."""
+
+    id: int
+    entities: tuple[ActorId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LockGranted:
+    """All entities of the critical section are held."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class LockReleased:
+    """The code left the critical section, or does not wait for it any more."""
+
+    id: int
+
+
 Arrived: TypeAlias = (
     TurnStarted
     | ExecutionStarted
@@ -243,6 +265,7 @@ Arrived: TypeAlias = (
     | Suspended
     | Resumed
     | ExecutionTerminated
+    | LockGranted
 )
 Decided: TypeAlias = (
     TaskScheduled
@@ -256,6 +279,8 @@ Decided: TypeAlias = (
     | PatchMarked
     | ContinuedAsNew
     | ExecutionCompleted
+    | LockRequested
+    | LockReleased
 )
 Event: TypeAlias = Arrived | Decided
 
@@ -284,6 +309,9 @@ _EVENTS: Final[tuple[type[Any], ...]] = (
     Resumed,
     ExecutionTerminated,
     ExecutionCompleted,
+    LockRequested,
+    LockGranted,
+    LockReleased,
 )
 #: The classes of ``Decided``, for quick tests.
 DECIDED: Final[frozenset[type[Any]]] = frozenset(Decided.__args__)
@@ -320,6 +348,10 @@ def _optional_actor(value: Any) -> ActorId | None:
     return None if value is None else ActorId(*map(_checked(str), value))
 
 
+def _actors(value: Any) -> tuple[ActorId, ...]:
+    return tuple(ActorId(*map(_checked(str), actor)) for actor in value)
+
+
 def _failure(value: Any) -> FailureDetails:
     return FailureDetails.from_wire(_checked(list)(value))
 
@@ -331,6 +363,7 @@ def _optional_failure(value: Any) -> FailureDetails | None:
 #: How a field is read back, by its annotation.
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "ActorId | None": _optional_actor,
+    "tuple[ActorId, ...]": _actors,
     "FailureDetails": _failure,
     "FailureDetails | None": _optional_failure,
     "str": _checked(str),

@@ -3,7 +3,8 @@
 Rules:
 
 * A file is self-contained: instance id and events. Event and field names are those of ``events``; what JSON
-  lacks is tagged: ``{"base64": …}``, ``{"failure": …}``, ``{"actor": …}``.
+  lacks is tagged: ``{"base64": …}``, ``{"failure": …}``, ``{"actor": …}``,
+  ``{"all": [...]}``.
 * As with stored histories, fields of a later release are passed over, fields of an earlier one get defaults.
 """
 
@@ -81,6 +82,8 @@ def _plain(value: Any) -> Any:
             return {"failure": value.to_wire()}
         case ActorId():
             return {"actor": list(value)}
+        case tuple():
+            return {"all": [_plain(item) for item in value]}
         case _:
             return value
 
@@ -100,5 +103,7 @@ def _value(value: Any) -> Any:
             return FailureDetails.from_wire(wire)
         case {"actor": [str(kind), str(name), str(key)]}:
             return ActorId(kind, name, key)
+        case {"all": list(items)}:
+            return tuple(_value(item) for item in items)
         case _:
             return value

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Final, assert_never
 
 from lungfish.runtime.errors import NonDeterminism
+from lungfish.runtime.ids import ActorId
 
 from .events import (
     DECIDED,
@@ -29,6 +30,9 @@ from .events import (
     Event,
     EventSent,
     ExecutionCompleted,
+    LockGranted,
+    LockReleased,
+    LockRequested,
     PatchMarked,
     SubOrchestrationCompleted,
     SubOrchestrationCreated,
@@ -71,6 +75,10 @@ def describe(event: Decided) -> str:  # noqa: PLR0911 - one line a kind
             return f"signal {event.operation!r} to entity {event.entity}/{event.key} (#{event.id})"
         case EventSent():
             return f"event {event.name!r} to instance {event.instance!r} (#{event.id})"
+        case LockRequested():
+            return f"lock of {', '.join(map(str, event.entities))} (#{event.id})"
+        case LockReleased():
+            return f"release of lock #{event.id}"
         case PatchMarked():
             return f"patch marker {event.patch!r}"
         case ContinuedAsNew():
@@ -148,7 +156,9 @@ def _target(event: Decided) -> tuple[str, ...]:
             return (event.patch,)
         case ExecutionCompleted():
             return (event.status,)
-        case TaskCanceled() | TimerCreated() | TimerCanceled() | ContinuedAsNew():
+        case LockRequested():
+            return tuple(map(str, event.entities))
+        case TaskCanceled() | TimerCreated() | TimerCanceled() | LockReleased() | ContinuedAsNew():
             return ()
         case _:
             assert_never(event)
@@ -185,11 +195,13 @@ class Outstanding:
     That is why an instance can be ended properly also when its code fails to replay.
     """
 
-    __slots__ = ("children", "timers")
+    __slots__ = ("children", "locks", "timers")
 
     def __init__(self, history: Iterable[Event] = ()) -> None:
         self.timers: set[int] = set()
         self.children: dict[int, str] = {}
+        #: Entities, and whether they are held.
+        self.locks: dict[int, tuple[tuple[ActorId, ...], bool]] = {}
         for event in history:
             self.see(event)
 
@@ -204,3 +216,10 @@ class Outstanding:
             self.children[event.id] = event.instance  # type: ignore[union-attr]
         elif kind is SubOrchestrationCompleted or kind is SubOrchestrationFailed:
             self.children.pop(event.id, None)  # type: ignore[union-attr]
+        elif kind is LockRequested:
+            self.locks[event.id] = (event.entities, False)  # type: ignore[union-attr]
+        elif kind is LockGranted:
+            entities, _ = self.locks.get(event.id, ((), False))  # type: ignore[union-attr]
+            self.locks[event.id] = (entities, True)  # type: ignore[union-attr]
+        elif kind is LockReleased:
+            self.locks.pop(event.id, None)  # type: ignore[union-attr]

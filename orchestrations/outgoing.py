@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-from lungfish.runtime.ids import ORCHESTRATION, ActorId
+from lungfish.runtime.ids import ORCHESTRATION, ActorId, chain_name
 from lungfish.runtime.kinds import Effects
-from lungfish.runtime.messages import Call, RaiseEvent, Signal, Start, TimerFired
+from lungfish.runtime.messages import (
+    Call,
+    LockRelease,
+    LockRequest,
+    RaiseEvent,
+    Signal,
+    Start,
+    TimerFired,
+)
 
 from . import actions
 from .attempts import Attempts, timer_id
+from .matching import Outstanding
 
 
 class Outgoing:
@@ -28,6 +37,9 @@ class Outgoing:
                     return
             case actions.CancelTimer():
                 if self._kept.pop((actions.CreateTimer, action.id), None) is not None:
+                    return
+            case actions.ReleaseLock():
+                if self._kept.pop((actions.RequestLock, action.id), None) is not None:
                     return
             case _:
                 pass
@@ -57,6 +69,13 @@ class Outgoing:
                         effects.timer(timer_id(actor, execution, action.id, "timer"), action.due_ms, fires)
                 case actions.CancelTimer():
                     effects.cancel_timer(timer_id(actor, execution, action.id, "timer"))
+                case actions.RequestLock():
+                    if not ended:
+                        lock = request_id(execution, action.id)
+                        effects.send(LockRequest(action.entities[0], lock, actor, action.entities))
+                case actions.ReleaseLock():
+                    lock = request_id(execution, action.id)
+                    release_lock(effects, lock, action.entities, granted=action.granted)
                 case _:
                     effects.send(_message(action, actor, execution))
         self._kept.clear()
@@ -74,13 +93,36 @@ def _message(
             return Start(child, action.name, action.input, parent=actor, parent_request=request)
         case actions.CallEntity():
             request = request_id(execution, action.id)
-            return Call(action.target, action.operation, action.args, request, actor)
+            chain = (chain_name(actor),)
+            return Call(
+                action.target, action.operation, action.args, request, actor, action.deadline_ms, chain
+            )
         case actions.SignalEntity():
-            return Signal(action.target, action.operation, action.batch, 1, action.due_ms)
+            chain = (chain_name(actor),)
+            return Signal(action.target, action.operation, action.batch, 1, action.due_ms, chain)
         case actions.SendEvent():
             return RaiseEvent(ActorId(ORCHESTRATION, "", action.instance), action.name, action.payload)
         case _:
             assert_never(action)
+
+
+def release_locks(effects: Effects, execution: str, outstanding: Outstanding) -> None:
+    """Release all that an execution holds or waits for: it ends."""
+    for sequence, (entities, granted) in outstanding.locks.items():
+        release_lock(effects, request_id(execution, sequence), entities, granted=granted)
+
+
+def release_lock(effects: Effects, lock: str, entities: tuple[ActorId, ...], *, granted: bool) -> None:
+    """Let go of entities.
+
+    A request that is still under way is followed on the way that it takes, so that nobody gets the release
+    before the request; what is held is released everywhere at once.
+    """
+    if granted:
+        for entity in entities:
+            effects.send(LockRelease(entity, lock))
+    elif entities:
+        effects.send(LockRelease(entities[0], lock, entities[1:]))
 
 
 def request_id(execution: str, sequence: int) -> str:

@@ -24,7 +24,13 @@ from lungfish.runtime.kinds import Effects, Item, Stored
 from lungfish.runtime.messages import (
     ActivityResult,
     Call,
+    CancelCall,
     Control,
+    Inspect,
+    LockGranted,
+    LockQuery,
+    LockRelease,
+    LockRequest,
     RaiseEvent,
     ReminderDue,
     Response,
@@ -45,6 +51,7 @@ from .limits import Limits
 from .outgoing import sequence_of
 from .replies import accept, add_watcher, lacks_code
 from .row import InstanceRow, Status
+from .sections import disclaim, wants_lock
 from .turns import begin, begin_stored, close_turn, feed, waits_for
 
 if TYPE_CHECKING:
@@ -155,7 +162,12 @@ class OrchestrationActivation:
                 self._on_watch(message)
             case RaiseEvent() | ActivityResult() | Response() | TimerFired():
                 return self._on_news(item, message)
-            case Signal() | Call() | ReminderDue():
+            case LockGranted() | LockQuery():
+                if not wants_lock(self._instance, message.lock):
+                    disclaim(self._instance.effects, message)
+                elif isinstance(message, LockGranted):
+                    return self._on_news(item, message)
+            case Signal() | Call() | ReminderDue() | LockRequest() | LockRelease() | Inspect() | CancelCall():
                 kind = type(message).__name__
                 log.error("%s is for an entity but came to orchestration %s", kind, self._instance.id)
             case _:
@@ -212,7 +224,9 @@ class OrchestrationActivation:
 
     # --- news for the code ---
 
-    def _on_news(self, item: Item, message: RaiseEvent | ActivityResult | Response | TimerFired) -> bool:
+    def _on_news(
+        self, item: Item, message: RaiseEvent | ActivityResult | Response | TimerFired | LockGranted
+    ) -> bool:
         instance = self._instance
         row = instance.row
         if row is None or row.terminal:
@@ -238,6 +252,10 @@ class OrchestrationActivation:
                 self._on_response(row, message)
             case TimerFired():
                 self._on_timer(row, message)
+            case LockGranted():
+                task = sequence_of(message.lock, row.execution)
+                if task is not None and waits_for(instance, task):
+                    feed(instance, events.LockGranted(task))
             case _:
                 assert_never(message)
         return True

@@ -55,6 +55,7 @@ from .outcomes import (
     Turn,
     terminated_failure,
 )
+from .sections import Section, check_entry, outside
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -93,6 +94,9 @@ class Execution:
         self.custom_status: tuple[bytes | None] | None = None
         self._sequence = 0
         self._open: dict[int, Task[Any]] = {}
+        #: Calls of entities and sub-orchestrations, by sequence id: whoever waits for one must hold nothing.
+        self._asked: set[int] = set()
+        self._section: Section | None = None
         self._events = ExternalEvents()
         self._marked: set[str] = set()
         self._patched: dict[str, bool] = {}
@@ -210,6 +214,8 @@ class Execution:
                     self._complete(event.id, event.result)
                 else:
                     self._fail(event.id, event.failure, EntityOperationFailed)
+            case events.LockGranted():
+                self._grant(event.id)
             case events.TimerFired():
                 self._fire(event.id)
             case events.EventRaised():
@@ -253,6 +259,11 @@ class Execution:
         if task is not None:
             # A refusal by the runtime (not registered, id taken) is raised as what it is.
             task.fail(usage_error(failure) or kind(f"{task.what} failed: {failure}", failure))
+
+    def _grant(self, sequence: int) -> None:
+        if self._section is not None and self._section.id == sequence:
+            self._section.granted = True
+        self._complete(sequence, None)
 
     def _fire(self, sequence: int) -> None:
         task = self._open.pop(sequence, None)
@@ -386,7 +397,10 @@ class Execution:
     ) -> Task[T]:
         """Decide to start a sub-orchestration."""
         assert self.started is not None
+        if self._section is not None:
+            raise outside(self._section, f"sub-orchestration {name!r}")
         sequence = self.next_sequence()
+        self._asked.add(sequence)
         # The execution is in the id because sequence ids begin again after continue-as-new.
         instance = instance or f"{self.started.execution}:{sequence}"
         action = actions.StartOrchestration(sequence, name, instance, args)
@@ -394,11 +408,20 @@ class Execution:
         return self._task(sequence, f"sub-orchestration {name!r}", decode, self._forget)
 
     def call_entity(
-        self, entity: str, key: str, operation: str, args: bytes, decode: Callable[[bytes | None], T]
+        self,
+        target: ActorId,
+        operation: str,
+        args: bytes,
+        decode: Callable[[bytes | None], T],
+        deadline_ms: int = 0,
     ) -> Task[T]:
         """Decide to call an entity."""
+        _, entity, key = target
+        if self._section is not None and target not in self._section.entities:
+            raise outside(self._section, f"call of {target}")
         sequence = self.next_sequence()
-        action = actions.CallEntity(sequence, ActorId(ENTITY, entity, key), operation, args)
+        self._asked.add(sequence)
+        action = actions.CallEntity(sequence, target, operation, args, deadline_ms)
         self.decide(events.EntityCalled(sequence, entity, key, operation, events.shown(args)), action)
         return self._task(sequence, f"{entity}.{operation} of {entity}/{key}", decode, self._forget)
 
@@ -407,6 +430,24 @@ class Execution:
         sequence = self.next_sequence()
         action = actions.SignalEntity(sequence, ActorId(ENTITY, entity, key), operation, batch, due_ms)
         self.decide(events.EntitySignaled(sequence, entity, key, operation, due_ms), action)
+
+    def request_lock(self, entities: tuple[ActorId, ...]) -> tuple[Section, Task[None]]:
+        """Decide to hold entities; the task ends when all are held."""
+        self._asked &= self._open.keys()
+        check_entry(self._section, [self._open[sequence].what for sequence in sorted(self._asked)])
+        sequence = self.next_sequence()
+        action = actions.RequestLock(sequence, entities)
+        self.decide(events.LockRequested(sequence, entities), action)
+        section = self._section = Section(sequence, entities)
+        return section, self._task(sequence, f"lock of {section}", _nothing, self._forget)
+
+    def release_lock(self, section: Section) -> None:
+        """Decide to let go, or not to wait any more; harmless if that was decided already."""
+        if self.ended is not None or self._section is not section:
+            return
+        self._section = None
+        action = actions.ReleaseLock(section.id, section.entities, section.granted)
+        self.decide(events.LockReleased(section.id), action)
 
     def send_event(self, instance: str, name: str, payload: bytes) -> None:
         """Decide to raise an event for another instance."""

@@ -19,7 +19,7 @@ from .definitions import Orchestration
 from .errors import StoreUnavailable
 from .refs import EntityRef, OrchestrationHandle
 from .reminders import Reminder, When
-from .status import OrchestrationStatus, RuntimeStatus
+from .status import EntityStatus, OrchestrationStatus, RuntimeStatus
 
 E = TypeVar("E", bound=EntityClass)
 T = TypeVar("T")
@@ -144,6 +144,10 @@ class BlockingEntityRef(Generic[T]):
     def state(self) -> T | None:
         """Return the last committed state; see ``EntityRef.state``."""
         return self._loop.run(self._ref.state())
+
+    def inspect(self) -> EntityStatus:
+        """Return who holds the entity and what waits there; see ``EntityRef.inspect``."""
+        return self._loop.run(self._ref.inspect())
 
     def __repr__(self) -> str:
         return repr(self._ref)

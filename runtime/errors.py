@@ -17,7 +17,8 @@
     │  ├─ LimitExceeded        a bound on what one actor may do (history length, actions per turn)
     │  ├─ HubMismatch          this process and the hub disagree on something fixed
     │  ├─ UnsafeStore          the store may drop data (evicting maxmemory-policy)
-    │  └─ CallCycle            a call chain came back to an actor that waits for it
+    │  ├─ CallCycle            a call chain came back to an actor that waits for it
+    │  └─ CriticalSectionError a rule of critical sections was broken
     ├─ ExecutionFailed         user code raised; ``details`` says what, where, and why
     │  ├─ EntityOperationFailed
     │  ├─ ActivityFailed
@@ -110,6 +111,10 @@ class UnsafeStore(UsageError):
 
 class CallCycle(UsageError):
     """A call chain came back to an actor that is waiting for it: it would never end."""
+
+
+class CriticalSectionError(UsageError):
+    """A rule of critical sections was broken: what was asked for could wait in a circle."""
 
 
 class NonDeterminism(LungfishError):

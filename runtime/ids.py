@@ -51,6 +51,11 @@ class ActorId(NamedTuple):
                 return f"client {self.key}"
 
 
+def chain_name(actor: ActorId) -> str:
+    """Return the name of an actor in the chain of a message: one that no other kind of actor can have."""
+    return f"orchestration {actor.key}" if actor.kind == ORCHESTRATION else str(actor)
+
+
 def stable_hash(kind: str, name: str, key: str) -> int:
     """Hash an identity the same way in every process, on every platform, for ever."""
     return zlib.crc32(f"{kind}\x00{name}\x00{key}".encode())

@@ -48,7 +48,7 @@ class Call:
         args: encoded ``[positional, keyword]``.
         request: id under which the caller awaits the ``Response``.
         deadline_ms: after this time (Unix ms) it is not started any more; 0 is never.
-        chain: entities that wait for this call, outermost first.
+        chain: entities (or the orchestration) that wait for this call, outermost first.
     """
 
     target: ActorId
@@ -175,6 +175,73 @@ class ReminderDue:
     due_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class LockRequest:
+    """Hold an entity for an orchestration, when its turn in the mailbox comes.
+
+    It goes from one entity of ``entities`` to the next; the last one tells ``owner``. So whoever waits for
+    one entity holds only such that come before it, and nobody can wait in a circle.
+
+    Attributes:
+        lock: id of the request: the owner's execution and sequence id.
+        entities: all of them, in the one order that everybody uses.
+    """
+
+    target: ActorId
+    lock: str
+    owner: ActorId
+    entities: tuple[ActorId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LockGranted:
+    """All ``entities`` are held for ``target``. One that does not want them any more releases them."""
+
+    target: ActorId
+    lock: str
+    entities: tuple[ActorId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LockRelease:
+    """Let go of an entity, or forget a request that waits there; unknown ids are no error.
+
+    Attributes:
+        rest: entities further down, which may have the request, too; it is passed on to them.
+    """
+
+    target: ActorId
+    lock: str
+    rest: tuple[ActorId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LockQuery:
+    """Ask an orchestration whether it still wants ``entity``; one that does not answers with a release."""
+
+    target: ActorId
+    lock: str
+    entity: ActorId
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Ask an entity who holds it and what waits there; answered at once, whatever is running."""
+
+    target: ActorId
+    request: str
+    reply_to: ActorId
+
+
+@dataclass(frozen=True, slots=True)
+class CancelCall:
+    """The caller has given up: a call that waits is not started any more. Nothing is answered."""
+
+    target: ActorId
+    request: str
+    reply_to: ActorId
+
+
 Message: TypeAlias = (
     Signal
     | Call
@@ -186,6 +253,12 @@ Message: TypeAlias = (
     | ActivityResult
     | TimerFired
     | ReminderDue
+    | LockRequest
+    | LockGranted
+    | LockRelease
+    | LockQuery
+    | Inspect
+    | CancelCall
 )
 
 

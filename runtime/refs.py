@@ -21,10 +21,10 @@ from .errors import (
     UsageError,
 )
 from .ids import ActorId, check_id
-from .messages import Call, Control, RaiseEvent, Response, Signal, Watch
+from .messages import Call, Control, Inspect, RaiseEvent, Response, Signal, Watch
 from .reminders import Reminder, When, from_rows, signal_due_ms
 from .signatures import Signature, encode_arguments, encode_signal_arguments
-from .status import OrchestrationStatus, StatusReader
+from .status import EntityStatus, OrchestrationStatus, StatusReader, entity_status
 
 E = TypeVar("E")
 P = ParamSpec("P")
@@ -219,6 +219,21 @@ class EntityRef(Generic[E]):
             return state  # type: ignore[no-any-return]  # without a class: the plain fields
         read: E = self._definition.cls.lungfish_state(row, self._actor.key)
         return read
+
+    async def inspect(self) -> EntityStatus:
+        """Return who holds the entity and what waits there; answered at once, also while it is locked.
+
+        Raises:
+            DeadlineExceeded: no host answered in time.
+        """
+
+        def make(request: str) -> Inspect:
+            return Inspect(self._actor, request, self._connection.me)
+
+        what = f"state of {self._actor}"
+        response = await self._connection.request(self._actor, make, timeout_s=self._timeout_s, what=what)
+        told: dict[str, Any] = _result(response, None, what)
+        return entity_status(told)
 
     def __repr__(self) -> str:
         return f"<entity {self._actor}>"

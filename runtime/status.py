@@ -58,6 +58,36 @@ class OrchestrationStatus:
     parent_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class EntityStatus:
+    """Who holds an entity and what waits there, as its host knows it now.
+
+    Attributes:
+        holder: id of the orchestration instance whose critical section it is in; None: nobody holds it.
+        since: held since (aware, UTC); None: nobody holds it.
+        waiting: instance ids of those who asked for a lock and wait, in the order in which they get it.
+        operations: how many calls and batches of signals wait to be run.
+        running: names of the operations that run now.
+    """
+
+    holder: str | None = None
+    since: dt.datetime | None = None
+    waiting: tuple[str, ...] = ()
+    operations: int = 0
+    running: tuple[str, ...] = ()
+
+
+def entity_status(told: dict[str, Any]) -> EntityStatus:
+    """Return what an entity's answer to ``Inspect`` tells."""
+    return EntityStatus(
+        holder=told["holder"],
+        since=from_ms(told["since_ms"]) if told["since_ms"] else None,
+        waiting=tuple(told["waiting"]),
+        operations=told["operations"],
+        running=tuple(told["running"]),
+    )
+
+
 #: Reads a stored row of an instance: instance id, row → status.
 StatusReader = Callable[[str, bytes], OrchestrationStatus]
 

@@ -24,7 +24,13 @@ from .messages import (
     ActivityResult,
     ActivityTask,
     Call,
+    CancelCall,
     Control,
+    Inspect,
+    LockGranted,
+    LockQuery,
+    LockRelease,
+    LockRequest,
     Message,
     RaiseEvent,
     ReminderDue,
@@ -49,6 +55,12 @@ _MESSAGES: Final[tuple[type[Any], ...]] = (
     TimerFired,
     ActivityTask,
     ReminderDue,
+    LockRequest,
+    LockGranted,
+    LockRelease,
+    LockQuery,
+    Inspect,
+    CancelCall,
 )
 #: A tag is a position in ``_MESSAGES``: append only.
 _TAGS: Final = {cls: tag for tag, cls in enumerate(_MESSAGES)}
@@ -106,12 +118,21 @@ def _strings(value: Any) -> tuple[str, ...]:
     return tuple(_string(item) for item in _list(value))
 
 
+def _actors(value: Any) -> tuple[ActorId, ...]:
+    return tuple(_actor(item) for item in _list(value))
+
+
+def _are_strings(value: Any) -> bool:
+    return type(value) is list and set(map(type, value)) == {str}
+
+
 #: How a field of a message is read back, by its annotation.
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "ActorId": _actor,
     "ActorId | None": _optional_actor,
     "FailureDetails | None": _optional_failure,
     "tuple[str, ...]": _strings,
+    "tuple[ActorId, ...]": _actors,
     "str": _checked(str),
     "int": _checked(int),
     "bool": _checked(bool),
@@ -136,7 +157,8 @@ _FAST_CHECKS: Final = {
     "ActorId": _ACTOR_CHECK,
     "ActorId | None": f"({{0}} is None or {_ACTOR_CHECK})",
     "FailureDetails | None": "{0} is None",
-    "tuple[str, ...]": "{0} == []",
+    "tuple[str, ...]": "({0} == [] or strings({0}))",
+    "tuple[ActorId, ...]": "type({0}) is list",
     "str": "type({0}) is str",
     "int": "type({0}) is int",
     "bool": "type({0}) is bool",
@@ -146,7 +168,8 @@ _FAST_CHECKS: Final = {
 _FAST_READS: Final = {
     "ActorId": "new(ActorId, {0})",
     "ActorId | None": "{0} and new(ActorId, {0})",
-    "tuple[str, ...]": "()",
+    "tuple[str, ...]": "tuple({0})",
+    "tuple[ActorId, ...]": "actors({0})",
 }
 
 
@@ -157,7 +180,14 @@ def _row_reader(cls: type[Any], tag: int) -> Callable[[Any], Any]:
     checks = [_FAST_CHECKS[kind].format(value) for kind, value in zip(kinds, values, strict=True)]
     reads = [_FAST_READS.get(kind, "{0}").format(value) for kind, value in zip(kinds, values, strict=True)]
     usual = " and ".join([f"len(row) == {len(kinds) + 1} and row[0] == {tag}", *checks])
-    names = {"cls": cls, "new": tuple.__new__, "ActorId": ActorId, "slowly": _read_slowly}
+    names = {
+        "cls": cls,
+        "new": tuple.__new__,
+        "ActorId": ActorId,
+        "slowly": _read_slowly,
+        "strings": _are_strings,
+        "actors": _actors,
+    }
     reader: Callable[[Any], Any] = eval(  # noqa: S307 - own names
         f"lambda row: cls({', '.join(reads)}) if {usual} else slowly(row)", names
     )

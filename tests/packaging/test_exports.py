@@ -39,7 +39,7 @@ PROMISED_MEMBERS = {
     lungfish.Activity: "options",
 }
 #: Promised, and still to come.
-MISSING = {"OrchestrationContext.lock"}
+MISSING: set[str] = set()
 
 
 def public(value: Any) -> list[str]:

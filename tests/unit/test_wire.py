@@ -17,7 +17,13 @@ from lungfish.runtime.messages import (
     ActivityResult,
     ActivityTask,
     Call,
+    CancelCall,
     Control,
+    Inspect,
+    LockGranted,
+    LockQuery,
+    LockRelease,
+    LockRequest,
     Message,
     RaiseEvent,
     ReminderDue,
@@ -39,6 +45,7 @@ BY_ANNOTATION: dict[str, st.SearchStrategy[Any]] = {
     "ActorId | None": st.none() | actors,
     "FailureDetails | None": st.none() | failures,
     "tuple[str, ...]": st.lists(texts, max_size=3).map(tuple),
+    "tuple[ActorId, ...]": st.lists(actors, max_size=3).map(tuple),
     "str": texts,
     "int": numbers,
     "bool": st.booleans(),
@@ -57,6 +64,12 @@ CLASSES: list[type[Any]] = [
     TimerFired,
     ActivityTask,
     ReminderDue,
+    LockRequest,
+    LockGranted,
+    LockRelease,
+    LockQuery,
+    Inspect,
+    CancelCall,
 ]
 
 
@@ -107,6 +120,12 @@ def test_tags_are_those_of_the_first_release(tag: int) -> None:
         TimerFired(HITS, "x", 1, 5),
         ActivityTask(HITS, "x", 1, 1, "f", b"", "key"),
         ReminderDue(HITS, "check", "g", 5),
+        LockRequest(HITS, "x:1", ME, (HITS,)),
+        LockGranted(HITS, "x:1", (HITS,)),
+        LockRelease(HITS, "x:1"),
+        LockQuery(HITS, "x:1", HITS),
+        Inspect(HITS, "1", ME),
+        CancelCall(HITS, "1", ME),
     ]
     assert type(samples[tag]) is CLASSES[tag]
     assert wire.to_row(samples[tag])[0] == tag

@@ -43,6 +43,9 @@ EVERY: list[events.Event] = [
     events.Resumed("r", 1),
     events.ExecutionTerminated("r", 1),
     events.ExecutionCompleted("Failed", None, FAILURE),
+    events.LockRequested(7, (ActorId("e", "Account", "a"), ActorId("e", "Account", "b"))),
+    events.LockGranted(7),
+    events.LockReleased(7),
 ]
 
 
@@ -65,7 +68,8 @@ def test_tags_never_change() -> None:
         "TimerCreated", "TimerFired", "TimerCanceled", "SubOrchestrationCreated",
         "SubOrchestrationCompleted", "SubOrchestrationFailed", "EventRaised", "EntityCalled",
         "EntityResponded", "EntitySignaled", "EventSent", "PatchMarked", "ContinuedAsNew", "Suspended",
-        "Resumed", "ExecutionTerminated", "ExecutionCompleted",
+        "Resumed", "ExecutionTerminated", "ExecutionCompleted", "LockRequested", "LockGranted",
+        "LockReleased",
     ]  # fmt: skip
 
 
