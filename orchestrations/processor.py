@@ -17,7 +17,7 @@ import os
 import time
 from typing import TYPE_CHECKING, assert_never
 
-from lungfish.runtime import codec
+from lungfish.runtime import codec, tags
 from lungfish.runtime.errors import InstanceExists, InstanceNotFound, LungfishError, Overloaded
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Effects, Item, Stored
@@ -198,6 +198,7 @@ class OrchestrationActivation:
             parent_request=message.parent_request,
             version=message.version or getattr(instance.app, "version", ""),
             begun=not later,
+            tags=tags.of_wire(message.tags),
         )
         accept(effects, message, codec.encode(row.execution))
         if later:
@@ -303,11 +304,13 @@ class OrchestrationActivation:
             return True
         instance = self._instance
         try:
-            instance.row, self._stored_row = InstanceRow.unpack(self._stored_row), None
+            row = InstanceRow.unpack(self._stored_row)
         except MalformedBytes as error:
             log.error("instance %s: %s", instance.id, error)
             failure = error
         else:
+            instance.row, self._stored_row = row, None
+            instance.listing.found(row)
             return True
         while instance.inbox:
             item = instance.inbox.popleft()

@@ -53,6 +53,7 @@ class InstanceRow:
         version: code version of the run.
         begun: False until the first turn (a delayed start).
         length: events in the history.
+        tags: what it was labelled with at its start, for queries.
     """
 
     name: str
@@ -70,6 +71,7 @@ class InstanceRow:
     version: str = ""
     begun: bool = True
     length: int = 0
+    tags: dict[str, str] = field(default_factory=dict)
 
     @property
     def terminal(self) -> bool:
@@ -97,6 +99,7 @@ class InstanceRow:
                 self.version,
                 self.begun,
                 self.length,
+                self.tags,
             ]
         )
         return packed
@@ -115,7 +118,8 @@ class InstanceRow:
     @classmethod
     def _of(cls, row: list[Any]) -> InstanceRow:
         name, status, created_ms, updated_ms, execution, given, output, failure, custom, parent, *rest = row
-        parent_request, watchers, version, begun, length, *_ = rest
+        parent_request, watchers, version, begun, length, *more = rest
+        (tags,) = more[:1] or ({},)
         return cls(
             name=name,
             status=Status(status),
@@ -132,4 +136,5 @@ class InstanceRow:
             version=version,
             begun=begun,
             length=length,
+            tags=dict(tags),
         )

@@ -80,6 +80,7 @@ class Start:
         parent: the orchestration that waits for the outcome, under ``parent_request``.
         due_ms: not before this time (Unix ms); 0 is now.
         version: code version to pin; empty is the app's current one.
+        tags: labels for queries: name, value, name, value, ...
     """
 
     target: ActorId
@@ -91,6 +92,7 @@ class Start:
     parent_request: str = ""
     due_ms: int = 0
     version: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
