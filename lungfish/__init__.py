@@ -19,10 +19,10 @@ from lungfish.runtime.activity_info import ActivityInfo, activity_info
 from lungfish.runtime.app import App
 from lungfish.runtime.blocking import BlockingClient
 from lungfish.runtime.client import Client
-from lungfish.runtime.client_queries import StoredEntity
 from lungfish.runtime.connect import connect, connect_sync
 from lungfish.runtime.definitions import Activity, ActivityOptions, Orchestration, shared
 from lungfish.runtime.errors import (
+    ActivityCancelled,
     ActivityFailed,
     ActivityTimedOut,
     CallCycle,
@@ -39,11 +39,13 @@ from lungfish.runtime.errors import (
     InvalidId,
     LungfishError,
     NonDeterminism,
+    NonRetryable,
     NotRegistered,
     OrchestrationFailed,
     OrchestrationTerminated,
     Overloaded,
     PayloadTooLarge,
+    RetryAfter,
     RuntimeNotFound,
     SerializationError,
     StateMismatch,
@@ -53,7 +55,6 @@ from lungfish.runtime.errors import (
     UsageError,
 )
 from lungfish.runtime.launch import attach, start
-from lungfish.runtime.query import Page
 from lungfish.runtime.refs import EntityRef, OrchestrationHandle
 from lungfish.runtime.reminders import Reminder
 from lungfish.runtime.retry import RetryPolicy
@@ -64,6 +65,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Activity",
+    "ActivityCancelled",
     "ActivityFailed",
     "ActivityInfo",
     "ActivityOptions",
@@ -91,6 +93,7 @@ __all__ = [
     "InvalidId",
     "LungfishError",
     "NonDeterminism",
+    "NonRetryable",
     "NotRegistered",
     "Orchestration",
     "OrchestrationContext",
@@ -99,16 +102,15 @@ __all__ = [
     "OrchestrationStatus",
     "OrchestrationTerminated",
     "Overloaded",
-    "Page",
     "PayloadTooLarge",
     "Reminder",
+    "RetryAfter",
     "RetryPolicy",
     "RuntimeNotFound",
     "RuntimeStatus",
     "SerializationError",
     "StateMismatch",
     "StoreUnavailable",
-    "StoredEntity",
     "Unavailable",
     "UnsafeStore",
     "UsageError",

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import msgpack
@@ -20,6 +20,7 @@ from lungfish.runtime.definitions import ActivityOptions
 from lungfish.runtime.errors import ActivityTimedOut, FailureDetails, qualified_name
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.messages import ActivityTask
+from lungfish.runtime.queues import DEFAULT_PRIORITY, lane_of
 from lungfish.runtime.retry import RetryPolicy
 from lungfish.runtime.wire import MalformedBytes
 
@@ -38,6 +39,12 @@ class ActivityRow:
         deadline_ms: when all attempts must have ended (Unix ms); 0 is never.
         first_ms: when the first attempt was scheduled (Unix ms).
         key: idempotency key.
+        priority: of the queue's lane.
+        heartbeat_ms: longest silence of an attempt; 0 is unlimited.
+        unbegun_ms: longest wait of an attempt in its queue; 0 is unlimited.
+        details: what the last heartbeat of the latest attempt said that had one.
+        begun: a worker has begun the present attempt; known only if ``unbegun_ms`` asks for it.
+        dispatches: how often the present attempt was put into its queue.
     """
 
     task: int
@@ -51,6 +58,12 @@ class ActivityRow:
     key: str
     attempt: int = 1
     waiting: bool = False
+    priority: int = DEFAULT_PRIORITY
+    heartbeat_ms: int = 0
+    unbegun_ms: int = 0
+    details: bytes | None = None
+    begun: bool = False
+    dispatches: int = 1
 
     @classmethod
     def scheduled(
@@ -64,23 +77,52 @@ class ActivityRow:
             args=args,
             queue=options.queue,
             policy=options.retry,
-            timeout_ms=0 if options.timeout is None else max(1, _ms(options.timeout)),
+            timeout_ms=_limit_ms(options.timeout),
             deadline_ms=0 if limit is None else now_ms + _ms(limit),
             first_ms=now_ms,
             key=options.id or default_key,
+            priority=options.priority,
+            heartbeat_ms=_limit_ms(options.heartbeat_timeout),
+            unbegun_ms=_limit_ms(options.schedule_to_start),
         )
 
     def retry_after(self, failure: FailureDetails, now_ms: int) -> int | None:
         """Return when (Unix ms) to try again after a failed attempt; None if it has failed for good."""
-        due_ms = self.policy.next_attempt_ms(self.attempt, failure, self.first_ms, now_ms)
+        due_ms = self.policy.next_attempt_ms(self.attempt, failure, self.first_ms, now_ms, self.key)
         if due_ms is None or (self.deadline_ms and due_ms >= self.deadline_ms):
             return None
         return due_ms
 
-    def task_of(self, owner: ActorId, execution: str, row_id: str) -> ActivityTask:
+    @property
+    def lane(self) -> str:
+        """Where the activity is dispatched to."""
+        return lane_of(self.queue, self.priority)
+
+    def next_attempt(self, details: bytes | None) -> None:
+        """Go on to the next attempt, which waits for its retry timer."""
+        self.attempt += 1
+        self.waiting = True
+        self.begun = False
+        self.dispatches = 0
+        if details is not None:
+            self.details = details
+
+    def task_of(self, owner: ActorId, execution: str, row_id: str, *, begin_by_ms: int = 0) -> ActivityTask:
         """Return the present attempt, as a worker gets it."""
         return ActivityTask(
-            owner, execution, self.task, self.attempt, self.name, self.args, self.key, self.timeout_ms, row_id
+            owner,
+            execution,
+            self.task,
+            self.attempt,
+            self.name,
+            self.args,
+            self.key,
+            self.timeout_ms,
+            row_id,
+            self.heartbeat_ms,
+            self.details,
+            self.deadline_ms,
+            begin_by_ms,
         )
 
     def out_of_time(self) -> FailureDetails:
@@ -88,7 +130,16 @@ class ActivityRow:
         took_ms = self.deadline_ms - self.first_ms
         limit = f"{took_ms / 1000:g} s (schedule_to_close)"
         message = f"activity {self.name!r} did not end within {limit}; it was in attempt {self.attempt}"
-        return FailureDetails(qualified_name(ActivityTimedOut), message)
+        return FailureDetails(qualified_name(ActivityTimedOut), message, timeout="schedule_to_close")
+
+    def never_begun(self) -> FailureDetails:
+        """Describe that no worker has begun the present attempt in time."""
+        message = (
+            f"no worker has begun attempt {self.attempt} of activity {self.name!r} within "
+            f"{self.unbegun_ms / 1000:g} s (schedule_to_start); see what holds up queue {self.queue!r}"
+        )
+        kind = qualified_name(ActivityTimedOut)
+        return FailureDetails(kind, message, non_retriable=True, timeout="schedule_to_start")
 
     def pack(self) -> bytes:
         """Return the stored form."""
@@ -108,6 +159,12 @@ class ActivityRow:
                 self.key,
                 self.attempt,
                 self.waiting,
+                self.priority,
+                self.heartbeat_ms,
+                self.unbegun_ms,
+                self.details,
+                self.begun,
+                self.dispatches,
             ]
         )
         return packed
@@ -119,13 +176,15 @@ class ActivityRow:
             version, task, name, args, queue, policy, *rest = msgpack.unpackb(packed, use_list=True)
             if version != _ROW_VERSION:
                 raise ValueError(f"row of version {version!r}; this release reads {_ROW_VERSION}")
-            timeout_ms, deadline_ms, first_ms, key, attempt, waiting, *_ = rest
             policy = _ONE_ATTEMPT if policy is None else RetryPolicy.from_wire(policy)
-            return cls(
-                task, name, args, queue, policy, timeout_ms, deadline_ms, first_ms, key, attempt, waiting
-            )
+            # Rows of earlier releases end earlier: the rest has defaults.
+            return cls(task, name, args, queue, policy, *rest[: len(fields(cls)) - 5])
         except Exception as error:  # msgpack raises many kinds for bytes that are not its own
             raise MalformedBytes(f"not an activity row: {error!r}") from error
+
+
+def _limit_ms(limit: dt.timedelta | None) -> int:
+    return 0 if limit is None else max(1, _ms(limit))
 
 
 def _ms(duration: dt.timedelta) -> int:

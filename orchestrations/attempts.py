@@ -9,12 +9,17 @@ Rules:
 
 from __future__ import annotations
 
+import logging
+import zlib
+
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Effects
 from lungfish.runtime.messages import ActivityResult, TimerFired
 
 from . import actions, events
 from .activities import ActivityRow
+
+log = logging.getLogger("lungfish.orchestrations")
 
 
 class Attempts:
@@ -44,7 +49,7 @@ class Attempts:
             action.id, action.name, action.args, action.options, default_key=key, now_ms=effects.now_ms
         )
         if detached:
-            effects.dispatch(row.queue, row.task_of(self._actor, self._execution, ""))
+            effects.dispatch(row.lane, row.task_of(self._actor, self._execution, ""))
             return
         self._rows(effects)[action.id] = row
         self._dispatch(effects, row)
@@ -59,6 +64,9 @@ class Attempts:
         row = self._rows(effects).get(message.task)
         if row is None or row.attempt != message.attempt or row.waiting:
             return None
+        if message.begun:
+            self._begin(effects, row)
+            return None
         if message.failure is None:
             self._drop(effects, row)
             return events.TaskCompleted(message.task, message.result)
@@ -66,27 +74,71 @@ class Attempts:
         if due_ms is None:
             self._drop(effects, row)
             return events.TaskFailed(message.task, message.failure, message.timed_out)
-        row.attempt += 1
-        row.waiting = True
+        self._no_longer_unbegun(effects, row)
+        row.next_attempt(message.details)
         effects.activity(self._row_id(row.task), row.pack())
         fires = TimerFired(self._actor, self._execution, row.task, due_ms, "retry", row.attempt)
         effects.timer(self._timer_id(row.task, "retry"), due_ms, fires)
         return None
 
-    def retry(self, effects: Effects, task: int, attempt: int) -> None:
-        """The wait before an attempt is over: dispatch it."""
-        row = self._rows(effects).get(task)
-        if row is not None and row.waiting and row.attempt == attempt:
-            row.waiting = False
-            self._dispatch(effects, row)
-
-    def time_out(self, effects: Effects, task: int) -> events.TaskFailed | None:
-        """The time for all attempts is over."""
-        row = self._rows(effects).get(task)
+    def fired(self, effects: Effects, message: TimerFired) -> events.TaskFailed | None:
+        """Take a timer, or the news that an activity is lost; return the event if it settles the activity."""
+        row = self._rows(effects).get(message.task)
         if row is None:
             return None
+        match message.purpose:
+            case "retry":
+                self._retry(effects, row, message.attempt)
+            case "timeout":
+                self._drop(effects, row)
+                return events.TaskFailed(row.task, row.out_of_time(), timed_out=True)
+            case "unbegun":
+                return self._time_out_unbegun(effects, row, message.attempt)
+            case "lost":
+                self._dispatch_again(effects, row, message.due_ms)
+            case _:
+                log.error(
+                    "activity %d of %s: timer of unknown purpose %r", row.task, self._actor, message.purpose
+                )
+        return None
+
+    def _retry(self, effects: Effects, row: ActivityRow, attempt: int) -> None:
+        """The wait before an attempt is over: dispatch it."""
+        if row.waiting and row.attempt == attempt:
+            row.waiting = False
+            row.dispatches = 1
+            self._dispatch(effects, row)
+
+    def _time_out_unbegun(self, effects: Effects, row: ActivityRow, attempt: int) -> events.TaskFailed | None:
+        if row.waiting or row.begun or row.attempt != attempt:
+            return None
         self._drop(effects, row)
-        return events.TaskFailed(task, row.out_of_time(), timed_out=True)
+        return events.TaskFailed(row.task, row.never_begun(), timed_out=True)
+
+    def _begin(self, effects: Effects, row: ActivityRow) -> None:
+        if not row.begun:
+            self._no_longer_unbegun(effects, row)
+            row.begun = True
+            effects.activity(self._row_id(row.task), row.pack())
+
+    def _no_longer_unbegun(self, effects: Effects, row: ActivityRow) -> None:
+        if row.unbegun_ms and not row.begun:
+            effects.cancel_timer(self._timer_id(row.task, "unbegun"))
+
+    def _dispatch_again(self, effects: Effects, row: ActivityRow, checksum: int) -> None:
+        """No queue has the activity. A row that was written since then tells of another dispatch.
+
+        Whoever found it missing says so through the inbox, so behind a result that it cannot have seen.
+        """
+        row_id = self._row_id(row.task)
+        stored = effects.activity_rows(self._prefix).get(row_id)
+        if row.waiting or stored is None or zlib.crc32(stored) != checksum:
+            return
+        log.warning(
+            "activity %r of %s was lost with its queue entry; dispatched again", row.name, self._actor
+        )
+        row.dispatches += 1
+        self._dispatch(effects, row)
 
     def cancel(self, effects: Effects, task: int) -> None:
         """Forget an activity: whatever a worker reports about it from here on does not count."""
@@ -102,25 +154,37 @@ class Attempts:
     def _dispatch(self, effects: Effects, row: ActivityRow) -> None:
         row_id = self._row_id(row.task)
         effects.activity(row_id, row.pack())
-        effects.dispatch(row.queue, row.task_of(self._actor, self._execution, row_id))
+        begin_by_ms = 0
+        if row.unbegun_ms and not row.begun:
+            begin_by_ms = effects.now_ms + row.unbegun_ms
+            fires = TimerFired(self._actor, self._execution, row.task, begin_by_ms, "unbegun", row.attempt)
+            effects.timer(self._timer_id(row.task, "unbegun"), begin_by_ms, fires)
+        task = row.task_of(self._actor, self._execution, row_id, begin_by_ms=begin_by_ms)
+        effects.dispatch(row.lane, task)
 
     def _drop(self, effects: Effects, row: ActivityRow) -> None:
         self._rows(effects).pop(row.task, None)
         effects.activity(self._row_id(row.task), None)
         if row.waiting:
             effects.cancel_timer(self._timer_id(row.task, "retry"))
+        else:
+            self._no_longer_unbegun(effects, row)
         if row.deadline_ms:
             effects.cancel_timer(self._timer_id(row.task, "timeout"))
 
     def _rows(self, effects: Effects) -> dict[int, ActivityRow]:
         if self._known is None:
-            found = effects.activity_rows(f"{self._actor.key}\x00{self._execution}\x00")
+            found = effects.activity_rows(self._prefix)
             rows = [ActivityRow.unpack(packed) for packed in found.values()]
             self._known = {row.task: row for row in rows}
         return self._known
 
+    @property
+    def _prefix(self) -> str:
+        return f"{self._actor.key}\x00{self._execution}\x00"
+
     def _row_id(self, task: int) -> str:
-        return f"{self._actor.key}\x00{self._execution}\x00{task}"
+        return f"{self._prefix}{task}"
 
     def _timer_id(self, task: int, purpose: str) -> str:
         return timer_id(self._actor, self._execution, task, purpose)

@@ -17,7 +17,7 @@ import os
 import time
 from typing import TYPE_CHECKING, assert_never
 
-from lungfish.runtime import codec, tags
+from lungfish.runtime import codec
 from lungfish.runtime.errors import InstanceExists, InstanceNotFound, LungfishError, Overloaded
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Effects, Item, Stored
@@ -198,7 +198,6 @@ class OrchestrationActivation:
             parent_request=message.parent_request,
             version=message.version or getattr(instance.app, "version", ""),
             begun=not later,
-            tags=tags.of_wire(message.tags),
         )
         accept(effects, message, codec.encode(row.execution))
         if later:
@@ -286,12 +285,8 @@ class OrchestrationActivation:
             case "start":
                 if not row.begun:
                     begin_stored(instance, row)
-            case "retry":
-                instance.attempts.retry(instance.effects, message.task, message.attempt)
-            case "timeout":
-                feed(instance, instance.attempts.time_out(instance.effects, message.task))
             case _:
-                log.error("instance %s: timer of unknown purpose %r", instance.id, message.purpose)
+                feed(instance, instance.attempts.fired(instance.effects, message))
 
     # --- the stored row ---
 
@@ -304,13 +299,11 @@ class OrchestrationActivation:
             return True
         instance = self._instance
         try:
-            row = InstanceRow.unpack(self._stored_row)
+            instance.row, self._stored_row = InstanceRow.unpack(self._stored_row), None
         except MalformedBytes as error:
             log.error("instance %s: %s", instance.id, error)
             failure = error
         else:
-            instance.row, self._stored_row = row, None
-            instance.listing.found(row)
             return True
         while instance.inbox:
             item = instance.inbox.popleft()

@@ -53,7 +53,6 @@ class InstanceRow:
         version: code version of the run.
         begun: False until the first turn (a delayed start).
         length: events in the history.
-        tags: what it was labelled with at its start, for queries.
     """
 
     name: str
@@ -71,7 +70,6 @@ class InstanceRow:
     version: str = ""
     begun: bool = True
     length: int = 0
-    tags: dict[str, str] = field(default_factory=dict)
 
     @property
     def terminal(self) -> bool:
@@ -99,7 +97,6 @@ class InstanceRow:
                 self.version,
                 self.begun,
                 self.length,
-                self.tags,
             ]
         )
         return packed
@@ -118,8 +115,7 @@ class InstanceRow:
     @classmethod
     def _of(cls, row: list[Any]) -> InstanceRow:
         name, status, created_ms, updated_ms, execution, given, output, failure, custom, parent, *rest = row
-        parent_request, watchers, version, begun, length, *more = rest
-        (tags,) = more[:1] or ({},)
+        parent_request, watchers, version, begun, length, *_ = rest
         return cls(
             name=name,
             status=Status(status),
@@ -136,5 +132,4 @@ class InstanceRow:
             version=version,
             begun=begun,
             length=length,
-            tags=dict(tags),
         )

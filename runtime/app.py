@@ -23,6 +23,7 @@ from .definitions import (
 )
 from .errors import NotRegistered, UsageError
 from .ids import check_id
+from .queues import DEFAULT_PRIORITY, QueueLimits
 from .retry import RetryPolicy
 
 
@@ -59,6 +60,7 @@ class App:
         self.entities: dict[str, EntityDefinition] = {}
         self.activities: dict[str, Activity[Any, Any]] = {}
         self.orchestrations: dict[str, Orchestration[Any, Any]] = {}
+        self.queue_limits: dict[str, QueueLimits] = {}
 
     def with_hub(self, hub: str) -> App:
         """Return an app with the same entities, activities and orchestrations for another hub.
@@ -70,7 +72,32 @@ class App:
         other.entities.update(self.entities)
         other.activities.update(self.activities)
         other.orchestrations.update(self.orchestrations)
+        other.queue_limits.update(self.queue_limits)
         return other
+
+    def queue(
+        self,
+        name: str,
+        *,
+        concurrency: int | None = None,
+        worker_concurrency: int | None = None,
+        rate: float | None = None,
+    ) -> None:
+        """Declare a queue of activities: workers of this app take from it, within these limits.
+
+        What ``client.queue(name).set(...)`` says later goes before what is declared here.
+
+        Args:
+            name: as in ``@app.activity(queue=...)``.
+            concurrency: how many attempts may run at once, over all workers; None is unlimited.
+            worker_concurrency: the same for each worker.
+            rate: how many attempts may begin per second, over all workers; None is unlimited.
+
+        Raises:
+            UsageError: a limit that makes no sense, or the queue is declared already.
+        """
+        limits = QueueLimits(concurrency, worker_concurrency, rate)
+        self._register(self.queue_limits, "queue", check_id("queue", name), limits)
 
     @overload
     def entity(self, cls: E, /) -> E: ...
@@ -114,6 +141,9 @@ class App:
         num_gpus: float | None = None,
         memory: float | None = None,
         resources: Mapping[str, float] | None = None,
+        schedule_to_start: dt.timedelta | float | None = None,
+        heartbeat_timeout: dt.timedelta | float | None = None,
+        priority: int = DEFAULT_PRIORITY,
     ) -> Callable[[Callable[P, R]], Activity[P, R]]: ...
     def activity(
         self,
@@ -130,6 +160,9 @@ class App:
         num_gpus: float | None = None,
         memory: float | None = None,
         resources: Mapping[str, float] | None = None,
+        schedule_to_start: dt.timedelta | float | None = None,
+        heartbeat_timeout: dt.timedelta | float | None = None,
+        priority: int = DEFAULT_PRIORITY,
     ) -> Any:
         """Register a function, sync or async, as an activity: the place for side effects.
 
@@ -144,15 +177,24 @@ class App:
             inline: run in the orchestration's turn: for tiny pure functions only.
             num_cpus, num_gpus, memory, resources: with any of them, each attempt is a Ray
                 task with these resources (``memory`` in bytes).
+            schedule_to_start: longest wait of an attempt in its queue (timedelta, or seconds).
+            heartbeat_timeout: longest silence of a running attempt (timedelta, or seconds).
+            priority: 0 (first) to 9 (last) among what waits in the same queue.
+
+        Raises:
+            UsageError: an option that makes no sense, or the name is taken.
         """
         wanted = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory, "resources": resources}
         options = ActivityOptions(
             retry=retry or RetryPolicy(),
             timeout=as_duration(timeout),
             schedule_to_close=as_duration(schedule_to_close),
-            queue=check_id("queue", queue),
+            queue=queue,
             inline=inline,
             resources={key: value for key, value in wanted.items() if value is not None},
+            schedule_to_start=as_duration(schedule_to_start),
+            heartbeat_timeout=as_duration(heartbeat_timeout),
+            priority=priority,
         )
 
         def register(function: Callable[P, R]) -> Activity[P, R]:
@@ -215,7 +257,8 @@ class App:
 
     def queues(self) -> list[str]:
         """Return the names of all queues that this app's activities use, sorted."""
-        return sorted({DEFAULT_QUEUE, *(a.settings.queue for a in self.activities.values())})
+        named = (a.settings.queue for a in self.activities.values())
+        return sorted({DEFAULT_QUEUE, *self.queue_limits, *named})
 
     def _register(self, table: dict[str, Any], sort: str, name: str, made: Any) -> None:
         if name in table:

@@ -8,6 +8,9 @@ Rules:
 * A slot is free when the function has really ended. A time-out is reported at once, but a
   function in a thread cannot be interrupted and keeps its slot; freeing it would let
   functions that hang pile up without a bound.
+* A failure takes the last heartbeat's details along, for the next attempt.
+* An attempt that is silent for longer than it may is a failure, too. Silence is noticed late by at most a
+  quarter of that.
 """
 
 from __future__ import annotations
@@ -18,15 +21,16 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from . import codec
-from .activity_info import ActivityInfo, current_activity
+from .activity_info import ActivityInfo, Pulse, current_activity
 from .app import App
 from .definitions import Activity
 from .errors import FailureDetails, LungfishError
 from .messages import ActivityResult, ActivityTask
+from .queues import split_lane
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +58,30 @@ class Attempt:
     Attributes:
         entry: (queue, id) of its queue entry.
         closed: its outcome was reported, or is not to be reported by this worker.
+        kept: how many of its heartbeats were seen when its details were last stored.
+        began_s: when it began (the loop's time).
     """
 
     entry: tuple[str, str]
     task: ActivityTask
+    pulse: Pulse = field(default_factory=Pulse)
     closed: bool = False
     timer: asyncio.TimerHandle | None = None
+    silence: asyncio.TimerHandle | None = None
     work: asyncio.Task[None] | None = None
+    kept: int = 0
+    began_s: float = 0.0
+
+    @property
+    def info(self) -> ActivityInfo:
+        """What the activity sees of the attempt."""
+        return ActivityInfo.of(self.task, split_lane(self.entry[0])[0], self.pulse)
+
+    def stop_timers(self) -> None:
+        """Time does not count any more."""
+        for timer in (self.timer, self.silence):
+            if timer is not None:
+                timer.cancel()
 
 
 class AttemptRunner:
@@ -89,7 +110,8 @@ class AttemptRunner:
         self._launcher = launcher
         self._report = report
         self._freed = freed
-        self._running: set[Attempt] = set()
+        #: A dict for its order: a run is repeatable.
+        self._running: dict[Attempt, None] = {}
         #: What threads have finished. A deque: its methods are atomic.
         self._ended: deque[tuple[Attempt, ActivityResult]] = deque()
         self._collecting = False
@@ -97,14 +119,24 @@ class AttemptRunner:
     def __len__(self) -> int:
         return len(self._running)
 
+    @property
+    def open(self) -> list[Attempt]:
+        """The attempts that run and whose outcome somebody waits for."""
+        return [attempt for attempt in self._running if not attempt.closed]
+
     def begin(self, attempt: Attempt) -> None:
         """Start an attempt; never raises."""
-        self._running.add(attempt)
+        self._running[attempt] = None
         task = attempt.task
         loop = asyncio.get_running_loop()
         activity = self._app.activities.get(task.name)
+        attempt.began_s = loop.time()
+        if attempt.pulse.details is None:
+            attempt.pulse.details = task.details
         if task.timeout_ms > 0:
-            attempt.timer = loop.call_later(task.timeout_ms / 1000, self._time_out, attempt)
+            attempt.timer = loop.call_later(task.timeout_ms / 1000, self._time_out, attempt, _too_long)
+        if task.heartbeat_ms > 0:
+            self._listen(attempt, attempt.pulse.beats, attempt.began_s)
         if activity is None:
             loop.call_soon(self._refuse, attempt)
         elif activity.settings.resources and self._launcher is not None:
@@ -121,14 +153,37 @@ class AttemptRunner:
         works = [attempt.work for attempt in self._running if attempt.work is not None]
         for attempt in self._running:
             attempt.closed = True
-            if attempt.timer is not None:
-                attempt.timer.cancel()
+            attempt.pulse.cancelled = "its worker stops; another one runs it again"
+            attempt.stop_timers()
         for work in works:
             work.cancel()
         if works:
             await asyncio.wait(works, timeout=CANCEL_S)
 
+    def cancel(self, attempt: Attempt, why: str) -> None:
+        """End an attempt whose outcome nobody waits for, and report nothing of it.
+
+        A function in a thread is told, and keeps its slot until it looks and ends.
+        """
+        attempt.closed = True
+        attempt.pulse.cancelled = why
+        attempt.stop_timers()
+        if attempt.work is not None:
+            attempt.work.cancel()
+
     # --- on the loop -------------------------------------------------------------------
+
+    def _listen(self, attempt: Attempt, beats: int, since_s: float) -> None:
+        """Look again and again whether there was a heartbeat; the last one came at ``since_s`` or before."""
+        loop = asyncio.get_running_loop()
+        now_s, longest_s = loop.time(), attempt.task.heartbeat_ms / 1000
+        if attempt.pulse.beats != beats:
+            beats, since_s = attempt.pulse.beats, now_s
+        elif now_s >= since_s + longest_s:
+            self._time_out(attempt, _silent)
+            return
+        wait_s = min(longest_s / 4, since_s + longest_s - now_s)
+        attempt.silence = loop.call_later(wait_s, self._listen, attempt, beats, since_s)
 
     def _refuse(self, attempt: Attempt) -> None:
         try:
@@ -137,11 +192,11 @@ class AttemptRunner:
             self._end(attempt, _failed(attempt.task, error))
 
     def _run_here(self, attempt: Attempt, activity: Activity[Any, Any]) -> None:
-        self._end(attempt, _run_sync(attempt.task, activity))
+        self._end(attempt, _run_sync(attempt, activity))
 
     async def _run_async(self, attempt: Attempt, activity: Activity[Any, Any]) -> None:
         task = attempt.task
-        current_activity.set(ActivityInfo.of(task))
+        current_activity.set(attempt.info)
         try:
             args, kwargs = activity.signature.decode(task.args)
             result = _succeeded(task, await activity.function(*args, **kwargs))
@@ -155,15 +210,16 @@ class AttemptRunner:
         task = attempt.task
         try:
             args, kwargs = activity.signature.decode(task.args)
-            result = _succeeded(task, await launcher.run(activity, args, kwargs, ActivityInfo.of(task)))
+            result = _succeeded(task, await launcher.run(activity, args, kwargs, attempt.info))
         except BaseException as error:  # as in _run_async
             result = _failed(task, error)
         self._end(attempt, result)
 
-    def _time_out(self, attempt: Attempt) -> None:
+    def _time_out(self, attempt: Attempt, describe: Callable[[ActivityTask], ActivityResult]) -> None:
         if attempt.closed:
             return
-        self._close(attempt, _timed_out(attempt.task))
+        self._close(attempt, describe(attempt.task))
+        attempt.pulse.cancelled = "its time is up"
         if attempt.work is not None:
             attempt.work.cancel()
         else:
@@ -173,15 +229,16 @@ class AttemptRunner:
             )
 
     def _end(self, attempt: Attempt, result: ActivityResult) -> None:
-        self._running.discard(attempt)
+        self._running.pop(attempt, None)
         if not attempt.closed:
             self._close(attempt, result)
         self._freed()
 
     def _close(self, attempt: Attempt, result: ActivityResult) -> None:
         attempt.closed = True
-        if attempt.timer is not None:
-            attempt.timer.cancel()
+        attempt.stop_timers()
+        if result.failure is not None and attempt.pulse.details is not attempt.task.details:
+            result = replace(result, details=attempt.pulse.details)
         self._report(attempt, result)
 
     # --- in threads --------------------------------------------------------------------
@@ -199,14 +256,14 @@ class AttemptRunner:
             # Shut down under us, as at the interpreter's exit: another worker will run it.
             logger.exception("activity %s could not be started", attempt.task.name)
             attempt.closed = True
-            self._running.discard(attempt)
+            self._running.pop(attempt, None)
 
     def _run_in_thread(
         self, attempt: Attempt, activity: Activity[Any, Any], loop: asyncio.AbstractEventLoop
     ) -> None:
         # Not run_in_executor: its futures cost a wake-up of the loop each. Here many ends share one.
         # The order matters: append, then look at the flag; the loop clears the flag, then empties.
-        self._ended.append((attempt, _run_sync(attempt.task, activity)))
+        self._ended.append((attempt, _run_sync(attempt, activity)))
         if not self._collecting:
             self._collecting = True
             try:
@@ -221,9 +278,10 @@ class AttemptRunner:
             self._end(attempt, result)
 
 
-def _run_sync(task: ActivityTask, activity: Activity[Any, Any]) -> ActivityResult:
+def _run_sync(attempt: Attempt, activity: Activity[Any, Any]) -> ActivityResult:
     """Call a sync function in the current context, which is its own."""
-    current_activity.set(ActivityInfo.of(task))
+    task = attempt.task
+    current_activity.set(attempt.info)
     try:
         args, kwargs = activity.signature.decode(task.args)
         return _succeeded(task, activity.function(*args, **kwargs))
@@ -244,11 +302,19 @@ def _failed(task: ActivityTask, error: BaseException) -> ActivityResult:
     return ActivityResult(task.owner, task.execution, task.task, task.attempt, failure=failure)
 
 
-def _timed_out(task: ActivityTask) -> ActivityResult:
-    failure = FailureDetails(
-        "builtins.TimeoutError",
-        f"attempt {task.attempt} of activity {task.name} did not end within {task.timeout_ms / 1000:g} s",
-    )
+def _too_long(task: ActivityTask) -> ActivityResult:
+    return _timed_out(task, f"did not end within {task.timeout_ms / 1000:g} s (timeout)", "timeout")
+
+
+def _silent(task: ActivityTask) -> ActivityResult:
+    what = f"gave no heartbeat for {task.heartbeat_ms / 1000:g} s (heartbeat_timeout)"
+    return _timed_out(task, what, "heartbeat_timeout")
+
+
+def _timed_out(task: ActivityTask, what: str, timeout: str) -> ActivityResult:
+    message = f"attempt {task.attempt} of activity {task.name} {what}"
+    bases = ("builtins.OSError", "builtins.Exception")
+    failure = FailureDetails("builtins.TimeoutError", message, bases=bases, timeout=timeout)
     return ActivityResult(
         task.owner, task.execution, task.task, task.attempt, failure=failure, timed_out=True
     )

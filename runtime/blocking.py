@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from types import TracebackType
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
 from .app import EntityClass
 from .client import Client
-from .client_queries import InstanceFilters, StoredEntity
 from .definitions import Orchestration
 from .errors import StoreUnavailable
-from .query import PAGE_SIZE, Order, Page
 from .refs import EntityRef, OrchestrationHandle
 from .reminders import Reminder, When
-from .status import EntityStatus, OrchestrationStatus
+from .status import EntityStatus, OrchestrationStatus, RuntimeStatus
 
 E = TypeVar("E", bound=EntityClass)
 T = TypeVar("T")
@@ -253,7 +251,6 @@ class BlockingClient:
         *args: Any,
         id: str | None = None,
         if_exists: Literal["return", "raise"] = "return",
-        tags: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> BlockingOrchestrationHandle[R]: ...
     @overload
@@ -263,7 +260,6 @@ class BlockingClient:
         *args: Any,
         id: str | None = None,
         if_exists: Literal["return", "raise"] = "return",
-        tags: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> BlockingOrchestrationHandle[Any]: ...
     def start(self, orchestration: Any, *args: Any, **kwargs: Any) -> BlockingOrchestrationHandle[Any]:
@@ -277,75 +273,13 @@ class BlockingClient:
         return BlockingOrchestrationHandle(self._open, handle)
 
     def instances(
-        self,
-        *,
-        order: Order = "oldest",
-        page_size: int = PAGE_SIZE,
-        cursor: str | None = None,
-        **filters: Unpack[InstanceFilters],
+        self, *, status: RuntimeStatus | str | None = None, name: str | None = None
     ) -> Iterator[OrchestrationStatus]:
         """Iterate over the instances of the hub; see ``Client.instances``."""
-        found = self._client.instances(order=order, page_size=page_size, cursor=cursor, **filters)
-        return self._each(found)
+        found = self._client.instances(status=status, name=name)
 
-    def instances_page(
-        self,
-        *,
-        order: Order = "oldest",
-        page_size: int = PAGE_SIZE,
-        cursor: str | None = None,
-        **filters: Unpack[InstanceFilters],
-    ) -> Page[OrchestrationStatus]:
-        """Return one page of ``instances``; see ``Client.instances_page``."""
-        return self._open.run(
-            self._client.instances_page(order=order, page_size=page_size, cursor=cursor, **filters)
-        )
+        async def following() -> OrchestrationStatus | None:
+            return await anext(found, None)
 
-    def count_instances(self, **filters: Unpack[InstanceFilters]) -> int:
-        """Return how many instances there are; see ``Client.count_instances``."""
-        return self._open.run(self._client.count_instances(**filters))
-
-    def entities(
-        self,
-        entity: Any,
-        *,
-        prefix: str = "",
-        states: bool = False,
-        page_size: int = PAGE_SIZE,
-        cursor: str | None = None,
-    ) -> Iterator[StoredEntity[Any]]:
-        """Iterate over the entities of a class that have a state; see ``Client.entities``."""
-        found = self._client.entities(
-            entity, prefix=prefix, states=states, page_size=page_size, cursor=cursor
-        )
-        return self._each(found)
-
-    def entities_page(
-        self,
-        entity: Any,
-        *,
-        prefix: str = "",
-        states: bool = False,
-        page_size: int = PAGE_SIZE,
-        cursor: str | None = None,
-    ) -> Page[StoredEntity[Any]]:
-        """Return one page of ``entities``; see ``Client.entities_page``."""
-        return self._open.run(
-            self._client.entities_page(
-                entity, prefix=prefix, states=states, page_size=page_size, cursor=cursor
-            )
-        )
-
-    def count_entities(self, entity: Any, *, prefix: str = "") -> int:
-        """Return how many entities of a class have a state; see ``Client.count_entities``."""
-        return self._open.run(self._client.count_entities(entity, prefix=prefix))
-
-    def _each(self, found: AsyncIterator[R]) -> Iterator[R]:
-        async def following() -> list[R]:
-            try:
-                return [await anext(found)]
-            except StopAsyncIteration:
-                return []
-
-        while one := self._open.run(following()):
-            yield one[0]
+        while (instance := self._open.run(following())) is not None:
+            yield instance

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from . import kinds
 from .app import App, EntityClass
-from .client_queries import ClientQueries
 from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .definitions import EntityDefinition, Orchestration
 from .errors import InstanceExists, OrchestrationFailed, UsageError
@@ -17,14 +16,14 @@ from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .messages import Start
 from .refs import EntityRef, OrchestrationHandle
 from .signatures import Signature, encode_arguments
+from .status import OrchestrationStatus, RuntimeStatus
 from .store import Store
-from .tags import check_tags
 
 E = TypeVar("E", bound=EntityClass)
 R = TypeVar("R")
 
 
-class Client(ClientQueries):
+class Client:
     """A session with a hub. Use it as ``async with lungfish.connect(app) as client``.
 
     What is sent within one tick of the event loop travels in one batch, so many concurrent calls
@@ -128,7 +127,6 @@ class Client(ClientQueries):
         *args: Any,
         id: str | None = None,
         if_exists: Literal["return", "raise"] = "return",
-        tags: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> OrchestrationHandle[R]: ...
     @overload
@@ -138,7 +136,6 @@ class Client(ClientQueries):
         *args: Any,
         id: str | None = None,
         if_exists: Literal["return", "raise"] = "return",
-        tags: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> OrchestrationHandle[Any]: ...
     async def start(
@@ -147,7 +144,6 @@ class Client(ClientQueries):
         *args: Any,
         id: str | None = None,
         if_exists: Literal["return", "raise"] = "return",
-        tags: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> OrchestrationHandle[Any]:
         """Create an orchestration instance, if its id is free; durable when this returns.
@@ -159,7 +155,6 @@ class Client(ClientQueries):
             orchestration: the function, or its registered name.
             id: the instance id; default is a new unique one.
             if_exists: ``"return"`` its handle, or ``"raise"`` ``InstanceExists``.
-            tags: labels to find it by (``instances``), at most 16; sub-orchestrations do not inherit them.
 
         Raises:
             NotRegistered, InvalidArguments, SerializationError, PayloadTooLarge: refused; nothing was
@@ -173,11 +168,11 @@ class Client(ClientQueries):
             data = signature.encode(args, kwargs)
         else:
             data = encode_arguments(args, kwargs, name)
-        connection, labels = self._open, check_tags(tags)
+        connection = self._open
         actor = ActorId(ORCHESTRATION, "", instance)
 
         def make(request: str) -> Start:
-            return Start(actor, name, data, request, connection.me, tags=labels)
+            return Start(actor, name, data, request, connection.me)
 
         response = await connection.request(actor, make, timeout_s=TIMEOUT_S, what=f"start of {name}")
         handle = self._handle(instance, signature)
@@ -199,6 +194,32 @@ class Client(ClientQueries):
         """
         signature = Signature(instance_id, (), 0, 0, {}, returns) if returns is not Any else None
         return self._handle(check_id("instance id", instance_id), signature)
+
+    async def instances(
+        self, *, status: RuntimeStatus | str | None = None, name: str | None = None
+    ) -> AsyncIterator[OrchestrationStatus]:
+        """Iterate over the instances of the hub, in no particular order.
+
+        Instances that exist during the whole iteration come exactly once; others may or may not.
+
+        Args:
+            status: only those with this status.
+            name: only those of this orchestration.
+        """
+        wanted = RuntimeStatus(status) if status is not None else None
+        store = self._open.store
+        for partition in range(self._open.meta.partitions):
+            cursor, seen = 0, set[str]()
+            while True:
+                cursor, rows = await store.scan_instances(partition, cursor, 500)
+                for instance, row in rows.items():
+                    found = _orchestrations().read_status(instance, row)
+                    fits = (wanted is None or found.runtime_status is wanted) and name in (None, found.name)
+                    if fits and instance not in seen:
+                        yield found
+                    seen.add(instance)
+                if cursor == 0:
+                    break
 
     def _orchestration(self, orchestration: Any) -> tuple[str, Signature | None]:
         if isinstance(orchestration, Orchestration):

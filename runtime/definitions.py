@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, ParamSpec, TypeVar, get_args, get_origin, overload
 
 from .errors import NotRegistered, UsageError
+from .ids import check_id
+from .queues import DEFAULT_PRIORITY, check_priority
 from .retry import RetryPolicy
 from .signatures import Signature
 
@@ -35,7 +37,12 @@ class ActivityOptions:
         retry: policy for failed attempts; the default is one attempt.
         timeout: longest run of one attempt (Temporal: start-to-close); None is unlimited.
         schedule_to_close: longest time over all attempts, waiting included; None is unlimited.
+        schedule_to_start: longest wait of an attempt in its queue; over it the activity fails, and is not
+            tried again: it would only wait again. None is unlimited.
+        heartbeat_timeout: longest time between two heartbeats of a running attempt (see
+            ``ActivityInfo.heartbeat``); None is unlimited.
         queue: the queue whose workers run it.
+        priority: 0 (first) to 9 (last) among what waits in the same queue.
         inline: run in the orchestration's turn itself: for tiny pure functions only, since
             it blocks the host's loop and is run again if the turn is not committed.
         resources: Ray resources of each attempt (``num_cpus``, ``num_gpus``, ``memory``,
@@ -51,6 +58,17 @@ class ActivityOptions:
     inline: bool = False
     resources: Mapping[str, Any] = field(default_factory=dict)
     id: str | None = None
+    schedule_to_start: dt.timedelta | None = None
+    heartbeat_timeout: dt.timedelta | None = None
+    priority: int = DEFAULT_PRIORITY
+
+    def __post_init__(self) -> None:
+        check_id("queue", self.queue)
+        check_priority(self.priority)
+        for name in ("timeout", "schedule_to_close", "schedule_to_start", "heartbeat_timeout"):
+            duration = getattr(self, name)
+            if duration is not None and duration <= dt.timedelta(0):
+                raise UsageError(f"{name} must be more than nothing, not {duration}")
 
 
 class Activity(Generic[P, R_co]):
@@ -75,6 +93,9 @@ class Activity(Generic[P, R_co]):
         schedule_to_close: dt.timedelta | float | None = None,
         queue: str | None = None,
         id: str | None = None,
+        schedule_to_start: dt.timedelta | float | None = None,
+        heartbeat_timeout: dt.timedelta | float | None = None,
+        priority: int | None = None,
     ) -> Activity[P, R_co]:
         """Return the same activity with other options, for one call; as in Ray.
 
@@ -84,6 +105,12 @@ class Activity(Generic[P, R_co]):
             schedule_to_close: longest time over all attempts (timedelta, or seconds).
             queue: the queue whose workers run it.
             id: the caller's own idempotency key.
+            schedule_to_start: longest wait of an attempt in its queue (timedelta, or seconds).
+            heartbeat_timeout: longest silence of a running attempt (timedelta, or seconds).
+            priority: 0 (first) to 9 (last) in its queue.
+
+        Raises:
+            UsageError: a value that makes no sense; nothing was scheduled.
         """
         given: dict[str, Any] = {
             "retry": retry,
@@ -91,6 +118,9 @@ class Activity(Generic[P, R_co]):
             "schedule_to_close": as_duration(schedule_to_close),
             "queue": queue,
             "id": id,
+            "schedule_to_start": as_duration(schedule_to_start),
+            "heartbeat_timeout": as_duration(heartbeat_timeout),
+            "priority": priority,
         }
         changed = {name: value for name, value in given.items() if value is not None}
         return Activity(self.function, self.name, replace(self.settings, **changed))

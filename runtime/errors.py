@@ -26,6 +26,9 @@
     │  │  └─ WorkersLost       an attempt was lost with its worker too often
     │  └─ OrchestrationFailed
     │     └─ OrchestrationTerminated
+    ├─ RetryAfter              raised by an activity: try again, but not before some time
+    ├─ NonRetryable            raised by an activity: trying again cannot help
+    ├─ ActivityCancelled       raised in an activity whose attempt nobody waits for any more
     ├─ NonDeterminism          replay took another path than the history
     ├─ DeadlineExceeded        no answer in time; the outcome is unknown
     ├─ Unavailable             try again later
@@ -40,6 +43,7 @@ they live in ``store``.
 
 from __future__ import annotations
 
+import math
 import traceback
 from dataclasses import dataclass, replace
 from typing import Any
@@ -167,6 +171,9 @@ class FailureDetails:
         traceback: formatted traceback (its end, if long); empty where there is none.
         cause: the failure that led to this one, if any.
         non_retriable: a retry cannot help (for example unregistered, bad arguments).
+        retry_after_ms: how long the error asks to wait before the next attempt; None: it does not say.
+        bases: qualified names of the classes that ``error_type`` derives from, nearest first.
+        timeout: which time-out it was (see ``ActivityTimedOut.timeout``); empty for other failures.
     """
 
     error_type: str
@@ -174,6 +181,9 @@ class FailureDetails:
     traceback: str = ""
     cause: FailureDetails | None = None
     non_retriable: bool = False
+    retry_after_ms: int | None = None
+    bases: tuple[str, ...] = ()
+    timeout: str = ""
 
     @classmethod
     def of(cls, error: BaseException, depth: int = 0) -> FailureDetails:
@@ -197,6 +207,8 @@ class FailureDetails:
             traceback=text[-TRACEBACK_CHARS_MAX:],
             cause=cause,
             non_retriable=bool(getattr(error, "non_retriable", False)) or isinstance(error, UsageError),
+            retry_after_ms=_retry_after_ms(error),
+            bases=_bases_of(type(error)),
         )
 
     def _cut(self, causes: int) -> FailureDetails:
@@ -208,17 +220,24 @@ class FailureDetails:
     def is_caused_by(self, error_type: type[BaseException] | str) -> bool:
         """Tell whether this failure or one of its causes is of ``error_type``.
 
-        A class matches by its qualified name (subclasses are not known here); a str
-        matches the qualified or the bare name.
+        A class matches by its qualified name, and so do its subclasses; a str matches the qualified or the
+        bare name.
         """
-        wanted = error_type if isinstance(error_type, str) else qualified_name(error_type)
-        here = self.error_type == wanted or self.error_type.rpartition(".")[2] == wanted
+        here = self.is_a(error_type)
         return here or (self.cause is not None and self.cause.is_caused_by(error_type))
+
+    def is_a(self, error_type: type[BaseException] | str) -> bool:
+        """Tell whether the failure itself is of ``error_type`` or of a class derived from it."""
+        wanted = error_type if isinstance(error_type, str) else qualified_name(error_type)
+        return any(
+            name == wanted or name.rpartition(".")[2] == wanted for name in (self.error_type, *self.bases)
+        )
 
     def to_wire(self) -> list[Any]:
         """Return the form that is stored; ``from_wire`` reads it."""
         cause = self.cause.to_wire() if self.cause is not None else None
-        return [self.error_type, self.message, self.traceback, cause, self.non_retriable]
+        row = [self.error_type, self.message, self.traceback, cause, self.non_retriable]
+        return [*row, self.retry_after_ms, list(self.bases), self.timeout]
 
     @classmethod
     def from_wire(cls, row: list[Any]) -> FailureDetails:
@@ -232,10 +251,10 @@ class FailureDetails:
     @classmethod
     def _from_wire(cls, row: Any, depth: int) -> FailureDetails:
         match row:
-            case [str(error_type), str(message), str(text), None | [*_] as cause, bool(non_retriable), *_]:
+            case [str(error_type), str(message), str(text), None | [*_] as cause, bool(non_retriable), *rest]:
                 has_cause = cause is not None and depth < CAUSES_MAX
                 nested = cls._from_wire(cause, depth + 1) if has_cause else None
-                return cls(error_type, message, text, nested, non_retriable)
+                return cls(error_type, message, text, nested, non_retriable, *_read_rest(rest))
         raise ValueError(f"not a failure: {row!r:.200}")
 
     def __str__(self) -> str:
@@ -263,11 +282,54 @@ class ActivityFailed(ExecutionFailed):
 
 
 class ActivityTimedOut(ActivityFailed):
-    """An activity's last attempt did not end in time."""
+    """An activity did not begin, report or end in time; ``timeout`` says which of these."""
+
+    @property
+    def timeout(self) -> str:
+        """Which time-out it was: the name of the option that set it.
+
+        ``"timeout"`` (one attempt ran too long; Temporal: start-to-close), ``"heartbeat_timeout"``,
+        ``"schedule_to_start"`` or ``"schedule_to_close"``.
+        """
+        return (self.details.timeout if self.details is not None else "") or "timeout"
 
 
 class WorkersLost(ActivityFailed):
     """An attempt was lost with its worker too often: it may be what kills them."""
+
+
+class RetryAfter(LungfishError):
+    """Raise it in an activity that should be tried again, but not before ``seconds`` have passed.
+
+    It replaces the policy's own wait (Temporal: ``next_retry_delay``; HTTP: ``Retry-After``). Whether
+    there is another attempt at all is the policy's decision still. Any other exception does the same with an
+    attribute ``lungfish_retry_after_s``.
+    """
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        """Make the error; ``seconds`` must be a number that is not negative."""
+        super().__init__(message or f"try again in {seconds:g} s")
+        if not 0 <= seconds < math.inf:
+            raise UsageError(f"RetryAfter takes a number of seconds that is not negative, not {seconds!r}")
+        self.lungfish_retry_after_s = seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.lungfish_retry_after_s, self.args[0])
+
+
+class NonRetryable(LungfishError):
+    """Raise it in an activity that must not be tried again, whatever its policy says.
+
+    Any other exception does the same with an attribute ``non_retriable = True``.
+    """
+
+    non_retriable = True
+
+
+class ActivityCancelled(LungfishError):
+    """Nobody waits for this attempt any more: its time is up, or its orchestration goes on without it."""
+
+    non_retriable = True
 
 
 class OrchestrationFailed(ExecutionFailed):
@@ -281,6 +343,30 @@ class OrchestrationTerminated(OrchestrationFailed):
 def qualified_name(cls: type) -> str:
     """Return ``module.QualName`` of a class."""
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _bases_of(cls: type[BaseException]) -> tuple[str, ...]:
+    return tuple(qualified_name(base) for base in cls.__mro__[1:] if base not in (BaseException, object))
+
+
+#: The longest wait that an error can ask for (ms): a century.
+_RETRY_AFTER_MS_MAX = 100 * 365 * 86_400_000
+
+
+def _retry_after_ms(error: BaseException) -> int | None:
+    wanted = getattr(error, "lungfish_retry_after_s", None)
+    if isinstance(wanted, bool) or not isinstance(wanted, int | float) or not wanted >= 0:
+        return None  # also what is not a number: a user's odd attribute must not hide the failure itself
+    return int(min(wanted * 1_000, _RETRY_AFTER_MS_MAX))
+
+
+def _read_rest(rest: list[Any]) -> tuple[int | None, tuple[str, ...], str]:
+    match rest:
+        case [None | int() as after_ms, [*bases], str(timeout), *_] if all(isinstance(b, str) for b in bases):
+            return after_ms, tuple(bases), timeout
+        case []:
+            return None, (), ""
+    raise ValueError(f"not the rest of a failure: {rest!r:.200}")
 
 
 def usage_error(details: FailureDetails) -> UsageError | None:

@@ -19,7 +19,6 @@ Rules:
 ``{hub:p}:entities:<name>``        hash    key → snapshot
 ``{hub:p}:instances``              hash    instance id → row
 ``{hub:p}:history:<id>``           list    event batches, one per commit
-``{hub:p}:by:<index>``             zset    members as ``index`` tells; score 0, or when they ended
 ``{hub:p}:mailbox``                hash    row id → accepted, unfinished message
 ``{hub:p}:activities``             hash    row id → scheduled, unfinished activity
 ``{hub:p}:timers``, ``:timer_rows``  zset, hash   timer id → due ms; timer id → what fires
@@ -28,6 +27,10 @@ Rules:
 ``{hub:p}:dead``                   stream  p: a payload that could not be decoded; capped
 ``{hub:q:<queue>}``                stream  p: one activity; consumer group ``workers``
 ``{hub:q:<queue>}:producers``      hash    as for a partition; producers are partitions
+``{hub:q:<queue>}:details``        hash    entry id → what its attempt's last heartbeat said
+``{hub:q:<queue>}:limits``         hash    d:<limit> (declared), s:<limit> (set), paused; see ``queues``
+``{hub:q:<queue>}:meter``          hash    tokens, at (ms): the rate's bucket; turn: entries handed out
+``{hub:q:<queue>}:<priority>``     stream  the lane of another priority, with ``:producers`` and ``:details``
 ``{hub:c:<client>}``               stream  p, p ...: batches of replies; capped, expiring
 =================================  ======  ====================================================
 """
@@ -38,6 +41,7 @@ from typing import Final
 
 from .errors import InvalidId
 from .ids import check_id
+from .queues import DEFAULT_PRIORITY, split_lane
 
 #: The one consumer group of a queue.
 GROUP: Final = "workers"
@@ -99,10 +103,6 @@ class PartitionKeys:
             key = self._entities[name] = f"{self._tag}:entities:{name}"
         return key
 
-    def by(self, index: str) -> str:
-        """Return the sorted set that is an index."""
-        return f"{self._tag}:by:{index}"
-
     def history(self, instance: str) -> str:
         """Return the list with the history of ``instance``."""
         return f"{self._tag}:history:{instance}"
@@ -132,15 +132,31 @@ class Keys:
         return keys
 
     def queue(self, queue: str) -> str:
-        """Return the stream of an activity queue."""
-        return f"{{{self.hub}:q:{queue}}}"
+        """Return the stream of an activity queue's lane; all lanes of a queue are in one slot."""
+        name, priority = split_lane(queue)
+        tag = f"{{{self.hub}:q:{name}}}"
+        return tag if priority == DEFAULT_PRIORITY else f"{tag}:{priority}"
+
+    def details(self, queue: str) -> str:
+        """Return the hash with what the heartbeats of a lane's attempts said."""
+        return f"{self.queue(queue)}:details"
+
+    def limits(self, queue: str) -> str:
+        """Return the hash with a queue's limits."""
+        return f"{self.queue(queue)}:limits"
+
+    def meter(self, queue: str) -> str:
+        """Return the hash that meters what a queue hands out."""
+        return f"{self.queue(queue)}:meter"
 
     def stream(self, target: str) -> str:
         """Return the stream that holds what is put into ``target``."""
         kind = target[:2]
         if kind == "p:":
             return self.partition(int(target[2:])).inbox
-        if kind not in {"c:", "q:"}:
+        if kind == "q:":
+            return self.queue(target[2:])
+        if kind != "c:":
             raise InvalidId(f"not a target: {target!r}")
         return f"{{{self.hub}:{target}}}"
 

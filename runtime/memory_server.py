@@ -125,7 +125,6 @@ class Partition:
     activities: dict[str, bytes] = field(default_factory=dict)
     outbox: dict[str, OutboxEntry] = field(default_factory=dict)
     dead: list[bytes] = field(default_factory=list)
-    indexes: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -137,6 +136,7 @@ class Hub:
     streams: dict[str, Stream] = field(default_factory=dict)
     producers: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
+    details: dict[tuple[str, str], bytes] = field(default_factory=dict)
     hosts: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     workers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     leader: str = ""
@@ -340,8 +340,6 @@ class MemoryServer:
             row.histories.pop(instance, None)
         for instance, batches in commit.histories.items():
             row.histories.setdefault(instance, []).extend(batches)
-        for (index, member), score in commit.index.items():
-            _merge(row.indexes.setdefault(index, {}), {member: score})
         for outbox_id in commit.delivered:
             row.outbox.pop(outbox_id, None)
 
@@ -413,6 +411,12 @@ class MemoryServer:
         stream_id = parse_id(entry_id)
         self.hub(hub).stream(f"q:{queue}", self.now_ms()).remove(stream_id)
         self.hub(hub).groups.setdefault(queue, Group()).taken.pop(stream_id, None)
+        self.hub(hub).details.pop((queue, entry_id), None)
+
+    def keep_details(self, hub: str, queue: str, entry_id: str, details: bytes) -> None:
+        """Keep details beside an entry that is still there."""
+        if self.hub(hub).stream(f"q:{queue}", self.now_ms()).find(parse_id(entry_id)) is not None:
+            self.hub(hub).details[queue, entry_id] = details
 
 
 def _merge(rows: dict[_K, _V], changes: Mapping[_K, _V | None]) -> None:

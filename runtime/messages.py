@@ -80,7 +80,6 @@ class Start:
         parent: the orchestration that waits for the outcome, under ``parent_request``.
         due_ms: not before this time (Unix ms); 0 is now.
         version: code version to pin; empty is the app's current one.
-        tags: labels for queries: name, value, name, value, ...
     """
 
     target: ActorId
@@ -92,7 +91,6 @@ class Start:
     parent_request: str = ""
     due_ms: int = 0
     version: str = ""
-    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +133,10 @@ class ActivityResult:
 
     ``execution``, ``task`` and ``attempt`` must all match what the instance waits for;
     anything else is late or doubled, and is dropped.
+
+    Attributes:
+        details: what the attempt's last heartbeat said, for the next attempt.
+        begun: no outcome yet: the attempt has begun. Told only where ``schedule_to_start`` wants to know.
     """
 
     target: ActorId
@@ -144,6 +146,8 @@ class ActivityResult:
     result: bytes | None = None
     failure: FailureDetails | None = None
     timed_out: bool = False
+    details: bytes | None = None
+    begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +155,9 @@ class TimerFired:
     """A due timer of an orchestration, or an engine's own (``purpose``).
 
     Attributes:
-        purpose: ``timer`` (the user's), ``retry`` or ``timeout`` (of activity ``task``,
-            ``attempt``), ``start`` (a delayed start).
+        purpose: ``timer`` (the user's), ``retry``, ``timeout`` or ``unbegun`` (of activity ``task``,
+            ``attempt``), ``lost`` (no queue has the activity ``task`` whose row has the checksum ``due_ms``),
+            ``start`` (a delayed start).
     """
 
     target: ActorId
@@ -274,6 +279,10 @@ class ActivityTask:
         timeout_ms: longest run of this attempt; 0 is unlimited.
         row: id of the activity's row in its owner's partition: while it is there, the
             result is not yet recorded.
+        heartbeat_ms: longest silence of this attempt; 0 is unlimited.
+        details: what the last heartbeat of an earlier attempt said.
+        deadline_ms: when all attempts must have ended (Unix ms); 0 is never.
+        begin_by_ms: when this attempt must have begun (Unix ms): its beginning is reported; 0 is never.
     """
 
     owner: ActorId
@@ -285,3 +294,7 @@ class ActivityTask:
     idempotency_key: str
     timeout_ms: int = 0
     row: str = ""
+    heartbeat_ms: int = 0
+    details: bytes | None = None
+    deadline_ms: int = 0
+    begin_by_ms: int = 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from .errors import StoreUnavailable
@@ -212,9 +212,27 @@ def finish_calls(keys: Keys, entries: Sequence[tuple[str, str]]) -> list[Call]:
     """Return the calls that remove taken entries, named by (queue, id)."""
     ids: dict[str, list[str]] = {}
     for queue, entry_id in entries:
-        ids.setdefault(keys.queue(queue), []).append(entry_id)
+        ids.setdefault(queue, []).append(entry_id)
     return [
-        (key, script("finish", [key], GROUP, *found[start : start + 1000]))
-        for key, found in ids.items()
+        (
+            (key := keys.queue(queue)),
+            script("finish", [key, keys.details(queue)], GROUP, *found[start : start + 1000]),
+        )
+        for queue, found in ids.items()
         for start in range(0, len(found), 1000)
+    ]
+
+
+def keep_calls(keys: Keys, details: Mapping[tuple[str, str], bytes]) -> list[Call]:
+    """Return the calls that keep details beside entries, named by (queue, id)."""
+    rows: dict[str, list[str | bytes]] = {}
+    for (queue, entry_id), said in details.items():
+        rows.setdefault(queue, []).extend((entry_id, said))
+    return [
+        (
+            (key := keys.queue(queue)),
+            script("details", [key, keys.details(queue)], *row[start : start + 1000]),
+        )
+        for queue, row in rows.items()
+        for start in range(0, len(row), 1000)
     ]

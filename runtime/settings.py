@@ -60,6 +60,7 @@ class WorkerSettings:
         sweep_ms: how often a worker looks for what dead ones hold.
         block_ms: how long one read of the queues waits.
         look_ms: how often a worker looks for tasks that it was given without its knowing.
+        watch_ms: how often a worker looks whether attempts that have run for so long are still waited for.
         deliveries_max: an attempt that this many workers took and never reported counts as failed: it may be
             what kills them. High, because every worker that is replaced while it runs counts.
         unfinished_max: entries whose report or removal is under way; over it nothing more is taken.
@@ -72,6 +73,7 @@ class WorkerSettings:
     look_ms: int = 30_000
     unfinished_max: int = 4_096
     deliveries_max: int = 20
+    watch_ms: int = 1_000
 
     def __post_init__(self) -> None:
         if self.alive_ms < 2 * self.heartbeat_ms:

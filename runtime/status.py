@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -44,7 +44,6 @@ class OrchestrationStatus:
         custom_status: the last value given to ``set_custom_status``.
         execution_id: new for every run of the instance (continue-as-new).
         parent_id: the orchestration that started it, if one did.
-        tags: what it was labelled with at its start.
     """
 
     instance_id: str
@@ -57,7 +56,6 @@ class OrchestrationStatus:
     custom_status: Any = None
     execution_id: str = ""
     parent_id: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

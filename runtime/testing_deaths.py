@@ -32,6 +32,8 @@ STORE_CALLS: Final = (
     "sweep_producers",
     "finish_entries",
     "claim_entries",
+    "keep_details",
+    "details_of",
     "worker_beat",
 )
 

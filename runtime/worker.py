@@ -28,7 +28,8 @@ from .app import App
 from .attempts import Attempt, AttemptRunner, Launcher
 from .errors import FailureDetails, StoreUnavailable, WorkersLost, qualified_name
 from .ids import partition_of
-from .messages import ActivityResult
+from .messages import ActivityResult, ActivityTask
+from .pulses import PulseWatch
 from .sender import Sender
 from .settings import WorkerSettings
 from .store import QueueEntry, Store, partition_target
@@ -51,6 +52,8 @@ class WorkerCounts:
     malformed: int = 0
     #: Delivered before, and found to have a result already.
     repeated: int = 0
+    #: Nobody waited for them any more.
+    cancelled: int = 0
 
 
 class Worker:
@@ -90,6 +93,7 @@ class Worker:
         self._runner = AttemptRunner(
             app, executor=executor, launcher=launcher, report=self._report, freed=self._fill
         )
+        self._pulses = PulseWatch(store, self._runner, self._settings, self._partition, self._cancelled)
         self._partitions = 0
         self._reader = store.queue_reader(worker_id)
         self._sender = Sender(store, f"w:{worker_id}")
@@ -118,7 +122,12 @@ class Worker:
         self._partitions = (await self._store.open()).partitions
         self._look_later()
         self._taking = [self._every(self._take), self._every(self._sweep)]
-        self._loops = [*self._taking, self._every(self._beat), self._every(self._finish)]
+        self._loops = [
+            *self._taking,
+            self._every(self._beat),
+            self._every(self._finish),
+            self._every(self._attend),
+        ]
 
     async def stop(self, drain_s: float = 10.0) -> None:
         """Take nothing more, finish what runs, report it, leave.
@@ -183,6 +192,10 @@ class Worker:
         await self._store.worker_beat(self.worker_id, self._record())
         self._beaten.set()
         await asyncio.sleep(self._settings.heartbeat_ms / 1_000)
+
+    async def _attend(self) -> None:
+        await asyncio.sleep(self._settings.heartbeat_ms / 1_000)
+        await self._pulses.attend()
 
     async def _take(self) -> None:
         await self._beaten.wait()
@@ -287,7 +300,8 @@ class Worker:
             if entry.deliveries > self._settings.deliveries_max:
                 self._give_up(attempt, entry.deliveries)
                 continue
-            repeated = (claimed or entry.deliveries > 1) and attempt.task.row
+            late = attempt.task.begin_by_ms > 0  # its time to begin may be over, and nobody waits any more
+            repeated = (claimed or late or entry.deliveries > 1) and attempt.task.row
             (doubtful if repeated else fresh).append(attempt)
         self._drained.clear()
         self._backlog += fresh
@@ -300,7 +314,8 @@ class Worker:
         task = attempt.task
         text = f"activity {task.name}: {deliveries - 1} workers had attempt {task.attempt} and never reported"
         logger.error("worker %s: %s", self.worker_id, text)
-        failure = FailureDetails(qualified_name(WorkersLost), text)
+        # Not tried again, whatever the policy says: the next attempt would kill as many workers.
+        failure = FailureDetails(qualified_name(WorkersLost), text, non_retriable=True)
         result = ActivityResult(task.owner, task.execution, task.task, task.attempt, failure=failure)
         self._report(attempt, result)
 
@@ -316,16 +331,46 @@ class Worker:
             # Running again is allowed; asking again would hold up what else could be taken.
             logger.warning("worker %s: cannot ask which tasks have a result: %s", self.worker_id, error)
             missing = [True] * len(attempts)
-        self._backlog.extend(a for a, needed in zip(attempts, missing, strict=True) if needed)
+        wanted = [a for a, needed in zip(attempts, missing, strict=True) if needed]
+        await self._recall_details(wanted)
+        self._backlog.extend(wanted)
         done = [a.entry for a, needed in zip(attempts, missing, strict=True) if not needed]
         self.counts.repeated += len(done)
         self._remove(done)
         self._fill()
 
+    async def _recall_details(self, attempts: list[Attempt]) -> None:
+        """Find what the heartbeats said of those who had these attempts before."""
+        if not attempts:
+            return
+        try:
+            found = await self._store.details_of([attempt.entry for attempt in attempts])
+        except asyncio.CancelledError:
+            self._held.difference_update(attempt.entry for attempt in attempts)
+            raise
+        except Exception as error:  # running from the start is allowed, too
+            logger.warning("worker %s: cannot ask for heartbeat details: %s", self.worker_id, error)
+            return
+        for attempt, details in zip(attempts, found, strict=True):
+            attempt.pulse.details = details
+
     def _fill(self) -> None:
         while self._backlog and len(self._runner) < self.concurrency:
-            self._runner.begin(self._backlog.popleft())
+            attempt = self._backlog.popleft()
+            self._runner.begin(attempt)
+            if attempt.task.begin_by_ms:
+                self._tell_begun(attempt.task, self._partition(attempt))
         self._room.set()
+
+    def _tell_begun(self, task: ActivityTask, partition: int) -> None:
+        begun = ActivityResult(task.owner, task.execution, task.task, task.attempt, begun=True)
+        with contextlib.suppress(StoreUnavailable):  # the sender is closed: another worker begins it
+            sent = self._sender.put(partition_target(partition), [begun])
+            sent.add_done_callback(lambda sent: sent.cancelled() or sent.exception())
+
+    def _cancelled(self, attempt: Attempt) -> None:
+        self.counts.cancelled += 1
+        self._remove([attempt.entry])
 
     def _partition(self, attempt: Attempt) -> int:
         return partition_of(attempt.task.owner, self._partitions)

@@ -693,6 +693,20 @@ class TestHosts:
 
 
 class TestReading:
+    async def test_scan_returns_every_row(self, store: Store) -> None:
+        await store.claim(3, "A", "t1")
+        rows: dict[str, bytes | None] = {f"o{n}": b"%d" % n for n in range(700)}
+        await store.commit([Commit(3, "t1", 1, instances=rows)])
+        found: dict[str, bytes] = {}
+        cursor, calls = 0, 0
+        while calls == 0 or cursor:
+            cursor, page = await store.scan_instances(3, cursor, 100)
+            found |= page
+            calls += 1
+        assert found == rows
+        assert calls > 2
+        assert await store.scan_instances(4, 0, 100) == (0, {})
+
     async def test_nothing(self, store: Store) -> None:
         assert await store.snapshots([]) == []
         assert await store.instances([], history=True) == []
@@ -836,6 +850,25 @@ class TestQueues:
         assert await store.claim_entries("b", ["work"], alive_ms=0, count=1) == []
         await self.fill(store, "work", 1, sequence=2)
         assert len(await reader.take(["work"], block_ms=0, count=1)) == 1
+
+    async def test_details_are_kept_as_long_as_their_entry(self, store: Store) -> None:
+        await self.fill(store, "work", 2)
+        await self.fill(store, "other", 1)
+        (kept,) = await store.queue_reader("a").take(["work"], block_ms=0, count=1)
+        (other,) = await store.queue_reader("a").take(["other"], block_ms=0, count=1)
+        entries = [("work", kept.id), ("other", other.id), ("never", kept.id)]
+        assert await store.details_of(entries) == [None, None, None]
+        await store.keep_details({entries[0]: b"first"})
+        await store.keep_details({entry: b"%d" % at for at, entry in enumerate(entries)})
+        assert await store.details_of(entries) == [b"0", b"1", None], "what has no entry keeps nothing"
+        await store.remove_worker("a")
+        await store.claim_entries("b", ["work", "other"], alive_ms=60_000, count=10)
+        assert await store.details_of(entries[:2]) == [b"0", b"1"], "whoever has the entry"
+        await store.finish_entries(entries[:1])
+        await store.keep_details({entries[0]: b"late"})
+        assert await store.details_of(entries) == [None, b"1", None]
+        await store.keep_details({})
+        assert await store.details_of([]) == []
 
     async def test_full_queue(self, store: Store) -> None:
         await self.fill(store, "work", QUEUE_MAX)

@@ -21,6 +21,7 @@ from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.ids import ORCHESTRATION, ActorId, partition_of
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
 from lungfish.runtime.messages import ActivityResult, ActivityTask
+from lungfish.runtime.settings import WorkerSettings
 from lungfish.runtime.signatures import encode_arguments
 from lungfish.runtime.store import START, Append, Commit, HubMeta, partition_target, queue_target
 from lungfish.runtime.worker import BACKOFF_S, Worker
@@ -103,6 +104,8 @@ class Bench:
         return FlakyStore(self.server, HUB)
 
     async def worker(self, name: str = "w1", store: MemoryStore | None = None, **options: Any) -> Worker:
+        # Most tests put tasks into queues that no row in the store knows of.
+        options.setdefault("settings", WorkerSettings(watch_ms=10**9))
         worker = Worker(store or MemoryStore(self.server, HUB), self.app, worker_id=name, **options)
         await worker.start()
         self.workers.append(worker)
