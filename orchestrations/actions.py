@@ -47,12 +47,25 @@ class CancelTimer:
 
 @dataclass(frozen=True, slots=True)
 class StartOrchestration:
-    """Start a sub-orchestration and report its outcome to this instance."""
+    """Start an orchestration; unless it is ``detached``, its outcome is reported to this instance.
+
+    ``again``: take the place of an instance of that id which has ended.
+    """
 
     id: int
     name: str
     instance: str
     input: bytes
+    detached: bool = False
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOrchestration:
+    """Ask sub-orchestration ``id`` to end."""
+
+    id: int
+    instance: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +123,7 @@ Action: TypeAlias = (
     | CreateTimer
     | CancelTimer
     | StartOrchestration
+    | CancelOrchestration
     | CallEntity
     | SignalEntity
     | SendEvent

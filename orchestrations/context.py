@@ -32,8 +32,11 @@ from lungfish.runtime.definitions import (
 from lungfish.runtime.errors import NotRegistered, UsageError
 from lungfish.runtime.ids import ENTITY, ActorId, check_id
 from lungfish.runtime.reminders import When, at_ms
+from lungfish.runtime.retry import RetryPolicy
 from lungfish.runtime.signatures import encode_arguments
+from lungfish.runtime.status import to_ms
 
+from .retrying import retried
 from .sections import CriticalSection, in_order
 from .tasks import Task, when_all, when_any
 
@@ -68,6 +71,7 @@ class OrchestrationContext:
         self.instance_id: str = execution.instance
         self.parent_id: str | None = started.parent.key if started.parent is not None else None
         self.version: str = started.version
+        self._seed = seed_of(execution.instance, started)
 
     # --- activities and sub-orchestrations ---
 
@@ -112,40 +116,96 @@ class OrchestrationContext:
     ) -> Task[R]: ...
     @overload
     def call_orchestration(
-        self, orchestration: Orchestration[..., R], /, *args: Any, id: str, **kwargs: Any
+        self,
+        orchestration: Orchestration[..., R],
+        /,
+        *args: Any,
+        id: str | None = None,
+        retry: RetryPolicy | None = None,
+        **kwargs: Any,
     ) -> Task[R]: ...
     @overload
     def call_orchestration(
-        self, orchestration: str, /, *args: Any, id: str | None = None, **kwargs: Any
+        self,
+        orchestration: str,
+        /,
+        *args: Any,
+        id: str | None = None,
+        retry: RetryPolicy | None = None,
+        **kwargs: Any,
     ) -> Task[Any]: ...
-    def call_orchestration(  # type: ignore[misc]  # `id` is ours, whatever P says
-        self, orchestration: Any, /, *args: Any, id: str | None = None, **kwargs: Any
+    def call_orchestration(  # type: ignore[misc]  # `id` and `retry` are ours, whatever P says
+        self,
+        orchestration: Any,
+        /,
+        *args: Any,
+        id: str | None = None,
+        retry: RetryPolicy | None = None,
+        **kwargs: Any,
     ) -> Task[Any]:
         """Run a sub-orchestration; the task has its result.
+
+        Cancelling the task (a time-out does) asks the sub-orchestration to end, as ``handle.cancel`` does,
+        and does not wait until it has. If this orchestration fails or is cancelled, its sub-orchestrations
+        are cancelled; if it is terminated, they are terminated. If it completes without waiting, they go on.
+
+        Args:
+            orchestration: the orchestration, or its registered name.
+            id: its instance id; default: made from this execution's id and the position.
+            retry: start it again when it has failed; under the same ``id`` if one was given.
+
+        Raises:
+            OrchestrationFailed: at the await; ``OrchestrationTerminated`` if it was terminated,
+                ``OrchestrationCanceled`` if it was cancelled.
+            InstanceExists, NotRegistered: at the await.
+        """
+        instance = None if id is None else check_id("instance id", id)
+        name, encoded, decode = self._orchestration(orchestration, args, kwargs, "call_orchestration")
+
+        def begin(attempt: int) -> Task[Any]:
+            return self._execution.start_child(name, instance, encoded, decode, again=attempt > 1)
+
+        if retry is None:
+            return begin(1)
+        return retried(self, begin, retry, name)
+
+    def start_orchestration(
+        self,
+        orchestration: Orchestration[..., Any] | str,
+        /,
+        *args: Any,
+        id: str | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Start an orchestration that lives by itself, and return its instance id at once.
+
+        It is started if and when this turn is committed, exactly once. Nothing of it comes back here: if the
+        id is taken, the instance that has it stays as it is.
 
         Args:
             orchestration: the orchestration, or its registered name.
             id: its instance id; default: made from this execution's id and the position.
 
         Raises:
-            OrchestrationFailed: at the await; ``OrchestrationTerminated`` if it was terminated.
-            InstanceExists, NotRegistered: at the await.
+            InvalidArguments, SerializationError, PayloadTooLarge, InvalidId: at once.
         """
         instance = None if id is None else check_id("instance id", id)
-        found: Orchestration[Any, Any]
-        if isinstance(orchestration, Orchestration):
-            found = orchestration
-        elif not isinstance(orchestration, str):
-            raise UsageError(
-                f"call_orchestration takes an @app.orchestration or its name, not {orchestration!r}"
-            )
-        elif orchestration in self._execution.app.orchestrations:
-            found = self._execution.app.orchestrations[orchestration]
-        else:
-            encoded = encode_arguments(args, kwargs, orchestration)
-            return self._execution.start_child(orchestration, instance, encoded, _plain)
-        encoded = found.signature.encode(args, kwargs)
-        return self._execution.start_child(found.name, instance, encoded, found.signature.decode_result)
+        name, encoded, _ = self._orchestration(orchestration, args, kwargs, "start_orchestration")
+        return self._execution.start_other(name, instance, encoded)
+
+    def _orchestration(
+        self, orchestration: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str
+    ) -> tuple[str, bytes, Callable[[bytes | None], Any]]:
+        """Return the name, the encoded arguments, and how to read the result."""
+        if isinstance(orchestration, str):
+            found = self._execution.app.orchestrations.get(orchestration)
+            if found is None:
+                return orchestration, encode_arguments(args, kwargs, orchestration), _plain
+            orchestration = found
+        if not isinstance(orchestration, Orchestration):
+            raise UsageError(f"{where} takes an @app.orchestration or its name, not {orchestration!r}")
+        signature = orchestration.signature
+        return orchestration.name, signature.encode(args, kwargs), signature.decode_result
 
     # --- entities ---
 
@@ -187,7 +247,7 @@ class OrchestrationContext:
     def create_timer(self, when: dt.datetime | dt.timedelta | float) -> Task[None]:
         """Return a task that completes at a time, or after a duration (timedelta or seconds)."""
         if isinstance(when, dt.datetime):
-            due_ms = _unix_ms(when)
+            due_ms = to_ms(when)
         else:
             due_ms = self._execution.now_ms + math.ceil(as_duration(when) / _MS)
         return self._execution.create_timer(due_ms)
@@ -225,12 +285,17 @@ class OrchestrationContext:
     def wait_for_external_event(self, name: str, type: Any = Any) -> Task[Any]:
         """Return a task for the next external event of that name (in any case), as a value of ``type``.
 
-        Events that arrive early are kept. With several waiters, the oldest gets the first event.
+        Events that arrive early are kept, in order. With several waiters, the oldest gets the first event;
+        one that was cancelled gets none.
+
+        Raises:
+            SerializationError: at the await; the event does not fit ``type``. It is used up; the next wait
+                gets the next one.
         """
         check_id("event name", name)
 
         def decode(payload: bytes | None) -> Any:
-            what = f"event {name!r}"
+            what = f"event {name!r} of instance {self.instance_id!r}"
             return None if payload is None else codec.validate(codec.decode(payload, what), type, what)
 
         return self._execution.wait_for_event(name, decode)
@@ -269,17 +334,28 @@ class OrchestrationContext:
     def uuid4(self) -> uuid.UUID:
         """Return a fresh UUID, the same at every replay."""
         self._uuids += 1
-        return uuid.uuid5(_NAMESPACE, f"{self.instance_id}\x00{self._started.execution}\x00{self._uuids}")
+        return uuid.uuid5(_NAMESPACE, f"{self._seed}\x00{self._uuids}")
 
     @functools.cached_property
     def random(self) -> random.Random:
         """A random generator with a seed of this execution."""
-        return random.Random(f"{self.instance_id}\x00{self._started.execution}")  # noqa: S311 - not for secrets
+        return random.Random(self._seed)  # noqa: S311 - not for secrets
+
+    def reseed(self, execution: str) -> None:
+        """Begin with chance anew: what follows is not the instance's that this one was forked from."""
+        self._seed = f"{self.instance_id}\x00{execution}"
+        if "random" in self.__dict__:
+            self.random.seed(self._seed)
 
     @functools.cached_property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger that is silent in replay; its records have ``instance_id`` and ``orchestration``."""
         return _ReplayLogger(self)
+
+
+def seed_of(instance: str, started: ExecutionStarted) -> str:
+    """Return what chance in an execution is made of."""
+    return started.seed or f"{instance}\x00{started.execution}"
 
 
 class EntityRef:
@@ -367,14 +443,6 @@ class _ReplayLogger(logging.LoggerAdapter[logging.Logger]):
 
 def _plain(payload: bytes | None) -> Any:
     return None if payload is None else codec.decode(payload, "result")
-
-
-def _unix_ms(when: dt.datetime) -> int:
-    if when.tzinfo is None:
-        raise UsageError(
-            f"{when!r} has no time zone; use ctx.now() or datetime.now(timezone.utc) to build times"
-        )
-    return math.ceil((when - _EPOCH) / _MS)
 
 
 def _positional(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:

@@ -12,21 +12,36 @@ from collections.abc import Callable
 from typing import Final
 
 from lungfish.runtime.errors import InstanceEnded, InstanceNotFound, UsageError
-from lungfish.runtime.ids import ORCHESTRATION, ActorId
+from lungfish.runtime.kinds import Item
 from lungfish.runtime.messages import Control
 
 from . import events
 from .endings import end
 from .instance import Instance
-from .outcomes import TERMINATED, Ended, terminated_failure
-from .replies import accept
+from .matching import Outstanding
+from .outcomes import CANCELED, TERMINATED, Ended, canceled_failure, terminated_failure
+from .replies import accept, lacks_code
 from .row import InstanceRow, Status
-from .turns import close_turn
+from .turns import close_turn, feed
 
 
-def control(instance: Instance, message: Control) -> None:
-    """Do what a ``Control`` message says, and answer it."""
+def control(instance: Instance, item: Item, message: Control) -> bool:
+    """Do what a ``Control`` message says, and answer it; return False if it stays in the mailbox."""
     row = instance.row
+    if message.parent is not None and not _is_child_of(row, message):
+        return True
+    if message.verb == "cancel" and row is not None and not row.terminal:
+        accept(instance.effects, message)
+        return _cancel(instance, row, item, message.reason)
+    _control(instance, row, message)
+    return True
+
+
+def _is_child_of(row: InstanceRow | None, message: Control) -> bool:
+    return row is not None and (row.parent, row.parent_request) == (message.parent, message.parent_request)
+
+
+def _control(instance: Instance, row: InstanceRow | None, message: Control) -> None:
     if row is None:
         instance.refuse(message, InstanceNotFound(f"no instance {instance.id!r}"))
         return
@@ -61,7 +76,8 @@ def _resume(instance: Instance, row: InstanceRow, reason: str) -> None:
     instance.release_held()
 
 
-def _terminate(instance: Instance, row: InstanceRow, reason: str) -> None:
+def terminate(instance: Instance, row: InstanceRow, reason: str) -> None:
+    """End the instance now, and its sub-orchestrations."""
     close_turn(instance)
     if row.terminal:
         return
@@ -69,12 +85,32 @@ def _terminate(instance: Instance, row: InstanceRow, reason: str) -> None:
     now_ms = instance.effects.now_ms
     instance.record(events.TurnStarted(now_ms), events.ExecutionTerminated(reason, now_ms))
     end(instance, Ended(TERMINATED, failure=terminated_failure(reason)), outstanding)
-    for child in outstanding.children.values():
-        instance.effects.send(Control(ActorId(ORCHESTRATION, "", child), "terminate", reason))
+
+
+def _cancel(instance: Instance, row: InstanceRow, item: Item, reason: str) -> bool:
+    """Tell the code to end; return False if it cannot be told yet: the message then stays."""
+    if row.cancel_told:
+        return True
+    now_ms = instance.effects.now_ms
+    if not row.begun:
+        failure = canceled_failure(reason)
+        instance.record(events.TurnStarted(now_ms), events.CancelRequested(reason, now_ms))
+        instance.record(events.ExecutionCompleted(CANCELED, failure=failure))
+        end(instance, Ended(CANCELED, failure=failure), Outstanding())
+        return True
+    if row.status is Status.SUSPENDED or lacks_code(instance.app, row, instance.id):
+        if row.cancel is None:
+            row.cancel = reason
+            instance.write_row()
+        instance.hold(item)
+        return False
+    row.cancel, row.cancel_told = reason if row.cancel is None else row.cancel, True
+    feed(instance, events.CancelRequested(row.cancel, now_ms))
+    return True
 
 
 _VERBS: Final[dict[str, Callable[[Instance, InstanceRow, str], None]]] = {
-    "terminate": _terminate,
+    "terminate": terminate,
     "suspend": _suspend,
     "resume": _resume,
 }

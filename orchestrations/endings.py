@@ -19,8 +19,8 @@ from . import events
 from .attempts import timer_id
 from .instance import Instance
 from .matching import Outstanding
-from .outcomes import FAILED, Ended
-from .outgoing import release_locks
+from .outcomes import CANCELS_CHILDREN, FAILED, TERMINATED, Ended
+from .outgoing import release_locks, request_id, to_child
 from .replies import announce, refuse
 from .row import Status
 
@@ -34,6 +34,7 @@ def end(instance: Instance, ended: Ended, outstanding: Outstanding) -> None:
     if not row.begun:
         instance.effects.cancel_timer(timer_id(instance.actor, row.execution, 0, "start"))
     clean_up(instance, outstanding)
+    _end_children(instance, ended, outstanding)
     row.status = Status(ended.status)
     row.output, row.failure = ended.result, ended.failure
     announce(instance.effects, row)
@@ -42,6 +43,20 @@ def end(instance: Instance, ended: Ended, outstanding: Outstanding) -> None:
         instance.effects.done(item)
     instance.held.clear()
     instance.history.clear()
+
+
+def _end_children(instance: Instance, ended: Ended, outstanding: Outstanding) -> None:
+    """End what was begun on behalf of a whole that has failed. The children of one that completed go on."""
+    if ended.status == TERMINATED:
+        verb, reason = "terminate", ended.failure.message if ended.failure is not None else ""
+    elif ended.status in CANCELS_CHILDREN:
+        verb, reason = "cancel", f"its parent {instance.id!r} has ended ({ended.status})"
+    else:
+        return
+    execution = instance.known.execution
+    for sequence, child in outstanding.children.items():
+        request = request_id(execution, sequence)
+        instance.effects.send(to_child(verb, reason, child, instance.actor, request))
 
 
 def clean_up(instance: Instance, outstanding: Outstanding) -> None:

@@ -42,7 +42,11 @@ class TurnStarted:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStarted:
-    """An execution begins: the first event, but for its turn and external events that were carried over."""
+    """An execution begins: the first event, but for its turn and external events that were carried over.
+
+    Attributes:
+        seed: of ``ctx.random`` and ``ctx.uuid4``, where it is not this instance's own (a fork).
+    """
 
     execution: str
     name: str
@@ -52,6 +56,7 @@ class ExecutionStarted:
     parent: ActorId | None = None
     parent_request: str = ""
     schema: int = SCHEMA
+    seed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +257,49 @@ class LockReleased:
     id: int
 
 
+@dataclass(frozen=True, slots=True)
+class SubOrchestrationCanceled:
+    """The code does not wait for a sub-orchestration any more; it is asked to end."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrchestrationStarted:
+    """Another orchestration was started, to live by itself."""
+
+    id: int
+    name: str
+    instance: str
+    input: bytes = field(default=b"", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody asked the instance to end: ``CancelledError`` is raised where the code waits."""
+
+    reason: str = ""
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """What stood here has been taken out, so that it happens again; new ids follow behind ``sequence``."""
+
+    sequence: int
+    reason: str = ""
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """Up to here the history is another instance's; from here on, chance is this one's own."""
+
+    instance: str
+    execution: str
+    at_ms: int = 0
+
+
 Arrived: TypeAlias = (
     TurnStarted
     | ExecutionStarted
@@ -266,6 +314,9 @@ Arrived: TypeAlias = (
     | Resumed
     | ExecutionTerminated
     | LockGranted
+    | CancelRequested
+    | Rewound
+    | Forked
 )
 Decided: TypeAlias = (
     TaskScheduled
@@ -281,6 +332,8 @@ Decided: TypeAlias = (
     | ExecutionCompleted
     | LockRequested
     | LockReleased
+    | SubOrchestrationCanceled
+    | OrchestrationStarted
 )
 Event: TypeAlias = Arrived | Decided
 
@@ -312,6 +365,11 @@ _EVENTS: Final[tuple[type[Any], ...]] = (
     LockRequested,
     LockGranted,
     LockReleased,
+    SubOrchestrationCanceled,
+    OrchestrationStarted,
+    CancelRequested,
+    Rewound,
+    Forked,
 )
 #: The classes of ``Decided``, for quick tests.
 DECIDED: Final[frozenset[type[Any]]] = frozenset(Decided.__args__)

@@ -106,6 +106,13 @@ class Instance:
         """Answer a request with an error."""
         refuse(self.effects, message, FailureDetails.of(error))
 
+    def forget(self) -> None:
+        """Make room for another instance of this id; this one has ended."""
+        assert self.known.terminal
+        self.effects.forget_history(self.actor)
+        self.history = History(self.actor, (), self.limits)
+        self.row, self._attempts = None, None
+
     def hold(self, item: Item) -> None:
         """Leave an item in the mailbox until ``release_held``."""
         self.held.append(item)

@@ -33,7 +33,9 @@ from .events import (
     LockGranted,
     LockReleased,
     LockRequested,
+    OrchestrationStarted,
     PatchMarked,
+    SubOrchestrationCanceled,
     SubOrchestrationCompleted,
     SubOrchestrationCreated,
     SubOrchestrationFailed,
@@ -56,19 +58,26 @@ def user_line() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "an unknown line"
 
 
+_CANCELED: Final[dict[type[Event], str]] = {
+    TaskCanceled: "activity",
+    TimerCanceled: "timer",
+    SubOrchestrationCanceled: "sub-orchestration",
+}
+
+
 def describe(event: Decided) -> str:  # noqa: PLR0911 - one line a kind
     """Name a decided event in words."""
     match event:
         case TaskScheduled():
             return f"activity {event.name!r} (#{event.id})"
-        case TaskCanceled():
-            return f"cancellation of activity #{event.id}"
+        case TaskCanceled() | TimerCanceled() | SubOrchestrationCanceled():
+            return f"cancellation of {_CANCELED[type(event)]} #{event.id}"
         case TimerCreated():
             return f"timer (#{event.id})"
-        case TimerCanceled():
-            return f"cancellation of timer #{event.id}"
         case SubOrchestrationCreated():
             return f"sub-orchestration {event.name!r} with id {event.instance!r} (#{event.id})"
+        case OrchestrationStarted():
+            return f"start of orchestration {event.name!r} with id {event.instance!r} (#{event.id})"
         case EntityCalled():
             return f"call of {event.operation!r} on entity {event.entity}/{event.key} (#{event.id})"
         case EntitySignaled():
@@ -146,7 +155,7 @@ def _same(one: Decided, other: Decided) -> bool:
 
 def _target(event: Decided) -> tuple[str, ...]:
     match event:
-        case TaskScheduled() | SubOrchestrationCreated():
+        case TaskScheduled() | SubOrchestrationCreated() | OrchestrationStarted():
             return (event.name,)
         case EntityCalled() | EntitySignaled():
             return event.entity, event.key, event.operation
@@ -158,7 +167,9 @@ def _target(event: Decided) -> tuple[str, ...]:
             return (event.status,)
         case LockRequested():
             return tuple(map(str, event.entities))
-        case TaskCanceled() | TimerCreated() | TimerCanceled() | LockReleased() | ContinuedAsNew():
+        case TaskCanceled() | TimerCreated() | TimerCanceled() | LockReleased():
+            return ()
+        case SubOrchestrationCanceled() | ContinuedAsNew():
             return ()
         case _:
             assert_never(event)
@@ -189,6 +200,10 @@ def _any_same(wanted: Decided, among: Sequence[Decided]) -> bool:
     return any(_same(wanted, other) for other in among)
 
 
+#: What ends the wait for a sub-orchestration.
+_CHILD_ENDS: Final = frozenset({SubOrchestrationCompleted, SubOrchestrationFailed, SubOrchestrationCanceled})
+
+
 class Outstanding:
     """What a history has begun and not ended, read from the record alone: no code is run for it.
 
@@ -214,7 +229,7 @@ class Outstanding:
             self.timers.discard(event.id)  # type: ignore[union-attr]
         elif kind is SubOrchestrationCreated:
             self.children[event.id] = event.instance  # type: ignore[union-attr]
-        elif kind is SubOrchestrationCompleted or kind is SubOrchestrationFailed:
+        elif kind in _CHILD_ENDS:
             self.children.pop(event.id, None)  # type: ignore[union-attr]
         elif kind is LockRequested:
             self.locks[event.id] = (event.entities, False)  # type: ignore[union-attr]

@@ -7,16 +7,25 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from lungfish.runtime.definitions import Orchestration
-from lungfish.runtime.errors import FailureDetails, OrchestrationTerminated, qualified_name
+from lungfish.runtime.errors import (
+    FailureDetails,
+    OrchestrationCanceled,
+    OrchestrationTerminated,
+    qualified_name,
+)
 
 from . import actions, events
 
 COMPLETED: Final = "Completed"
 FAILED: Final = "Failed"
 TERMINATED: Final = "Terminated"
+CANCELED: Final = "Canceled"
+#: Ends after which nobody wants what was begun on behalf of the whole.
+CANCELS_CHILDREN: Final = frozenset({FAILED, CANCELED})
 CONTINUED: Final = "ContinuedAsNew"
 
 TERMINATED_NAME: Final = qualified_name(OrchestrationTerminated)
+CANCELED_NAME: Final = qualified_name(OrchestrationCanceled)
 _NO_EVENTS: Final[Sequence[events.EventRaised]] = ()
 
 
@@ -54,3 +63,8 @@ class Turn:
 def terminated_failure(reason: str) -> FailureDetails:
     """Describe a termination, as the outcome that whoever waits for the instance gets."""
     return FailureDetails(TERMINATED_NAME, reason or "terminated", non_retriable=True)
+
+
+def canceled_failure(reason: str) -> FailureDetails:
+    """Describe a cancellation, as the outcome that whoever waits for the instance gets."""
+    return FailureDetails(CANCELED_NAME, reason or "canceled", non_retriable=True)

@@ -8,6 +8,7 @@ from lungfish.runtime.ids import ORCHESTRATION, ActorId, chain_name
 from lungfish.runtime.kinds import Effects
 from lungfish.runtime.messages import (
     Call,
+    Control,
     LockRelease,
     LockRequest,
     RaiseEvent,
@@ -19,6 +20,7 @@ from lungfish.runtime.messages import (
 from . import actions
 from .attempts import Attempts, timer_id
 from .matching import Outstanding
+from .outcomes import CANCELS_CHILDREN
 
 
 class Outgoing:
@@ -41,6 +43,9 @@ class Outgoing:
             case actions.ReleaseLock():
                 if self._kept.pop((actions.RequestLock, action.id), None) is not None:
                     return
+            case actions.CancelOrchestration():
+                if self._kept.pop((actions.StartOrchestration, action.id), None) is not None:
+                    return
             case _:
                 pass
         self._kept[type(action), action.id] = action
@@ -50,47 +55,61 @@ class Outgoing:
         self._kept.clear()
 
     def perform(
-        self, effects: Effects, actor: ActorId, execution: str, attempts: Attempts, *, ended: bool
+        self, effects: Effects, actor: ActorId, execution: str, attempts: Attempts, *, ended: str | None
     ) -> None:
         """Turn what was kept into effects.
 
         Args:
-            ended: the execution ends in this turn. What it sends leaves, what it would wait for does not.
+            ended: the execution ends so in this turn. What it sends leaves, what it would wait for does not;
+                sub-orchestrations of one that failed are not started.
         """
         for action in self._kept.values():
             match action:
                 case actions.ScheduleActivity():
-                    attempts.schedule(effects, action, detached=ended)
+                    attempts.schedule(effects, action, detached=ended is not None)
                 case actions.CancelActivity():
                     attempts.cancel(effects, action.id)
                 case actions.CreateTimer():
-                    if not ended:
+                    if ended is None:
                         fires = TimerFired(actor, execution, action.id, action.due_ms)
                         effects.timer(timer_id(actor, execution, action.id, "timer"), action.due_ms, fires)
                 case actions.CancelTimer():
                     effects.cancel_timer(timer_id(actor, execution, action.id, "timer"))
                 case actions.RequestLock():
-                    if not ended:
+                    if ended is None:
                         lock = request_id(execution, action.id)
                         effects.send(LockRequest(action.entities[0], lock, actor, action.entities))
                 case actions.ReleaseLock():
                     lock = request_id(execution, action.id)
                     release_lock(effects, lock, action.entities, granted=action.granted)
+                case actions.StartOrchestration() if ended in CANCELS_CHILDREN and not action.detached:
+                    continue
                 case _:
-                    effects.send(_message(action, actor, execution))
+                    effects.send(message_of(action, actor, execution))
         self._kept.clear()
 
 
-def _message(
-    action: actions.StartOrchestration | actions.CallEntity | actions.SignalEntity | actions.SendEvent,
+def message_of(
+    action: actions.StartOrchestration
+    | actions.CancelOrchestration
+    | actions.CallEntity
+    | actions.SignalEntity
+    | actions.SendEvent,
     actor: ActorId,
     execution: str,
-) -> Start | Call | Signal | RaiseEvent:
+) -> Start | Control | Call | Signal | RaiseEvent:
+    """Return the message that does what an action says."""
     match action:
         case actions.StartOrchestration():
             child = ActorId(ORCHESTRATION, "", action.instance)
+            reuse = "restart" if action.again else ""
+            if action.detached:
+                return Start(child, action.name, action.input, reuse=reuse)
             request = request_id(execution, action.id)
-            return Start(child, action.name, action.input, parent=actor, parent_request=request)
+            return Start(child, action.name, action.input, parent=actor, parent_request=request, reuse=reuse)
+        case actions.CancelOrchestration():
+            request = request_id(execution, action.id)
+            return to_child("cancel", "not waited for any more", action.instance, actor, request)
         case actions.CallEntity():
             request = request_id(execution, action.id)
             chain = (chain_name(actor),)
@@ -123,6 +142,11 @@ def release_lock(effects: Effects, lock: str, entities: tuple[ActorId, ...], *, 
             effects.send(LockRelease(entity, lock))
     elif entities:
         effects.send(LockRelease(entities[0], lock, entities[1:]))
+
+
+def to_child(verb: str, reason: str, child: str, actor: ActorId, request: str) -> Control:
+    """Return a verb for a sub-orchestration of ``actor``; whoever else has its id does not listen."""
+    return Control(ActorId(ORCHESTRATION, "", child), verb, reason, parent=actor, parent_request=request)
 
 
 def request_id(execution: str, sequence: int) -> str:

@@ -17,8 +17,7 @@ import os
 import time
 from typing import TYPE_CHECKING, assert_never
 
-from lungfish.runtime import codec
-from lungfish.runtime.errors import InstanceExists, InstanceNotFound, LungfishError, Overloaded
+from lungfish.runtime.errors import InstanceNotFound, Overloaded
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Effects, Item, Stored
 from lungfish.runtime.messages import (
@@ -43,16 +42,16 @@ from lungfish.runtime.wire import MalformedBytes
 
 from . import events, reading
 from .ambient import watch_io
-from .attempts import timer_id
 from .control import control
 from .endings import end_broken
 from .instance import Instance
 from .limits import Limits
 from .outgoing import sequence_of
-from .replies import accept, add_watcher, lacks_code
+from .replies import add_watcher, lacks_code
 from .row import InstanceRow, Status
 from .sections import disclaim, wants_lock
-from .turns import begin, begin_stored, close_turn, feed, waits_for
+from .starting import start
+from .turns import begin_stored, close_turn, feed, waits_for
 
 if TYPE_CHECKING:
     from lungfish.runtime.app import App
@@ -155,9 +154,9 @@ class OrchestrationActivation:
         message = item.message
         match message:
             case Start():
-                self._on_start(message)
+                start(self._instance, message)
             case Control():
-                control(self._instance, message)
+                return control(self._instance, item, message)
             case Watch():
                 self._on_watch(message)
             case RaiseEvent() | ActivityResult() | Response() | TimerFired():
@@ -173,39 +172,6 @@ class OrchestrationActivation:
             case _:
                 assert_never(message)
         return True
-
-    def _on_start(self, message: Start) -> None:
-        instance = self._instance
-        try:
-            if instance.row is not None:
-                raise InstanceExists(f"instance {instance.id!r} exists already ({instance.row.status})")
-            definition = instance.app.find_orchestration(message.name)
-            definition.signature.decode(message.input)
-        except LungfishError as error:
-            instance.refuse(message, error)
-            return
-        effects = instance.effects
-        now_ms = effects.now_ms
-        later = message.due_ms > now_ms
-        instance.row = row = InstanceRow(
-            name=message.name,
-            status=Status.PENDING if later else Status.RUNNING,
-            created_ms=now_ms,
-            updated_ms=now_ms,
-            execution=effects.unique(),
-            input=message.input,
-            parent=message.parent,
-            parent_request=message.parent_request,
-            version=message.version or getattr(instance.app, "version", ""),
-            begun=not later,
-        )
-        accept(effects, message, codec.encode(row.execution))
-        if later:
-            fires = TimerFired(instance.actor, row.execution, 0, message.due_ms, "start")
-            effects.timer(timer_id(instance.actor, row.execution, 0, "start"), message.due_ms, fires)
-            instance.write_row()
-        else:
-            begin(instance, definition)
 
     def _on_watch(self, message: Watch) -> None:
         instance = self._instance

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lungfish.runtime import codec
 from lungfish.runtime.definitions import ActivityOptions, Orchestration
@@ -31,6 +32,7 @@ from lungfish.runtime.errors import (
     FailureDetails,
     InternalError,
     LimitExceeded,
+    OrchestrationCanceled,
     OrchestrationFailed,
     OrchestrationTerminated,
     UsageError,
@@ -39,13 +41,15 @@ from lungfish.runtime.errors import (
 from lungfish.runtime.ids import ENTITY, ActorId
 
 from . import actions, events
-from .context import OrchestrationContext
+from .context import OrchestrationContext, seed_of
 from .driving import coroutine_of, stuck, taught
 from .external import ExternalEvents
 from .limits import Limits
 from .loop import DeterministicLoop
 from .matching import Outstanding, compare, recorded_decisions, user_line
 from .outcomes import (
+    CANCELED,
+    CANCELED_NAME,
     COMPLETED,
     CONTINUED,
     FAILED,
@@ -53,6 +57,7 @@ from .outcomes import (
     TERMINATED_NAME,
     Ended,
     Turn,
+    canceled_failure,
     terminated_failure,
 )
 from .sections import Section, check_entry, outside
@@ -62,6 +67,12 @@ if TYPE_CHECKING:
     from lungfish.runtime.app import App
 
 T = TypeVar("T")
+
+#: What a sub-orchestration's outcome is raised as, by the type that its failure names.
+_CHILD_ERRORS: Final[dict[str, type[ExecutionFailed]]] = {
+    TERMINATED_NAME: OrchestrationTerminated,
+    CANCELED_NAME: OrchestrationCanceled,
+}
 
 
 class Execution:
@@ -101,6 +112,8 @@ class Execution:
         self._marked: set[str] = set()
         self._patched: dict[str, bool] = {}
         self._next_input: bytes | None = None
+        #: Why the code was asked to end; None: it was not.
+        self._canceled: str | None = None
         self._made: list[events.Decided] = []
         self._lines: list[str] = []
         self._turn: list[events.Event] = []
@@ -139,9 +152,7 @@ class Execution:
         started = events.TurnStarted(max(now_ms, self.now_ms))
         self._turn.insert(0, started)  # before what replay may have found
         self._actions_left = self.limits.actions_max
-        if self._loop is not None:
-            self._loop.now_ms = started.now_ms
-        self._now_ms = started.now_ms
+        self._set_now(started.now_ms)
 
     _now_ms = 0
 
@@ -194,9 +205,7 @@ class Execution:
         """Apply one event; the same live and in replay."""
         match event:
             case events.TurnStarted():
-                self._now_ms = event.now_ms
-                if self._loop is not None:
-                    self._loop.now_ms = event.now_ms
+                self._set_now(event.now_ms)
                 return
             case events.ExecutionStarted():
                 self._start(event)
@@ -205,15 +214,14 @@ class Execution:
             case events.TaskFailed():
                 self._fail(event.id, event.failure, ActivityTimedOut if event.timed_out else ActivityFailed)
             case events.SubOrchestrationFailed():
-                terminated = event.failure.error_type == TERMINATED_NAME
                 self._fail(
-                    event.id, event.failure, OrchestrationTerminated if terminated else OrchestrationFailed
+                    event.id, event.failure, _CHILD_ERRORS.get(event.failure.error_type, OrchestrationFailed)
                 )
+            case events.EntityResponded(failure=None):
+                self._complete(event.id, event.result)
             case events.EntityResponded():
-                if event.failure is None:
-                    self._complete(event.id, event.result)
-                else:
-                    self._fail(event.id, event.failure, EntityOperationFailed)
+                assert event.failure is not None
+                self._fail(event.id, event.failure, EntityOperationFailed)
             case events.LockGranted():
                 self._grant(event.id)
             case events.TimerFired():
@@ -222,11 +230,26 @@ class Execution:
                 self._events.arrive(event)
             case events.ExecutionTerminated():
                 self._end(Ended(TERMINATED, failure=terminated_failure(event.reason)))
-            case events.Suspended() | events.Resumed():
+            case events.CancelRequested():
+                self._cancel(event)
+            case events.Suspended() | events.Resumed() | events.Rewound() | events.Forked():
+                self._pass_mark(event)
                 return
             case _:
                 self._refuse(event)
         self._run()
+
+    def _set_now(self, now_ms: int) -> None:
+        self._now_ms = now_ms
+        if self._loop is not None:
+            self._loop.now_ms = now_ms
+
+    def _pass_mark(self, event: events.Suspended | events.Resumed | events.Rewound | events.Forked) -> None:
+        """Pass what the code does not see."""
+        if isinstance(event, events.Rewound):
+            self._sequence = max(self._sequence, event.sequence)
+        elif isinstance(event, events.Forked):
+            self.context.reseed(event.execution)
 
     def _refuse(self, event: events.Decided) -> None:
         """A decision stands where only arrived events can: the code decided less than the record has."""
@@ -235,7 +258,7 @@ class Execution:
 
     def _start(self, event: events.ExecutionStarted) -> None:
         self.started = event
-        salt = zlib.crc32(f"{self.instance}\x00{event.execution}".encode())
+        salt = zlib.crc32(seed_of(self.instance, event).encode())
         # What is abstract is set below the class, one refusal for each method.
         self._loop = DeterministicLoop(self, salt, watched=self._watched)  # type: ignore[abstract]
         self._loop.now_ms = self._now_ms
@@ -248,6 +271,11 @@ class Execution:
             return
         # A context of its own: what the host's context variables hold is not repeated in replay.
         self._main = self._loop.create_task(code, name="main", context=contextvars.Context())
+
+    def _cancel(self, event: events.CancelRequested) -> None:
+        if self._canceled is None and self._main is not None:
+            self._canceled = event.reason
+            self._main.cancel()
 
     def _complete(self, sequence: int, result: bytes | None) -> None:
         task = self._open.pop(sequence, None)
@@ -292,6 +320,8 @@ class Execution:
             self._decide_end(Ended(FAILED, failure=FailureDetails.of(stuck(self._main))))
 
     def _outcome(self, main: asyncio.Task[Any]) -> Ended:
+        if main.cancelled() and self._canceled is not None:
+            return Ended(CANCELED, failure=canceled_failure(self._canceled))
         if main.cancelled():
             return Ended(
                 FAILED,
@@ -393,19 +423,37 @@ class Execution:
             self.decide(events.TimerCanceled(timer_id), actions.CancelTimer(timer_id))
 
     def start_child(
-        self, name: str, instance: str | None, args: bytes, decode: Callable[[bytes | None], T]
+        self,
+        name: str,
+        instance: str | None,
+        args: bytes,
+        decode: Callable[[bytes | None], T],
+        *,
+        again: bool = False,
     ) -> Task[T]:
-        """Decide to start a sub-orchestration."""
-        assert self.started is not None
+        """Decide to start a sub-orchestration; ``again`` if one of that id has been and failed."""
         if self._section is not None:
             raise outside(self._section, f"sub-orchestration {name!r}")
         sequence = self.next_sequence()
         self._asked.add(sequence)
-        # The execution is in the id because sequence ids begin again after continue-as-new.
-        instance = instance or f"{self.started.execution}:{sequence}"
-        action = actions.StartOrchestration(sequence, name, instance, args)
+        instance = instance or self._default_id(sequence)
+        action = actions.StartOrchestration(sequence, name, instance, args, again=again)
         self.decide(events.SubOrchestrationCreated(sequence, name, instance, events.shown(args)), action)
-        return self._task(sequence, f"sub-orchestration {name!r}", decode, self._forget)
+        cancel = functools.partial(self._cancel_child, instance)
+        return self._task(sequence, f"sub-orchestration {name!r}", decode, cancel)
+
+    def start_other(self, name: str, instance: str | None, args: bytes) -> str:
+        """Decide to start an orchestration that lives by itself; return its id."""
+        sequence = self.next_sequence()
+        instance = instance or self._default_id(sequence)
+        action = actions.StartOrchestration(sequence, name, instance, args, detached=True)
+        self.decide(events.OrchestrationStarted(sequence, name, instance, events.shown(args)), action)
+        return instance
+
+    def _default_id(self, sequence: int) -> str:
+        # The execution is in the id because sequence ids begin again after continue-as-new.
+        assert self.started is not None
+        return f"{self.started.execution}:{sequence}"
 
     def call_entity(
         self,
@@ -484,6 +532,12 @@ class Execution:
     def _cancel_timer(self, task: Task[Any]) -> None:
         if self.ended is None and self._open.pop(task.id, None) is not None:
             self.decide(events.TimerCanceled(task.id), actions.CancelTimer(task.id))
+
+    def _cancel_child(self, instance: str, task: Task[Any]) -> None:
+        if self.ended is None and self._open.pop(task.id, None) is not None:
+            self.decide(
+                events.SubOrchestrationCanceled(task.id), actions.CancelOrchestration(task.id, instance)
+            )
 
     def _forget(self, task: Task[Any]) -> None:
         self._open.pop(task.id, None)

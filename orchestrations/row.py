@@ -33,9 +33,14 @@ class Status(StrEnum):
     FAILED = "Failed"
     #: Ended from outside.
     TERMINATED = "Terminated"
+    #: Asked to end, and did.
+    CANCELED = "Canceled"
 
 
-TERMINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED})
+#: What fields hold that a row of an earlier release does not have.
+_LATER: Final[list[Any]] = [0, None, False]
+
+TERMINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED})
 
 
 @dataclass(slots=True)
@@ -53,6 +58,9 @@ class InstanceRow:
         version: code version of the run.
         begun: False until the first turn (a delayed start).
         length: events in the history.
+        due_ms: when it was to begin (Unix ms); 0: at once.
+        cancel: why it was asked to end; None: it was not, in this execution.
+        cancel_told: the code has been told.
     """
 
     name: str
@@ -70,6 +78,9 @@ class InstanceRow:
     version: str = ""
     begun: bool = True
     length: int = 0
+    due_ms: int = 0
+    cancel: str | None = None
+    cancel_told: bool = False
 
     @property
     def terminal(self) -> bool:
@@ -97,6 +108,9 @@ class InstanceRow:
                 self.version,
                 self.begun,
                 self.length,
+                self.due_ms,
+                self.cancel,
+                self.cancel_told,
             ]
         )
         return packed
@@ -115,7 +129,8 @@ class InstanceRow:
     @classmethod
     def _of(cls, row: list[Any]) -> InstanceRow:
         name, status, created_ms, updated_ms, execution, given, output, failure, custom, parent, *rest = row
-        parent_request, watchers, version, begun, length, *_ = rest
+        parent_request, watchers, version, begun, length, *later = rest
+        due_ms, cancel, cancel_told, *_ = [*later, *_LATER[len(later) :]]
         return cls(
             name=name,
             status=Status(status),
@@ -132,4 +147,7 @@ class InstanceRow:
             version=version,
             begun=begun,
             length=length,
+            due_ms=due_ms,
+            cancel=cancel,
+            cancel_told=cancel_told,
         )

@@ -157,7 +157,11 @@ def close_turn(instance: Instance) -> None:
         instance.record(events.ExecutionCompleted(FAILED, failure=too_long))
         ended = Ended(FAILED, failure=too_long)
     instance.outgoing.perform(
-        instance.effects, instance.actor, row.execution, instance.attempts, ended=ended is not None
+        instance.effects,
+        instance.actor,
+        row.execution,
+        instance.attempts,
+        ended=ended.status if ended is not None else None,
     )
     if ended is None:
         instance.write_row()
@@ -181,4 +185,5 @@ def _continue_as_new(instance: Instance, execution: Execution, ended: Ended) -> 
     instance.history.clear()
     instance.effects.forget_history(instance.actor)
     row.execution, row.input, row.length = instance.effects.unique(), ended.result, 0
+    row.cancel, row.cancel_told = None, False
     instance.restart = Restart(execution.definition, ended.carried)

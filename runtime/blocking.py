@@ -7,14 +7,15 @@ are batched together there.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from types import TracebackType
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from .app import EntityClass
-from .client import Client
+from .client import Client, IfExists
 from .definitions import Orchestration
 from .errors import StoreUnavailable
 from .refs import EntityRef, OrchestrationHandle
@@ -185,6 +186,10 @@ class BlockingOrchestrationHandle(Generic[T]):
         """End the instance now."""
         self._loop.run(self._handle.terminate(reason))
 
+    def cancel(self, reason: str = "") -> None:
+        """Ask the instance to end; its cleanup code runs. See ``OrchestrationHandle.cancel``."""
+        self._loop.run(self._handle.cancel(reason))
+
     def suspend(self, reason: str = "") -> None:
         """Take nothing in until ``resume``."""
         self._loop.run(self._handle.suspend(reason))
@@ -250,7 +255,8 @@ class BlockingClient:
         orchestration: Orchestration[..., R],
         *args: Any,
         id: str | None = None,
-        if_exists: Literal["return", "raise"] = "return",
+        if_exists: IfExists = "return",
+        at: dt.datetime | dt.timedelta | float | None = None,
         **kwargs: Any,
     ) -> BlockingOrchestrationHandle[R]: ...
     @overload
@@ -259,13 +265,38 @@ class BlockingClient:
         orchestration: str,
         *args: Any,
         id: str | None = None,
-        if_exists: Literal["return", "raise"] = "return",
+        if_exists: IfExists = "return",
+        at: dt.datetime | dt.timedelta | float | None = None,
         **kwargs: Any,
     ) -> BlockingOrchestrationHandle[Any]: ...
     def start(self, orchestration: Any, *args: Any, **kwargs: Any) -> BlockingOrchestrationHandle[Any]:
         """Create an orchestration instance, if its id is free; see ``Client.start``."""
         loop = self._open
         return BlockingOrchestrationHandle(loop, loop.run(self._client.start(orchestration, *args, **kwargs)))
+
+    @overload
+    def run(
+        self,
+        orchestration: Orchestration[..., R],
+        *args: Any,
+        id: str | None = None,
+        if_exists: IfExists = "return",
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    def run(
+        self,
+        orchestration: str,
+        *args: Any,
+        id: str | None = None,
+        if_exists: IfExists = "return",
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Any: ...
+    def run(self, orchestration: Any, *args: Any, **kwargs: Any) -> Any:
+        """Start an orchestration and wait for its result; see ``Client.run``."""
+        return self._open.run(self._client.run(orchestration, *args, **kwargs))
 
     def orchestration(self, instance_id: str, *, returns: Any = Any) -> BlockingOrchestrationHandle[Any]:
         """Return a handle to an instance by its id."""

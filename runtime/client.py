@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
 from . import kinds
 from .app import App, EntityClass
 from .connection import TIMEOUT_S, Connection, raise_usage_error
-from .definitions import EntityDefinition, Orchestration
+from .definitions import EntityDefinition, Orchestration, as_duration
 from .errors import InstanceExists, OrchestrationFailed, UsageError
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .messages import Start
 from .refs import EntityRef, OrchestrationHandle
 from .signatures import Signature, encode_arguments
-from .status import OrchestrationStatus, RuntimeStatus
+from .status import OrchestrationStatus, RuntimeStatus, to_ms
 from .store import Store
+
+#: What happens where an instance of the wanted id exists.
+IfExists = Literal["return", "raise", "restart_if_ended", "terminate_and_start"]
+_REUSE: Final = {
+    "return": "",
+    "raise": "",
+    "restart_if_ended": "restart",
+    "terminate_and_start": "terminate",
+}
 
 E = TypeVar("E", bound=EntityClass)
 R = TypeVar("R")
@@ -126,7 +137,8 @@ class Client:
         orchestration: Orchestration[..., R],
         *args: Any,
         id: str | None = None,
-        if_exists: Literal["return", "raise"] = "return",
+        if_exists: IfExists = "return",
+        at: dt.datetime | dt.timedelta | float | None = None,
         **kwargs: Any,
     ) -> OrchestrationHandle[R]: ...
     @overload
@@ -135,7 +147,8 @@ class Client:
         orchestration: str,
         *args: Any,
         id: str | None = None,
-        if_exists: Literal["return", "raise"] = "return",
+        if_exists: IfExists = "return",
+        at: dt.datetime | dt.timedelta | float | None = None,
         **kwargs: Any,
     ) -> OrchestrationHandle[Any]: ...
     async def start(
@@ -143,7 +156,8 @@ class Client:
         orchestration: Any,
         *args: Any,
         id: str | None = None,
-        if_exists: Literal["return", "raise"] = "return",
+        if_exists: IfExists = "return",
+        at: dt.datetime | dt.timedelta | float | None = None,
         **kwargs: Any,
     ) -> OrchestrationHandle[Any]:
         """Create an orchestration instance, if its id is free; durable when this returns.
@@ -154,7 +168,12 @@ class Client:
         Args:
             orchestration: the function, or its registered name.
             id: the instance id; default is a new unique one.
-            if_exists: ``"return"`` its handle, or ``"raise"`` ``InstanceExists``.
+            if_exists: what happens where an instance of that id exists, decided in the commit that creates
+                one: ``"return"`` its handle; ``"raise"`` ``InstanceExists``; ``"restart_if_ended"``: start
+                anew if it has ended, else return its handle (a singleton: at most one runs);
+                ``"terminate_and_start"``: as that, but one that runs is terminated.
+            at: when to begin: an aware datetime, or a delay (timedelta, or seconds). The instance is Pending
+                until then, and can be cancelled and terminated. A time that has passed is now.
 
         Raises:
             NotRegistered, InvalidArguments, SerializationError, PayloadTooLarge: refused; nothing was
@@ -162,6 +181,9 @@ class Client:
             InstanceExists: the id belongs to another orchestration, or ``if_exists="raise"``.
             DeadlineExceeded, StoreUnavailable: the outcome is unknown; start again with the same id.
         """
+        reuse = _REUSE.get(if_exists)
+        if reuse is None:
+            raise UsageError(f"if_exists is one of {', '.join(_REUSE)}, not {if_exists!r}")
         name, signature = self._orchestration(orchestration)
         instance = check_id("instance id", id) if id is not None else self._unique()
         if signature is not None:
@@ -170,9 +192,10 @@ class Client:
             data = encode_arguments(args, kwargs, name)
         connection = self._open
         actor = ActorId(ORCHESTRATION, "", instance)
+        due_ms = await self._due_ms(at)
 
         def make(request: str) -> Start:
-            return Start(actor, name, data, request, connection.me)
+            return Start(actor, name, data, request, connection.me, due_ms=due_ms, reuse=reuse)
 
         response = await connection.request(actor, make, timeout_s=TIMEOUT_S, what=f"start of {name}")
         handle = self._handle(instance, signature)
@@ -185,6 +208,47 @@ class Client:
                 return handle
             raise OrchestrationFailed(f"start of {name}: {response.failure}", response.failure)
         return handle
+
+    async def _due_ms(self, at: Any) -> int:
+        """Return a time or a delay as Unix milliseconds on the store's clock; 0 is now."""
+        if at is None:
+            return 0
+        if isinstance(at, dt.datetime):
+            return to_ms(at)
+        delay: dt.timedelta = as_duration(at)
+        return await self._open.store.now_ms() + math.ceil(delay / dt.timedelta(milliseconds=1))
+
+    @overload
+    async def run(
+        self,
+        orchestration: Orchestration[..., R],
+        *args: Any,
+        id: str | None = None,
+        if_exists: IfExists = "return",
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> R: ...
+    @overload
+    async def run(
+        self,
+        orchestration: str,
+        *args: Any,
+        id: str | None = None,
+        if_exists: IfExists = "return",
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Any: ...
+    async def run(self, orchestration: Any, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """Start an orchestration and wait for its result: ``start`` and ``result`` in one.
+
+        Args:
+            timeout: longest wait for the result (s); None waits for ever. The instance goes on after it.
+
+        Raises:
+            As ``start``, and as ``OrchestrationHandle.result``.
+        """
+        handle = await self.start(orchestration, *args, **kwargs)
+        return await handle.result(timeout)
 
     def orchestration(self, instance_id: str, *, returns: Any = Any) -> OrchestrationHandle[Any]:
         """Return a handle to an instance by its id; talks to nobody.

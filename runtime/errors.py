@@ -25,7 +25,8 @@
     │  │  ├─ ActivityTimedOut
     │  │  └─ WorkersLost       an attempt was lost with its worker too often
     │  └─ OrchestrationFailed
-    │     └─ OrchestrationTerminated
+    │     ├─ OrchestrationTerminated
+    │     └─ OrchestrationCanceled
     ├─ RetryAfter              raised by an activity: try again, but not before some time
     ├─ NonRetryable            raised by an activity: trying again cannot help
     ├─ ActivityCancelled       raised in an activity whose attempt nobody waits for any more
@@ -338,6 +339,10 @@ class OrchestrationFailed(ExecutionFailed):
 
 class OrchestrationTerminated(OrchestrationFailed):
     """An orchestration was terminated from outside."""
+
+
+class OrchestrationCanceled(OrchestrationFailed):
+    """An orchestration was asked to end, and did."""
 
 
 def qualified_name(cls: type) -> str:

@@ -80,6 +80,10 @@ class Start:
         parent: the orchestration that waits for the outcome, under ``parent_request``.
         due_ms: not before this time (Unix ms); 0 is now.
         version: code version to pin; empty is the app's current one.
+        reuse: what to do where the id is taken: empty refuses; ``restart`` replaces an instance that has
+            ended; ``terminate`` also ends one that has not; ``adopt`` is a rewound parent that wants its
+            child's outcome again.
+        history: packed events to begin with: a fork of another instance.
     """
 
     target: ActorId
@@ -91,6 +95,8 @@ class Start:
     parent_request: str = ""
     due_ms: int = 0
     version: str = ""
+    reuse: str = ""
+    history: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +110,13 @@ class RaiseEvent:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A management verb for an orchestration: ``terminate``, ``suspend``, ``resume``.
+    """A management verb for an orchestration: ``terminate``, ``cancel``, ``suspend``, ``rewind`` and so on.
 
     Attributes:
         reason: the operator's words; the output of a terminated instance.
         request: where ``reply_to`` awaits that it took effect; empty: nobody asks.
+        parent, parent_request: only meant for the sub-orchestration that was started so: the id may have been
+            another's all the time.
     """
 
     target: ActorId
@@ -116,6 +124,8 @@ class Control:
     reason: str = ""
     request: str = ""
     reply_to: ActorId | None = None
+    parent: ActorId | None = None
+    parent_request: str = ""
 
 
 @dataclass(frozen=True, slots=True)

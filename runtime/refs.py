@@ -15,6 +15,7 @@ from .errors import (
     EntityOperationFailed,
     InstanceNotFound,
     NotRegistered,
+    OrchestrationCanceled,
     OrchestrationFailed,
     OrchestrationTerminated,
     Overloaded,
@@ -25,6 +26,11 @@ from .messages import Call, Control, Inspect, RaiseEvent, Response, Signal, Watc
 from .reminders import Reminder, When, from_rows, signal_due_ms
 from .signatures import Signature, encode_arguments, encode_signal_arguments
 from .status import EntityStatus, OrchestrationStatus, StatusReader, entity_status
+
+#: What ``result`` raises, by the type that the failure names.
+_ENDS: Final[dict[str, type[OrchestrationFailed]]] = {
+    cls.__name__: cls for cls in (OrchestrationTerminated, OrchestrationCanceled)
+}
 
 E = TypeVar("E")
 P = ParamSpec("P")
@@ -295,6 +301,7 @@ class OrchestrationHandle(Generic[R]):
         Raises:
             OrchestrationFailed: it failed; ``details`` has the chain of causes.
             OrchestrationTerminated: it was terminated.
+            OrchestrationCanceled: it was cancelled.
             InstanceNotFound: there is no such instance.
             DeadlineExceeded: it has not ended in time; it goes on.
         """
@@ -311,8 +318,7 @@ class OrchestrationHandle(Generic[R]):
                 await self.status()  # raises it, unless it is the instance that failed with one
             if kind == Overloaded.__name__ and not (await self.status()).runtime_status.is_terminal:
                 raise Overloaded(details.message)
-            failed = OrchestrationTerminated if kind == "OrchestrationTerminated" else OrchestrationFailed
-            raise failed(f"{what} failed: {details}", details)
+            raise _ENDS.get(kind, OrchestrationFailed)(f"{what} failed: {details}", details)
         result: R = _result(response, self._signature, what)
         return result
 
@@ -334,6 +340,20 @@ class OrchestrationHandle(Generic[R]):
             InstanceNotFound: there is no such instance.
         """
         await self._control("terminate", reason)
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask the instance to end: ``asyncio.CancelledError`` is raised where its code waits.
+
+        Its cleanup code runs and may call activities. The instance is then Canceled, unless the code returns
+        (Completed) or raises something else (Failed). Sub-orchestrations that it waits for are cancelled
+        with it. A pending instance ends at once, a suspended one is told when it is resumed. When this
+        returns the request is durable; a second one changes nothing.
+
+        Raises:
+            InstanceNotFound: there is no such instance.
+            InstanceEnded: it has ended.
+        """
+        await self._control("cancel", reason)
 
     async def suspend(self, reason: str = "") -> None:
         """Take nothing in until ``resume``; idempotent. Timers then fire late, none is lost."""

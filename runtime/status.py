@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
-from .errors import FailureDetails
+from .errors import FailureDetails, UsageError
 
 
 class RuntimeStatus(StrEnum):
@@ -26,11 +27,13 @@ class RuntimeStatus(StrEnum):
     FAILED = "Failed"
     #: Ended from outside.
     TERMINATED = "Terminated"
+    #: Asked to end, and did: its cleanup has run.
+    CANCELED = "Canceled"
 
     @property
     def is_terminal(self) -> bool:
         """True if nothing more will happen to the instance."""
-        return self in (RuntimeStatus.COMPLETED, RuntimeStatus.FAILED, RuntimeStatus.TERMINATED)
+        return self not in (RuntimeStatus.PENDING, RuntimeStatus.RUNNING, RuntimeStatus.SUSPENDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class OrchestrationStatus:
         custom_status: the last value given to ``set_custom_status``.
         execution_id: new for every run of the instance (continue-as-new).
         parent_id: the orchestration that started it, if one did.
+        start_at: when it begins, or was to begin; None: at once.
     """
 
     instance_id: str
@@ -56,6 +60,7 @@ class OrchestrationStatus:
     custom_status: Any = None
     execution_id: str = ""
     parent_id: str | None = None
+    start_at: dt.datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ def entity_status(told: dict[str, Any]) -> EntityStatus:
     )
 
 
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
 #: Reads a stored row of an instance: instance id, row → status.
 StatusReader = Callable[[str, bytes], OrchestrationStatus]
 
@@ -95,3 +102,14 @@ StatusReader = Callable[[str, bytes], OrchestrationStatus]
 def from_ms(milliseconds: int) -> dt.datetime:
     """Return the aware UTC datetime of a Unix time in milliseconds."""
     return dt.datetime.fromtimestamp(milliseconds / 1_000, dt.UTC)
+
+
+def to_ms(when: dt.datetime) -> int:
+    """Return the Unix time (ms) of an aware datetime, rounded up: nothing is to happen before it.
+
+    Raises:
+        UsageError: it has no time zone, so that it means another instant on each machine.
+    """
+    if when.tzinfo is None or when.utcoffset() is None:
+        raise UsageError(f"{when!r} has no time zone: use datetime.now(timezone.utc), or ctx.now()")
+    return math.ceil((when - _EPOCH) / dt.timedelta(milliseconds=1))

@@ -46,6 +46,11 @@ EVERY: list[events.Event] = [
     events.LockRequested(7, (ActorId("e", "Account", "a"), ActorId("e", "Account", "b"))),
     events.LockGranted(7),
     events.LockReleased(7),
+    events.SubOrchestrationCanceled(3),
+    events.OrchestrationStarted(7, "other", "o", b"in"),
+    events.CancelRequested("r", 1),
+    events.Rewound(7, "r", 1),
+    events.Forked("source", "x2", 1),
 ]
 
 
@@ -69,7 +74,8 @@ def test_tags_never_change() -> None:
         "SubOrchestrationCompleted", "SubOrchestrationFailed", "EventRaised", "EntityCalled",
         "EntityResponded", "EntitySignaled", "EventSent", "PatchMarked", "ContinuedAsNew", "Suspended",
         "Resumed", "ExecutionTerminated", "ExecutionCompleted", "LockRequested", "LockGranted",
-        "LockReleased",
+        "LockReleased", "SubOrchestrationCanceled", "OrchestrationStarted", "CancelRequested", "Rewound",
+        "Forked",
     ]  # fmt: skip
 
 

@@ -1,0 +1,74 @@
+"""How instances come to be: a start, and what it does where the id is taken.
+
+Rules:
+
+* Of several starts with one id exactly one creates the instance: they are taken one after the other, here.
+* Whether an id may be used again is decided in the same commit that uses it. The instance before leaves
+  nothing behind.
+* A new instance has a new execution id, so that what is still under way for the one before finds nobody.
+"""
+
+from __future__ import annotations
+
+from lungfish.runtime import codec
+from lungfish.runtime.errors import InstanceExists, LungfishError
+from lungfish.runtime.messages import Start, TimerFired
+
+from .attempts import timer_id
+from .control import terminate
+from .instance import Instance
+from .replies import accept
+from .row import InstanceRow, Status
+from .turns import begin
+
+
+def start(instance: Instance, message: Start) -> None:
+    """Create the instance that a ``Start`` message asks for, or say why not."""
+    try:
+        _check_free(instance, message)
+        definition = instance.app.find_orchestration(message.name)
+        definition.signature.decode(message.input)
+    except LungfishError as error:
+        instance.refuse(message, error)
+        return
+    _make_room(instance)
+    effects = instance.effects
+    now_ms = effects.now_ms
+    later = message.due_ms > now_ms
+    instance.row = row = InstanceRow(
+        name=message.name,
+        status=Status.PENDING if later else Status.RUNNING,
+        created_ms=now_ms,
+        updated_ms=now_ms,
+        execution=effects.unique(),
+        input=message.input,
+        parent=message.parent,
+        parent_request=message.parent_request,
+        version=message.version or getattr(instance.app, "version", ""),
+        begun=not later,
+        due_ms=message.due_ms,
+    )
+    accept(effects, message, codec.encode(row.execution))
+    if later:
+        fires = TimerFired(instance.actor, row.execution, 0, message.due_ms, "start")
+        effects.timer(timer_id(instance.actor, row.execution, 0, "start"), message.due_ms, fires)
+        instance.write_row()
+    else:
+        begin(instance, definition)
+
+
+def _check_free(instance: Instance, message: Start) -> None:
+    row = instance.row
+    if row is None or message.reuse == "terminate" or (message.reuse == "restart" and row.terminal):
+        return
+    raise InstanceExists(f"instance {instance.id!r} exists already ({row.status})")
+
+
+def _make_room(instance: Instance) -> None:
+    """Forget the instance that has the id. One that runs is terminated, and everyone told so."""
+    row = instance.row
+    if row is None:
+        return
+    if not row.terminal:
+        terminate(instance, row, "replaced by a new start of its id")
+    instance.forget()
