@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from lungfish.runtime import codec
+from lungfish.runtime import codec, index
 from lungfish.runtime.app import App
 from lungfish.runtime.definitions import EntityDefinition
 from lungfish.runtime.errors import FailureDetails, LungfishError, NotRegistered, SerializationError
@@ -119,6 +119,7 @@ class EntityActivation:
         self._readers: set[Running] = set()
         self._ended: deque[Running] = deque()
         self._ready = False
+        self._is_listed = row is not None
 
     # --- Activation --------------------------------------------------------------------
 
@@ -483,7 +484,12 @@ class EntityActivation:
 
     def _write_snapshot(self) -> None:
         if self._turns.take_change():
-            self._effects.snapshot(self._actor, self._turns.base)
+            base = self._turns.base
+            self._effects.snapshot(self._actor, base)
+            if self._is_listed is not (base is not None):
+                self._is_listed = base is not None
+                at = index.by_entity(self._actor.name), self._actor.key
+                self._effects.index(*at, 0 if self._is_listed else None)
             self._alarms.arm(self._effects)
 
 

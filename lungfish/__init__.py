@@ -19,6 +19,7 @@ from lungfish.runtime.activity_info import ActivityInfo, activity_info
 from lungfish.runtime.app import App
 from lungfish.runtime.blocking import BlockingClient
 from lungfish.runtime.client import Client
+from lungfish.runtime.client_queries import StoredEntity
 from lungfish.runtime.connect import connect, connect_sync
 from lungfish.runtime.definitions import Activity, ActivityOptions, Orchestration, shared
 from lungfish.runtime.errors import (
@@ -56,6 +57,7 @@ from lungfish.runtime.errors import (
     UsageError,
 )
 from lungfish.runtime.launch import attach, start
+from lungfish.runtime.query import Page
 from lungfish.runtime.refs import EntityRef, OrchestrationHandle
 from lungfish.runtime.reminders import Reminder
 from lungfish.runtime.retry import RetryPolicy
@@ -104,6 +106,7 @@ __all__ = [
     "OrchestrationStatus",
     "OrchestrationTerminated",
     "Overloaded",
+    "Page",
     "PayloadTooLarge",
     "Reminder",
     "RetryAfter",
@@ -113,6 +116,7 @@ __all__ = [
     "SerializationError",
     "StateMismatch",
     "StoreUnavailable",
+    "StoredEntity",
     "Unavailable",
     "UnsafeStore",
     "UsageError",

@@ -22,6 +22,7 @@ from . import events
 from .attempts import Attempts
 from .history import History
 from .limits import Limits
+from .listing import Listing
 from .matching import Outstanding
 from .outcomes import Restart
 from .outgoing import Outgoing
@@ -57,6 +58,7 @@ class Instance:
         self.limits: Final = limits
         self.always_replay: Final = always_replay
         self.row: InstanceRow | None = None
+        self.listing: Final = Listing(actor)
         self.history = History(actor, stored.history, limits)
         self.execution: Execution | None = None
         self.turn_open = False
@@ -101,6 +103,7 @@ class Instance:
         """Put the row into the commit."""
         self.known.updated_ms = self.effects.now_ms
         self.effects.instance(self.actor, self.known.pack())
+        self.listing.write(self.effects, self.known)
 
     def refuse(self, message: Start | Control | Watch, error: LungfishError) -> None:
         """Answer a request with an error."""

@@ -265,11 +265,13 @@ class OrchestrationActivation:
             return True
         instance = self._instance
         try:
-            instance.row, self._stored_row = InstanceRow.unpack(self._stored_row), None
+            row = InstanceRow.unpack(self._stored_row)
         except MalformedBytes as error:
             log.error("instance %s: %s", instance.id, error)
             failure = error
         else:
+            instance.row, self._stored_row = row, None
+            instance.listing.found(row)
             return True
         while instance.inbox:
             item = instance.inbox.popleft()

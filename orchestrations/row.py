@@ -38,7 +38,7 @@ class Status(StrEnum):
 
 
 #: What fields hold that a row of an earlier release does not have.
-_LATER: Final[list[Any]] = [0, None, False]
+_LATER: Final[list[Any]] = [{}, 0, None, False]
 
 TERMINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED})
 
@@ -58,6 +58,7 @@ class InstanceRow:
         version: code version of the run.
         begun: False until the first turn (a delayed start).
         length: events in the history.
+        tags: what it was labelled with at its start, for queries.
         due_ms: when it was to begin (Unix ms); 0: at once.
         cancel: why it was asked to end; None: it was not, in this execution.
         cancel_told: the code has been told.
@@ -78,6 +79,7 @@ class InstanceRow:
     version: str = ""
     begun: bool = True
     length: int = 0
+    tags: dict[str, str] = field(default_factory=dict)
     due_ms: int = 0
     cancel: str | None = None
     cancel_told: bool = False
@@ -108,6 +110,7 @@ class InstanceRow:
                 self.version,
                 self.begun,
                 self.length,
+                self.tags,
                 self.due_ms,
                 self.cancel,
                 self.cancel_told,
@@ -130,7 +133,7 @@ class InstanceRow:
     def _of(cls, row: list[Any]) -> InstanceRow:
         name, status, created_ms, updated_ms, execution, given, output, failure, custom, parent, *rest = row
         parent_request, watchers, version, begun, length, *later = rest
-        due_ms, cancel, cancel_told, *_ = [*later, *_LATER[len(later) :]]
+        tags, due_ms, cancel, cancel_told, *_ = [*later, *_LATER[len(later) :]]
         return cls(
             name=name,
             status=Status(status),
@@ -147,6 +150,7 @@ class InstanceRow:
             version=version,
             begun=begun,
             length=length,
+            tags=dict(tags),
             due_ms=due_ms,
             cancel=cancel,
             cancel_told=cancel_told,

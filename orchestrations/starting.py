@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from lungfish.runtime import codec
+from lungfish.runtime import codec, tags
 from lungfish.runtime.errors import InstanceExists, LungfishError
 from lungfish.runtime.messages import Start, TimerFired
 
@@ -47,6 +47,7 @@ def start(instance: Instance, message: Start) -> None:
         version=message.version or getattr(instance.app, "version", ""),
         begun=not later,
         due_ms=message.due_ms,
+        tags=tags.of_wire(message.tags),
     )
     accept(effects, message, codec.encode(row.execution))
     if later:

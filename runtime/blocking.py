@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from .app import EntityClass
 from .client import Client, IfExists
+from .client_queries import InstanceFilters, StoredEntity
 from .definitions import Orchestration
 from .errors import StoreUnavailable
+from .query import PAGE_SIZE, Order, Page
 from .refs import EntityRef, OrchestrationHandle
 from .reminders import Reminder, When
-from .status import EntityStatus, OrchestrationStatus, RuntimeStatus
+from .status import EntityStatus, OrchestrationStatus
 
 E = TypeVar("E", bound=EntityClass)
 T = TypeVar("T")
@@ -255,6 +257,7 @@ class BlockingClient:
         orchestration: Orchestration[..., R],
         *args: Any,
         id: str | None = None,
+        tags: Mapping[str, str] | None = None,
         if_exists: IfExists = "return",
         at: dt.datetime | dt.timedelta | float | None = None,
         **kwargs: Any,
@@ -265,6 +268,7 @@ class BlockingClient:
         orchestration: str,
         *args: Any,
         id: str | None = None,
+        tags: Mapping[str, str] | None = None,
         if_exists: IfExists = "return",
         at: dt.datetime | dt.timedelta | float | None = None,
         **kwargs: Any,
@@ -304,13 +308,75 @@ class BlockingClient:
         return BlockingOrchestrationHandle(self._open, handle)
 
     def instances(
-        self, *, status: RuntimeStatus | str | None = None, name: str | None = None
+        self,
+        *,
+        order: Order = "oldest",
+        page_size: int = PAGE_SIZE,
+        cursor: str | None = None,
+        **filters: Unpack[InstanceFilters],
     ) -> Iterator[OrchestrationStatus]:
         """Iterate over the instances of the hub; see ``Client.instances``."""
-        found = self._client.instances(status=status, name=name)
+        found = self._client.instances(order=order, page_size=page_size, cursor=cursor, **filters)
+        return self._each(found)
 
-        async def following() -> OrchestrationStatus | None:
-            return await anext(found, None)
+    def instances_page(
+        self,
+        *,
+        order: Order = "oldest",
+        page_size: int = PAGE_SIZE,
+        cursor: str | None = None,
+        **filters: Unpack[InstanceFilters],
+    ) -> Page[OrchestrationStatus]:
+        """Return one page of ``instances``; see ``Client.instances_page``."""
+        return self._open.run(
+            self._client.instances_page(order=order, page_size=page_size, cursor=cursor, **filters)
+        )
 
-        while (instance := self._open.run(following())) is not None:
-            yield instance
+    def count_instances(self, **filters: Unpack[InstanceFilters]) -> int:
+        """Return how many instances there are; see ``Client.count_instances``."""
+        return self._open.run(self._client.count_instances(**filters))
+
+    def entities(
+        self,
+        entity: Any,
+        *,
+        prefix: str = "",
+        states: bool = False,
+        page_size: int = PAGE_SIZE,
+        cursor: str | None = None,
+    ) -> Iterator[StoredEntity[Any]]:
+        """Iterate over the entities of a class that have a state; see ``Client.entities``."""
+        found = self._client.entities(
+            entity, prefix=prefix, states=states, page_size=page_size, cursor=cursor
+        )
+        return self._each(found)
+
+    def entities_page(
+        self,
+        entity: Any,
+        *,
+        prefix: str = "",
+        states: bool = False,
+        page_size: int = PAGE_SIZE,
+        cursor: str | None = None,
+    ) -> Page[StoredEntity[Any]]:
+        """Return one page of ``entities``; see ``Client.entities_page``."""
+        return self._open.run(
+            self._client.entities_page(
+                entity, prefix=prefix, states=states, page_size=page_size, cursor=cursor
+            )
+        )
+
+    def count_entities(self, entity: Any, *, prefix: str = "") -> int:
+        """Return how many entities of a class have a state; see ``Client.count_entities``."""
+        return self._open.run(self._client.count_entities(entity, prefix=prefix))
+
+    def _each(self, found: AsyncIterator[R]) -> Iterator[R]:
+        async def following() -> list[R]:
+            try:
+                return [await anext(found)]
+            except StopAsyncIteration:
+                return []
+
+        while one := self._open.run(following()):
+            yield one[0]

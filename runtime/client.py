@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import math
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar, overload
 
 from . import kinds
 from .app import App, EntityClass
+from .client_queries import ClientQueries
 from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .definitions import EntityDefinition, Orchestration, as_duration
 from .errors import InstanceExists, OrchestrationFailed, UsageError
@@ -18,8 +19,9 @@ from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .messages import Start
 from .refs import EntityRef, OrchestrationHandle
 from .signatures import Signature, encode_arguments
-from .status import OrchestrationStatus, RuntimeStatus, to_ms
+from .status import to_ms
 from .store import Store
+from .tags import check_tags
 
 #: What happens where an instance of the wanted id exists.
 IfExists = Literal["return", "raise", "restart_if_ended", "terminate_and_start"]
@@ -34,7 +36,7 @@ E = TypeVar("E", bound=EntityClass)
 R = TypeVar("R")
 
 
-class Client:
+class Client(ClientQueries):
     """A session with a hub. Use it as ``async with lungfish.connect(app) as client``.
 
     What is sent within one tick of the event loop travels in one batch, so many concurrent calls
@@ -137,6 +139,7 @@ class Client:
         orchestration: Orchestration[..., R],
         *args: Any,
         id: str | None = None,
+        tags: Mapping[str, str] | None = None,
         if_exists: IfExists = "return",
         at: dt.datetime | dt.timedelta | float | None = None,
         **kwargs: Any,
@@ -147,6 +150,7 @@ class Client:
         orchestration: str,
         *args: Any,
         id: str | None = None,
+        tags: Mapping[str, str] | None = None,
         if_exists: IfExists = "return",
         at: dt.datetime | dt.timedelta | float | None = None,
         **kwargs: Any,
@@ -156,6 +160,7 @@ class Client:
         orchestration: Any,
         *args: Any,
         id: str | None = None,
+        tags: Mapping[str, str] | None = None,
         if_exists: IfExists = "return",
         at: dt.datetime | dt.timedelta | float | None = None,
         **kwargs: Any,
@@ -168,6 +173,7 @@ class Client:
         Args:
             orchestration: the function, or its registered name.
             id: the instance id; default is a new unique one.
+            tags: labels to find it by (``instances``), at most 16; sub-orchestrations do not inherit them.
             if_exists: what happens where an instance of that id exists, decided in the commit that creates
                 one: ``"return"`` its handle; ``"raise"`` ``InstanceExists``; ``"restart_if_ended"``: start
                 anew if it has ended, else return its handle (a singleton: at most one runs);
@@ -190,12 +196,12 @@ class Client:
             data = signature.encode(args, kwargs)
         else:
             data = encode_arguments(args, kwargs, name)
-        connection = self._open
+        connection, labels = self._open, check_tags(tags)
         actor = ActorId(ORCHESTRATION, "", instance)
         due_ms = await self._due_ms(at)
 
         def make(request: str) -> Start:
-            return Start(actor, name, data, request, connection.me, due_ms=due_ms, reuse=reuse)
+            return Start(actor, name, data, request, connection.me, due_ms=due_ms, tags=labels, reuse=reuse)
 
         response = await connection.request(actor, make, timeout_s=TIMEOUT_S, what=f"start of {name}")
         handle = self._handle(instance, signature)
@@ -258,32 +264,6 @@ class Client:
         """
         signature = Signature(instance_id, (), 0, 0, {}, returns) if returns is not Any else None
         return self._handle(check_id("instance id", instance_id), signature)
-
-    async def instances(
-        self, *, status: RuntimeStatus | str | None = None, name: str | None = None
-    ) -> AsyncIterator[OrchestrationStatus]:
-        """Iterate over the instances of the hub, in no particular order.
-
-        Instances that exist during the whole iteration come exactly once; others may or may not.
-
-        Args:
-            status: only those with this status.
-            name: only those of this orchestration.
-        """
-        wanted = RuntimeStatus(status) if status is not None else None
-        store = self._open.store
-        for partition in range(self._open.meta.partitions):
-            cursor, seen = 0, set[str]()
-            while True:
-                cursor, rows = await store.scan_instances(partition, cursor, 500)
-                for instance, row in rows.items():
-                    found = _orchestrations().read_status(instance, row)
-                    fits = (wanted is None or found.runtime_status is wanted) and name in (None, found.name)
-                    if fits and instance not in seen:
-                        yield found
-                    seen.add(instance)
-                if cursor == 0:
-                    break
 
     def _orchestration(self, orchestration: Any) -> tuple[str, Signature | None]:
         if isinstance(orchestration, Orchestration):

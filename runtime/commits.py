@@ -214,4 +214,6 @@ def commit_bytes(commit: Commit) -> int:
             total += sum(len(row) for row in table.values() if row is not None)
     for timer in commit.timers.values():
         total += 0 if timer is None else len(timer[1])
+    for index, member in commit.index:
+        total += len(index) + len(member)
     return total + sum(map(len, commit.dead))

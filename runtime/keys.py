@@ -19,6 +19,7 @@ Rules:
 ``{hub:p}:entities:<name>``        hash    key → snapshot
 ``{hub:p}:instances``              hash    instance id → row
 ``{hub:p}:history:<id>``           list    event batches, one per commit
+``{hub:p}:by:<index>``             zset    members as ``index`` tells; score 0, or when they ended
 ``{hub:p}:mailbox``                hash    row id → accepted, unfinished message
 ``{hub:p}:activities``             hash    row id → scheduled, unfinished activity
 ``{hub:p}:timers``, ``:timer_rows``  zset, hash   timer id → due ms; timer id → what fires
@@ -102,6 +103,10 @@ class PartitionKeys:
         if key is None:  # names are classes of the app: a few
             key = self._entities[name] = f"{self._tag}:entities:{name}"
         return key
+
+    def by(self, index: str) -> str:
+        """Return the sorted set that is an index."""
+        return f"{self._tag}:by:{index}"
 
     def history(self, instance: str) -> str:
         """Return the list with the history of ``instance``."""

@@ -93,6 +93,10 @@ class Effects(Protocol):
         """Delete the history so far (also what this round appended before)."""
         ...
 
+    def index(self, index: str, member: str, score: int | None) -> None:
+        """Put a member into an index of the partition (see ``index``); None removes it."""
+        ...
+
     def timer(self, timer_id: str, due_ms: int, message: Message) -> None:
         """Deliver ``message`` to its target, an actor of this partition, at ``due_ms`` or soon after."""
         ...

@@ -125,6 +125,7 @@ class Partition:
     activities: dict[str, bytes] = field(default_factory=dict)
     outbox: dict[str, OutboxEntry] = field(default_factory=dict)
     dead: list[bytes] = field(default_factory=list)
+    indexes: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -340,6 +341,8 @@ class MemoryServer:
             row.histories.pop(instance, None)
         for instance, batches in commit.histories.items():
             row.histories.setdefault(instance, []).extend(batches)
+        for (index, member), score in commit.index.items():
+            _merge(row.indexes.setdefault(index, {}), {member: score})
         for outbox_id in commit.delivered:
             row.outbox.pop(outbox_id, None)
 

@@ -12,13 +12,14 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from .errors import InternalError, StoreUnavailable
 from .hub_meta import check_meta
+from .index import Counted, Found, Scan
 from .keys import WORKER_TTL_MS, Keys
+from .memory_index import find, walk
 from .memory_server import Hub, MemoryServer
 from .store import (
     Append,
@@ -193,19 +194,29 @@ class MemoryStore:
         hub = self._hub()
         return await _soon([row_id in hub.partition(p).activities for p, row_id in keys])
 
-    async def scan_instances(self, partition: int, cursor: int, count: int) -> tuple[int, dict[str, bytes]]:
-        """See ``Store.scan_instances``.
+    async def scan_index(self, scans: Sequence[Scan], *, count: int) -> list[Found]:
+        """See ``Store.scan_index``."""
+        self._check_here(*(scan.partition for scan in scans))
+        hub = self._hub()
+        return await _soon([find(hub.partition(scan.partition).indexes, scan, count) for scan in scans])
 
-        Goes by hash, as HSCAN does: rows that come and go meanwhile neither hide nor
-        repeat others. May return more than ``count``, as HSCAN may.
-        """
-        instances = self._hub().partition(partition).instances
-        left = sorted((h, i) for i in instances if (h := zlib.crc32(i.encode()) + 1) > cursor)
-        page = left[:count]
-        if page:
-            page = [item for item in left if item[0] <= page[-1][0]]
-        following = page[-1][0] if len(page) < len(left) else 0
-        return await _soon((following, {instance: instances[instance] for _, instance in page}))
+    async def count_index(self, scans: Sequence[Scan]) -> list[Counted]:
+        """See ``Store.count_index``."""
+        self._check_here(*(scan.partition for scan in scans))
+        hub = self._hub()
+        walks = [walk(hub.partition(scan.partition).indexes, scan, scan.indexes) for scan in scans]
+        return await _soon([Counted(len(members), stopped) for members, stopped in walks])
+
+    async def ended_before(self, ends: Sequence[tuple[int, str, int]], *, count: int) -> list[list[str]]:
+        """See ``Store.ended_before``."""
+        hub = self._hub()
+        self._check_here(*(partition for partition, _, _ in ends))
+        found = []
+        for partition, index, before_ms in ends:
+            scores = hub.partition(partition).indexes.get(index, {})
+            old = sorted((score, name) for name, score in scores.items() if score < before_ms)
+            found.append([name for _, name in old[:count]])
+        return await _soon(found)
 
     async def sweep_producers(self, partition: int, older_ms: int) -> int:
         """See ``Store.sweep_producers``."""

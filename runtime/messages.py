@@ -80,6 +80,7 @@ class Start:
         parent: the orchestration that waits for the outcome, under ``parent_request``.
         due_ms: not before this time (Unix ms); 0 is now.
         version: code version to pin; empty is the app's current one.
+        tags: labels for queries: name, value, name, value, ...
         reuse: what to do where the id is taken: empty refuses; ``restart`` replaces an instance that has
             ended; ``terminate`` also ends one that has not; ``adopt`` is a rewound parent that wants its
             child's outcome again.
@@ -95,6 +96,7 @@ class Start:
     parent_request: str = ""
     due_ms: int = 0
     version: str = ""
+    tags: tuple[str, ...] = ()
     reuse: str = ""
     history: bytes = b""
 

@@ -414,6 +414,10 @@ class Partition(Effects):
         self._draft.forget_histories.add(actor.key)
         self._urgent = True
 
+    def index(self, index: str, member: str, score: int | None) -> None:
+        self._draft.index[index, member] = score
+        self._urgent = True
+
     def timer(self, timer_id: str, due_ms: int, message: Message) -> None:
         payload = wire.pack([message])
         self._timers[timer_id] = self._draft.timers[timer_id] = (due_ms, payload)

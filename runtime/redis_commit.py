@@ -187,10 +187,29 @@ class _CommitPacker:
             rows.append(("UNLINK", numbers[names.history(instance)]))
         for instance, batches in commit.histories.items():
             rows += _cut("RPUSH", numbers[names.history(instance)], batches)
+        if commit.index:
+            rows += self._index_rows(names, commit.index)
         if commit.delivered:
             rows += _cut("XDEL", numbers[names.outbox], commit.delivered)
         for payload in commit.dead:
             rows.append(("XADD", numbers[names.dead], "MAXLEN", "~", DEAD_LENGTH_MAX, "*", "p", payload))
+        return rows
+
+    def _index_rows(
+        self, names: PartitionKeys, changes: Mapping[tuple[str, str], int | None]
+    ) -> list[Sequence[Any]]:
+        put: dict[str, list[str | int]] = {}
+        removed: dict[str, list[str]] = {}
+        for (index, member), score in changes.items():
+            if score is None:
+                removed.setdefault(index, []).append(member)
+            else:
+                put.setdefault(index, []).extend((score, member))
+        rows: list[Sequence[Any]] = []
+        for index, members in removed.items():
+            rows += _cut("ZREM", self.numbers[names.by(index)], members)
+        for index, pairs in put.items():
+            rows += _cut("ZADD", self.numbers[names.by(index)], pairs)
         return rows
 
 

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from .errors import InternalError, InvalidArguments, StoreUnavailable
 from .hub_meta import check_meta
+from .index import Counted, Found, Scan
 from .keys import INBOX_LENGTH_MAX, QUEUE_LENGTH_MAX, WORKER_TTL_MS, Keys
 from .persistence import Durability, judge
 from .redis_checks import REPLICA_TIMEOUT_S, choose_confirmation, read_persistence
@@ -35,6 +36,7 @@ from .redis_commit import (
     read_image,
     read_outcome,
 )
+from .redis_index import ended_calls, read_counted, read_found, scan_call
 from .redis_link import CALL_TIMEOUT_S, Address, Reply
 from .redis_queues import RedisQueueReader, finish_calls, holders_of, keep_calls, take_over
 from .redis_readers import RedisReader
@@ -286,11 +288,22 @@ class RedisStore:
         found = {key: iter(row) for key, row in zip(wanted, rows, strict=True)}
         return [next(found[key]) for key, _ in named]
 
-    async def scan_instances(self, partition: int, cursor: int, count: int) -> tuple[int, dict[str, bytes]]:
-        """See ``Store.scan_instances``."""
-        key = self._keys.partition(partition).instances
-        following, rows = await self._one(ADMIN, key, ("HSCAN", key, cursor, "COUNT", count))
-        return int(following), pairs(rows)
+    async def scan_index(self, scans: Sequence[Scan], *, count: int) -> list[Found]:
+        """See ``Store.scan_index``."""
+        calls = [scan_call(self._keys, scan, count) for scan in scans]
+        replies = await (await self._connected()).run(ADMIN, calls)
+        return [read_found(scan, reply, count) for scan, reply in zip(scans, replies, strict=True)]
+
+    async def count_index(self, scans: Sequence[Scan]) -> list[Counted]:
+        """See ``Store.count_index``."""
+        calls = [scan_call(self._keys, scan, 0) for scan in scans]
+        replies = await (await self._connected()).run(ADMIN, calls)
+        return [read_counted(reply) for reply in replies]
+
+    async def ended_before(self, ends: Sequence[tuple[int, str, int]], *, count: int) -> list[list[str]]:
+        """See ``Store.ended_before``."""
+        replies = await (await self._connected()).run(ADMIN, ended_calls(self._keys, ends, count))
+        return [[member.decode() for member in reply] for reply in replies]
 
     async def sweep_producers(self, partition: int, older_ms: int) -> int:
         """See ``Store.sweep_producers``; partitions are never forgotten as producers."""

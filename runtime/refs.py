@@ -59,6 +59,13 @@ def operation_name(operation: Any, definition: EntityDefinition | None) -> tuple
     return name, found
 
 
+def entity_state(definition: EntityDefinition | None, name: str, key: str, row: bytes) -> Any:
+    """Return the state in a stored snapshot; without a class: its plain fields."""
+    if definition is None:
+        return codec.decode(row, f"state of {name}/{key}")[2]
+    return definition.cls.lungfish_state(row, key)
+
+
 class EntityRef(Generic[E]):
     """A handle to one entity, existing or not; as in Orleans, it never has to be created."""
 
@@ -220,11 +227,8 @@ class EntityRef(Generic[E]):
         row = await self._snapshot()
         if row is None:
             return None
-        if self._definition is None:
-            state: Any = codec.decode(row, f"state of {self._actor}")[2]
-            return state  # type: ignore[no-any-return]  # without a class: the plain fields
-        read: E = self._definition.cls.lungfish_state(row, self._actor.key)
-        return read
+        state: E = entity_state(self._definition, self._actor.name, self._actor.key, row)
+        return state
 
     async def inspect(self) -> EntityStatus:
         """Return who holds the entity and what waits there; answered at once, also while it is locked.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -47,6 +47,7 @@ class OrchestrationStatus:
         custom_status: the last value given to ``set_custom_status``.
         execution_id: new for every run of the instance (continue-as-new).
         parent_id: the orchestration that started it, if one did.
+        tags: what it was labelled with at its start.
         start_at: when it begins, or was to begin; None: at once.
     """
 
@@ -60,6 +61,7 @@ class OrchestrationStatus:
     custom_status: Any = None
     execution_id: str = ""
     parent_id: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
     start_at: dt.datetime | None = None
 
 

@@ -25,6 +25,7 @@ from enum import Enum
 from typing import Final, Protocol, TypeAlias
 
 from .ids import HASH_NAME
+from .index import Counted, Found, Scan
 
 FORMAT_VERSION: Final = 1
 
@@ -199,6 +200,7 @@ class Commit:
         snapshots: (entity name, key) → snapshot.
         instances: instance id → row of metadata.
         histories: instance id → batches to append, after ``forget_histories`` is applied.
+        index: (index, member) → score: entries of the partition's indexes (see ``index``).
         delivered: outbox ids that have reached their target and can go.
         dead: inbox payloads that could not be decoded, set aside.
     """
@@ -217,6 +219,7 @@ class Commit:
     deliveries: list[Delivery] = field(default_factory=list)
     delivered: list[str] = field(default_factory=list)
     dead: list[bytes] = field(default_factory=list)
+    index: dict[tuple[str, str], int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,8 +428,23 @@ class Store(Protocol):
         """Tell for (partition, row id) whether the activity is still without a result."""
         ...
 
-    async def scan_instances(self, partition: int, cursor: int, count: int) -> tuple[int, dict[str, bytes]]:
-        """Return some rows of instance metadata and the next cursor; 0 starts and ends."""
+    async def scan_index(self, scans: Sequence[Scan], *, count: int) -> list[Found]:
+        """Return up to ``count`` members for each scan, in order; bounded in steps, see ``index``.
+
+        As of one moment per scan, not over all of them.
+        """
+        ...
+
+    async def count_index(self, scans: Sequence[Scan]) -> list[Counted]:
+        """Return how many members each scan (without ``any_of``) has; bounded in steps, see ``index``."""
+        ...
+
+    async def ended_before(self, ends: Sequence[tuple[int, str, int]], *, count: int) -> list[list[str]]:
+        """Return up to ``count`` members that score lower than the time, lowest first.
+
+        Args:
+            ends: (partition, index, Unix ms).
+        """
         ...
 
     async def sweep_producers(self, partition: int, older_ms: int) -> int:

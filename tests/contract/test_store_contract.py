@@ -693,20 +693,6 @@ class TestHosts:
 
 
 class TestReading:
-    async def test_scan_returns_every_row(self, store: Store) -> None:
-        await store.claim(3, "A", "t1")
-        rows: dict[str, bytes | None] = {f"o{n}": b"%d" % n for n in range(700)}
-        await store.commit([Commit(3, "t1", 1, instances=rows)])
-        found: dict[str, bytes] = {}
-        cursor, calls = 0, 0
-        while calls == 0 or cursor:
-            cursor, page = await store.scan_instances(3, cursor, 100)
-            found |= page
-            calls += 1
-        assert found == rows
-        assert calls > 2
-        assert await store.scan_instances(4, 0, 100) == (0, {})
-
     async def test_nothing(self, store: Store) -> None:
         assert await store.snapshots([]) == []
         assert await store.instances([], history=True) == []

@@ -489,5 +489,5 @@ async def test_instances_are_listed_once_each(client: lungfish.Client) -> None:
     assert await found(status=RuntimeStatus.COMPLETED) == sorted(ended)
     assert await found(name="squares") == sorted(ended)
     assert await found(status="Running", name="squares") == []
-    with pytest.raises(ValueError, match="Sleeping"):
+    with pytest.raises(lungfish.InvalidArguments, match="Sleeping"):
         await found(status="Sleeping")

@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from lungfish.runtime.errors import StoreUnavailable
+from lungfish.runtime.index import Counted, Found, Scan
 from lungfish.runtime.memory_server import MemoryServer
 from lungfish.runtime.memory_store import MemoryQueueReader, MemoryReader, MemoryStore
 from lungfish.runtime.store import (
@@ -380,10 +381,14 @@ class FaultyStore:
                 self._network.told(self._victim.gate.name, row.replace("\x00", ":"))
         return found
 
-    async def scan_instances(self, partition: int, cursor: int, count: int) -> tuple[int, dict[str, bytes]]:
-        return await self._call(
-            f"scan {partition}", lambda: self._inner.scan_instances(partition, cursor, count)
-        )
+    async def scan_index(self, scans: Sequence[Scan], *, count: int) -> list[Found]:
+        return await self._call(f"scan {len(scans)}", lambda: self._inner.scan_index(scans, count=count))
+
+    async def count_index(self, scans: Sequence[Scan]) -> list[Counted]:
+        return await self._call(f"count {len(scans)}", lambda: self._inner.count_index(scans))
+
+    async def ended_before(self, ends: Sequence[tuple[int, str, int]], *, count: int) -> list[list[str]]:
+        return await self._call(f"ended {len(ends)}", lambda: self._inner.ended_before(ends, count=count))
 
     async def sweep_producers(self, partition: int, older_ms: int) -> int:
         return await self._call(

@@ -19,6 +19,7 @@ from lungfish.runtime.store import HubMeta
 from tests.simulation import invariants
 from tests.simulation.app import app
 from tests.simulation.faults import Profile, Trace, profile_of
+from tests.simulation.indexes import indexes
 from tests.simulation.loop import Deadlock, new_loop
 from tests.simulation.network import Network
 from tests.simulation.process import Cluster
@@ -237,6 +238,7 @@ class Simulation:
         yield from invariants.logs(stored, self.ledger)
         yield from invariants.cells(stored, self.ledger)
         yield from invariants.instances(stored, self.ledger)
+        yield from indexes(self.server.hub(app.hub))
         if not self.trace.fired:
             yield from self._perfect()
         yield from (f"loop: {error}" for error in self.loop.errors)

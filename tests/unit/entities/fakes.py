@@ -27,6 +27,7 @@ class FakeEffects:
         self.now_ms = 1_000_000
         self.sent: list[Message] = []
         self.snapshots: list[bytes | None] = []
+        self.listed: dict[tuple[str, str], int | None] = {}
         self.timers: dict[str, tuple[int, Message]] = {}
         self.finished: list[Item] = []
         self.aside: list[Item] = []
@@ -41,6 +42,9 @@ class FakeEffects:
 
     def snapshot(self, actor: ActorId, state: bytes | None) -> None:
         self.snapshots.append(state)
+
+    def index(self, index: str, member: str, score: int | None) -> None:
+        self.listed[index, member] = score
 
     def timer(self, timer_id: str, due_ms: int, message: Message) -> None:
         assert timer_id not in self.timers or timer_id.startswith("reminder")

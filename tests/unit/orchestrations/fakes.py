@@ -39,6 +39,7 @@ class FakeEffects:
         self.sent: list[Message] = []
         self.rows: dict[ActorId, bytes] = {}
         self.histories: dict[ActorId, list[bytes]] = {}
+        self.indexes: dict[str, dict[str, int]] = {}
         self.timers: dict[str, tuple[int, TimerFired]] = {}
         self.activities: dict[str, bytes] = {}
         self.dispatched: list[tuple[str, ActivityTask]] = []
@@ -67,6 +68,12 @@ class FakeEffects:
 
     def forget_history(self, actor: ActorId) -> None:
         self.histories[actor] = []
+
+    def index(self, index: str, member: str, score: int | None) -> None:
+        if score is None:
+            self.indexes.get(index, {}).pop(member, None)
+        else:
+            self.indexes.setdefault(index, {})[member] = score
 
     def timer(self, timer_id: str, due_ms: int, message: Message) -> None:
         assert isinstance(message, TimerFired)
