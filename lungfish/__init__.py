@@ -57,12 +57,14 @@ from lungfish.runtime.errors import (
     UsageError,
 )
 from lungfish.runtime.launch import attach, start
+from lungfish.runtime.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
 from lungfish.runtime.query import Page
 from lungfish.runtime.refs import EntityRef, OrchestrationHandle
 from lungfish.runtime.reminders import Reminder
 from lungfish.runtime.retry import RetryPolicy
 from lungfish.runtime.settings import HostSettings
 from lungfish.runtime.status import EntityStatus, OrchestrationStatus, RuntimeStatus
+from lungfish.runtime.store import PartitionLoad
 
 __version__ = "0.1.0"
 
@@ -88,7 +90,9 @@ __all__ = [
     "ExecutionFailed",
     "FailureDetails",
     "HostSettings",
+    "HostStatus",
     "HubMismatch",
+    "HubStatus",
     "InstanceExists",
     "InstanceNotFound",
     "InternalError",
@@ -107,6 +111,8 @@ __all__ = [
     "OrchestrationTerminated",
     "Overloaded",
     "Page",
+    "PartitionLoad",
+    "PartitionStatus",
     "PayloadTooLarge",
     "Reminder",
     "RetryAfter",
@@ -120,6 +126,7 @@ __all__ = [
     "Unavailable",
     "UnsafeStore",
     "UsageError",
+    "WorkerStatus",
     "activity_info",
     "attach",
     "connect",

@@ -19,6 +19,7 @@ from .client import Client, IfExists
 from .client_queries import InstanceFilters, StoredEntity
 from .definitions import Orchestration
 from .errors import StoreUnavailable
+from .overview import HubStatus
 from .query import PAGE_SIZE, Order, Page
 from .refs import EntityRef, OrchestrationHandle
 from .reminders import Reminder, When
@@ -306,6 +307,10 @@ class BlockingClient:
         """Return a handle to an instance by its id."""
         handle = self._client.orchestration(instance_id, returns=returns)
         return BlockingOrchestrationHandle(self._open, handle)
+
+    def hub_status(self) -> HubStatus:
+        """Return hosts, workers and partitions at a glance; see ``Client.hub_status``."""
+        return self._open.run(self._client.hub_status())
 
     def instances(
         self,

@@ -23,10 +23,10 @@ from .errors import InstanceNotFound, UsageError
 from .open_store import open_store
 from .ownership import HostRecord
 from .redis_store import RedisStore
-from .redis_view import PartitionLoad, RedisView
+from .redis_view import RedisView
 from .settings import HostSettings
 from .status import OrchestrationStatus, RuntimeStatus
-from .store import HostBeat
+from .store import HostBeat, PartitionLoad
 from .topology import RunningActor
 
 T = TypeVar("T")
@@ -98,15 +98,14 @@ def _at_hub(where: Where, look: Callable[[Console, RedisView, str, str], Awaitab
         asyncio.run(looking(url))
 
 
-async def _show_status(console: Console, view: RedisView, url: str, hub: str) -> None:
+async def _show_status(console: Console, _view: RedisView, url: str, hub: str) -> None:
     store = RedisStore(url, hub)
     try:
         meta = await store.open()
         beats = (await store.heartbeat("", b"", lease_ms=1, lead=False)).hosts
-        workers, owners = await store.workers(), await store.owners()
+        workers, owners, loads = await store.workers(), await store.owners(), await store.loads()
     finally:
         await store.close()
-    loads = await view.loads(hub, meta.partitions)
     _line(console, f"[bold]{hub}[/bold]  {url}  {meta.partitions} partitions, durability {store.durability}")
     live = {beat.host for beat in beats if beat.age_ms <= HostSettings().lease_ms}
     owned = [owner.host if owner.host in live else "" for owner in owners]

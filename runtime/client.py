@@ -17,6 +17,7 @@ from .definitions import EntityDefinition, Orchestration, as_duration
 from .errors import InstanceExists, OrchestrationFailed, UsageError
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .messages import Start
+from .overview import HubStatus, read_hub
 from .refs import EntityRef, OrchestrationHandle
 from .signatures import Signature, encode_arguments
 from .status import to_ms
@@ -92,6 +93,11 @@ class Client(ClientQueries):
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+    @property
+    def hub(self) -> str:
+        """Name of the hub."""
+        return self._open.store.hub
 
     @property
     def waiting(self) -> int:
@@ -264,6 +270,14 @@ class Client(ClientQueries):
         """
         signature = Signature(instance_id, (), 0, 0, {}, returns) if returns is not Any else None
         return self._handle(check_id("instance id", instance_id), signature)
+
+    async def hub_status(self) -> HubStatus:
+        """Return hosts, workers and partitions at a glance; not of one instant, and cheap.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached.
+        """
+        return await read_hub(self._open.store)
 
     def _orchestration(self, orchestration: Any) -> tuple[str, Signature | None]:
         if isinstance(orchestration, Orchestration):

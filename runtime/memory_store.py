@@ -32,9 +32,11 @@ from .store import (
     HubMeta,
     OwnerRow,
     PartitionImage,
+    PartitionLoad,
     QueueEntry,
     StoredInstance,
     Unknown,
+    partition_target,
     queue_target,
 )
 
@@ -121,6 +123,12 @@ class MemoryStore:
         self._hub()
         self._check_here(partition)
         return await _soon(self.server.release(self._name, partition, token))
+
+    async def loads(self) -> list[PartitionLoad]:
+        """See ``Store.loads``."""
+        hub = self._hub()
+        assert hub.meta is not None
+        return await _soon([_load(hub, number) for number in range(hub.meta.partitions)])
 
     async def owners(self) -> list[OwnerRow]:
         """See ``Store.owners``."""
@@ -276,6 +284,18 @@ class MemoryStore:
     async def workers(self) -> list[HostBeat]:
         """See ``Store.workers``."""
         return await _soon(_beats(self._hub().workers, self.server.now_ms()))
+
+
+def _load(hub: Hub, number: int) -> PartitionLoad:
+    rows, inbox = hub.partition(number), hub.streams.get(partition_target(number))
+    return PartitionLoad(
+        inbox=len(inbox.ids) if inbox is not None else 0,
+        outbox=len(rows.outbox),
+        dead=len(rows.dead),
+        mailbox=len(rows.mailbox),
+        activities=len(rows.activities),
+        timers=len(rows.timers),
+    )
 
 
 def _some(outcomes: list[T], unknown: T) -> list[T]:

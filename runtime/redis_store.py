@@ -41,7 +41,7 @@ from .redis_link import CALL_TIMEOUT_S, Address, Reply
 from .redis_queues import RedisQueueReader, finish_calls, holders_of, keep_calls, take_over
 from .redis_readers import RedisReader
 from .redis_scripts import script
-from .redis_servers import ADMIN, WRITE, Confirmation, Servers, connect
+from .redis_servers import ADMIN, WRITE, Call, Confirmation, Servers, connect
 from .store import (
     Append,
     Appended,
@@ -52,6 +52,7 @@ from .store import (
     HubMeta,
     OwnerRow,
     PartitionImage,
+    PartitionLoad,
     QueueEntry,
     StoredInstance,
 )
@@ -223,6 +224,16 @@ class RedisStore:
         names = [self._keys.partition(partition).owner for partition in range(self._partitions)]
         calls = [(key, ("HMGET", key, "host", "epoch", "n")) for key in names]
         return [_owner_row(reply) for reply in await servers.run(ADMIN, calls, partly=True)]
+
+    async def loads(self) -> list[PartitionLoad]:
+        """See ``Store.loads``."""
+        servers, calls = await self._connected(), list[Call]()
+        for keys in map(self._keys.partition, range(self._partitions)):
+            calls += [(key, ("XLEN", key)) for key in (keys.inbox, keys.outbox, keys.dead)]
+            calls += [(key, ("HLEN", key)) for key in (keys.mailbox, keys.activities)]
+            calls.append((keys.timers, ("ZCARD", keys.timers)))
+        counts = iter([int(reply) for reply in await servers.run(ADMIN, calls)])
+        return list(map(PartitionLoad, counts, counts, counts, counts, counts, counts))
 
     async def _one(self, lane: str, key: str, command: tuple[Any, ...]) -> Any:
         return (await (await self._connected()).run(lane, [(key, command)]))[0]

@@ -5,38 +5,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
 from .errors import InternalError, UsageError
 from .keys import Keys
 from .redis_link import Address
-from .redis_servers import ADMIN, Call, Servers, connect
+from .redis_servers import ADMIN, Servers, connect
 
 #: Keys looked at per step of a scan.
 _SCAN_COUNT: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionLoad:
-    """How much waits in a partition.
-
-    Attributes:
-        inbox: batches that were sent to it and are not part of its state yet.
-        outbox: batches not yet known to be delivered.
-        mailbox: messages accepted and not finished.
-        activities, timers: those that are pending.
-    """
-
-    inbox: int = 0
-    outbox: int = 0
-    mailbox: int = 0
-    activities: int = 0
-    timers: int = 0
-
-    def __add__(self, other: PartitionLoad) -> PartitionLoad:
-        return PartitionLoad(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
 class RedisView:
@@ -90,16 +68,6 @@ class RedisView:
         """Tell whether there is such a hub."""
         key = Keys(hub).meta
         return bool(await self._one(key, "EXISTS", key))
-
-    async def loads(self, hub: str, partitions: int) -> list[PartitionLoad]:
-        """Return how much waits in every partition, in order; not of one instant."""
-        keys, calls = Keys(hub), list[Call]()
-        for partition in map(keys.partition, range(partitions)):
-            calls += [(key, ("XLEN", key)) for key in (partition.inbox, partition.outbox)]
-            calls += [(key, ("HLEN", key)) for key in (partition.mailbox, partition.activities)]
-            calls.append((partition.timers, ("ZCARD", partition.timers)))
-        counts = iter([int(reply) for reply in await self._servers.run(ADMIN, calls)])
-        return [PartitionLoad(*row) for row in zip(counts, counts, counts, counts, counts, strict=True)]
 
     async def _one(self, key: str, *command: Any) -> Any:
         return (await self._servers.run(ADMIN, [(key, command)]))[0]

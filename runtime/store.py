@@ -174,6 +174,29 @@ class OwnerRow:
     known: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class PartitionLoad:
+    """How much waits in a partition.
+
+    Attributes:
+        inbox: batches that were sent to it and are not part of its state yet.
+        outbox: batches not yet known to be delivered.
+        dead: payloads that could not be read, set aside.
+        mailbox: messages accepted and not finished.
+        activities, timers: those that are pending.
+    """
+
+    inbox: int = 0
+    outbox: int = 0
+    dead: int = 0
+    mailbox: int = 0
+    activities: int = 0
+    timers: int = 0
+
+    def __add__(self, other: PartitionLoad) -> PartitionLoad:
+        return PartitionLoad(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
 # --- committing ------------------------------------------------------------------------
 
 
@@ -391,6 +414,10 @@ class Store(Protocol):
 
     async def owners(self) -> list[OwnerRow]:
         """Return the owner of every partition, in order."""
+        ...
+
+    async def loads(self) -> list[PartitionLoad]:
+        """Return how much waits in every partition, in order; not of one instant."""
         ...
 
     async def heartbeat(self, host: str, record: bytes, *, lease_ms: int, lead: bool = True) -> ClusterView:

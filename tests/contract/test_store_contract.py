@@ -25,6 +25,7 @@ from lungfish.runtime.store import (
     HubMeta,
     LeaseLost,
     OutboxEntry,
+    PartitionLoad,
     Store,
     StoreBehind,
 )
@@ -343,6 +344,16 @@ class TestOwnership:
         await store.commit([Commit(3, "t1", 1)])
         await store.commit([Commit(3, "t1", 2)])
         assert [owner.number for owner in (await store.owners())[2:5]] == [0, 2, 0]
+
+    async def test_loads_tell_what_waits(self, store: Store) -> None:
+        await store.append([put("p:3", 1), put("p:3", 2)])
+        await store.claim(3, "h", "t")
+        full = Delivery("p:4", 2, (b"too early, so it waits",))
+        rows = {"mailbox": {"1": b"m", "2": b"m"}, "timers": {"t": (9, b"x")}, "activities": {"a": b"a"}}
+        await store.commit([Commit(3, "t", 1, deliveries=[full], dead=[b"?"], **rows)])  # type: ignore[arg-type]
+        loads = await store.loads()
+        assert loads[3] == PartitionLoad(inbox=2, outbox=1, dead=1, mailbox=2, activities=1, timers=1)
+        assert [load for number, load in enumerate(loads) if number != 3] == [PartitionLoad()] * 7
 
     async def test_earlier_token_cannot_commit(self, store: Store) -> None:
         await store.claim(3, "A", "t1")

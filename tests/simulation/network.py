@@ -34,6 +34,7 @@ from lungfish.runtime.store import (
     HubMeta,
     OwnerRow,
     PartitionImage,
+    PartitionLoad,
     QueueEntry,
     StoredInstance,
     Unknown,
@@ -348,6 +349,9 @@ class FaultyStore:
 
     async def release(self, partition: int, token: str) -> bool:
         return await self._call(f"release {partition}", lambda: self._inner.release(partition, token))
+
+    async def loads(self) -> list[PartitionLoad]:
+        return await self._call("loads", self._inner.loads)
 
     async def owners(self) -> list[OwnerRow]:
         return await self._call("owners", self._inner.owners)

@@ -26,12 +26,12 @@ class SlowStore(MemoryStore):
 
     def __init__(self, server: MemoryServer) -> None:
         super().__init__(server, "rounds")
-        self.loads = asyncio.Event()
+        self.load_gate = asyncio.Event()
         self.asked = asyncio.Event()
 
     async def snapshots(self, keys: Sequence[tuple[int, str, str]]) -> list[bytes | None]:
         self.asked.set()
-        await self.loads.wait()
+        await self.load_gate.wait()
         return await super().snapshots(keys)
 
 
@@ -79,7 +79,7 @@ def test_a_reader_that_waits_for_room_hears_that_what_filled_its_buffer_is_gone(
         assert full.buffered == 3, "the reader waits for room"
         # No round follows that would make any: nothing of this host is left to be run.
         running.rounds.lose(full, "another host owns it")
-        running.store.loads.set()
+        running.store.load_gate.set()
         await asyncio.sleep(1)
         await running.append(there, 2, 1)
         await asyncio.sleep(1)
@@ -104,7 +104,7 @@ def test_no_more_than_a_read_beyond_the_bound_is_read_ahead() -> None:
         full = running.rounds.get(1)
         assert full is not None
         assert full.buffered == 3
-        running.store.loads.set()
+        running.store.load_gate.set()
         ahead: list[int] = []
         while here not in running.kind.made or len(running.kind.made[here].seen) < 30:
             ahead.append(full.buffered)

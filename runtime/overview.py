@@ -1,0 +1,155 @@
+"""A hub at a glance: its hosts, workers and partitions, as anyone may see them. Data, and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from .ownership import HostRecord
+from .settings import HostSettings, WorkerSettings
+from .store import HostBeat, OwnerRow, PartitionLoad, Store
+
+_LEASE_MS: Final = HostSettings().lease_ms
+_WORKER_ALIVE_MS: Final = WorkerSettings().alive_ms
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """A host, as its last heartbeat tells.
+
+    Attributes:
+        alive: it has beaten within its lease.
+        age_ms: since its last heartbeat.
+        partitions: how many it owns; commits: since it began; activations: actors in memory.
+    """
+
+    id: str
+    alive: bool
+    age_ms: int
+    node: str
+    pid: int
+    draining: bool
+    partitions: int
+    activations: int
+    commits: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker, as its last heartbeat tells.
+
+    Attributes:
+        concurrency: most activities at once; running: now.
+        counts: since it began, by outcome.
+    """
+
+    id: str
+    alive: bool
+    age_ms: int
+    queues: tuple[str, ...]
+    concurrency: int
+    running: int
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """A partition: who owns it, and what waits there.
+
+    Attributes:
+        host: id of the owner; empty: nobody, or one that is dead.
+        commits: number of its last commit.
+    """
+
+    number: int
+    host: str
+    epoch: int
+    commits: int
+    load: PartitionLoad
+
+
+@dataclass(frozen=True, slots=True)
+class HubStatus:
+    """A hub at a glance.
+
+    Attributes:
+        now_ms: the store's clock (Unix ms).
+        leader: the host that places partitions.
+    """
+
+    hub: str
+    now_ms: int
+    leader: str
+    hosts: tuple[HostStatus, ...]
+    workers: tuple[WorkerStatus, ...]
+    partitions: tuple[PartitionStatus, ...]
+
+    @property
+    def load(self) -> PartitionLoad:
+        """What waits in all partitions together."""
+        return sum((partition.load for partition in self.partitions), PartitionLoad())
+
+    @property
+    def unowned(self) -> tuple[int, ...]:
+        """The partitions that no live host runs."""
+        return tuple(partition.number for partition in self.partitions if not partition.host)
+
+
+async def read_hub(store: Store) -> HubStatus:
+    """Return a hub at a glance; not of one instant. Creates nothing and beats for nobody."""
+    view = await store.heartbeat("", b"", lease_ms=1, lead=False)
+    owners, loads, workers = await store.owners(), await store.loads(), await store.workers()
+    alive = {beat.host for beat in view.hosts if beat.age_ms <= _LEASE_MS}
+    hosts = [row.host if row.host in alive else "" for row in owners]
+    return HubStatus(
+        hub=store.hub,
+        now_ms=view.now_ms,
+        leader=view.leader if view.leader in alive else "",
+        hosts=tuple(_host(beat, hosts) for beat in view.hosts),
+        workers=tuple(map(_worker, workers)),
+        partitions=tuple(map(_partition, range(len(owners)), owners, hosts, loads)),
+    )
+
+
+def _host(beat: HostBeat, hosts: Sequence[str]) -> HostStatus:
+    record = HostRecord.decode(beat.record)
+    return HostStatus(
+        id=beat.host,
+        alive=beat.age_ms <= _LEASE_MS,
+        age_ms=beat.age_ms,
+        node=record.node,
+        pid=record.pid,
+        draining=record.draining,
+        partitions=hosts.count(beat.host),
+        activations=record.activations,
+        commits=record.commits,
+    )
+
+
+def _worker(beat: HostBeat) -> WorkerStatus:
+    record = _decoded(beat.record)
+    counts = {name: value for name, value in record.items() if isinstance(value, int)}
+    return WorkerStatus(
+        id=beat.host,
+        alive=beat.age_ms <= _WORKER_ALIVE_MS,
+        age_ms=beat.age_ms,
+        queues=tuple(map(str, record.get("queues", ()))),
+        concurrency=counts.pop("concurrency", 0),
+        running=counts.pop("running", 0),
+        counts=counts,
+    )
+
+
+def _decoded(record: bytes) -> dict[str, Any]:
+    try:
+        found = msgpack.unpackb(record)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _partition(number: int, row: OwnerRow, host: str, load: PartitionLoad) -> PartitionStatus:
+    return PartitionStatus(number, host, row.epoch, row.number, load)
