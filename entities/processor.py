@@ -35,6 +35,7 @@ from lungfish.runtime.kinds import Activation, Effects, Item, Stored
 from lungfish.runtime.messages import (
     Call,
     CancelCall,
+    EntityControl,
     Inspect,
     LockRelease,
     LockRequest,
@@ -46,6 +47,7 @@ from lungfish.runtime.messages import (
 
 from .alarms import Alarms
 from .calls import refusal
+from .controls import Controls
 from .jobs import Applied, Job, describe, encode_result, expiry, refused
 from .journal import CallOutcome, Journal
 from .locking import CHECK, Claim, Entry, Locks, Release, lock_state
@@ -118,6 +120,7 @@ class EntityActivation:
         self._writer: Running | None = None
         self._readers: set[Running] = set()
         self._ended: deque[Running] = deque()
+        self._controls = Controls(actor, self._turns)
         self._ready = False
         self._is_listed = row is not None
 
@@ -144,6 +147,8 @@ class EntityActivation:
             else:
                 left -= self._run_turn(left)
         self._ready = bool(self._mailbox) and self._may_start(self._mailbox[0])
+        if self._controls.untold:
+            self._controls.tell(effects)
 
     @property
     def ready(self) -> bool:
@@ -181,6 +186,8 @@ class EntityActivation:
                     self._take_response(item, message)
                 case ReminderDue() as message:
                     self._take_tick(item, message)
+                case EntityControl() as message:
+                    self._controls.take(self._effects, item, message)
                 case LockRequest() | LockRelease() as message:
                     self._take_lock_message(item, message)
                 case Inspect() as message:
@@ -490,6 +497,7 @@ class EntityActivation:
                 self._is_listed = base is not None
                 at = index.by_entity(self._actor.name), self._actor.key
                 self._effects.index(*at, 0 if self._is_listed else None)
+            self._controls.changed()
             self._alarms.arm(self._effects)
 
 

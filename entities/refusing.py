@@ -11,6 +11,7 @@ from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Effects, Item
 from lungfish.runtime.messages import (
     Call,
+    EntityControl,
     Inspect,
     LockRelease,
     LockRequest,
@@ -69,6 +70,8 @@ class Refusing:
             case Inspect():
                 told = codec.encode(lock_state(self._locks, 0, []), "state of an entity")
                 effects.send(Response(message.reply_to, message.request, told))
+            case EntityControl() if message.reply_to is not None:
+                effects.publish(Response(message.reply_to, message.request, None, refusal(self._error)))
             case TimerFired() if message.purpose == CHECK:
                 self._locks.check(effects, self._actor)
             case _:

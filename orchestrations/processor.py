@@ -25,6 +25,7 @@ from lungfish.runtime.messages import (
     Call,
     CancelCall,
     Control,
+    EntityControl,
     Inspect,
     LockGranted,
     LockQuery,
@@ -166,7 +167,16 @@ class OrchestrationActivation:
                     disclaim(self._instance.effects, message)
                 elif isinstance(message, LockGranted):
                     return self._on_news(item, message)
-            case Signal() | Call() | ReminderDue() | LockRequest() | LockRelease() | Inspect() | CancelCall():
+            case (
+                Signal()
+                | Call()
+                | ReminderDue()
+                | LockRequest()
+                | LockRelease()
+                | Inspect()
+                | CancelCall()
+                | EntityControl()
+            ):
                 kind = type(message).__name__
                 log.error("%s is for an entity but came to orchestration %s", kind, self._instance.id)
             case _:

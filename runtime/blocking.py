@@ -24,6 +24,7 @@ from .query import PAGE_SIZE, Order, Page
 from .refs import EntityRef, OrchestrationHandle
 from .reminders import Reminder, When
 from .status import EntityStatus, OrchestrationStatus
+from .watching import StateWatch
 
 E = TypeVar("E", bound=EntityClass)
 T = TypeVar("T")
@@ -89,6 +90,51 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+class BlockingStateWatch(Generic[T]):
+    """``StateWatch`` without ``await``: iterate over it, and ``close`` it or leave its ``with`` block."""
+
+    def __init__(self, loop: _Loop, watch: StateWatch[T]) -> None:
+        self._loop = loop
+        self._watch = watch
+
+    @property
+    def version(self) -> int:
+        """Version of the state that came last."""
+        return self._watch.version
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        """Return the next state; waits until there is one."""
+
+        async def following() -> tuple[T] | None:
+            try:
+                return (await anext(self._watch),)
+            except StopAsyncIteration:  # a coroutine may not raise StopIteration
+                return None
+
+        found = self._loop.run(following())
+        if found is None:
+            raise StopIteration
+        return found[0]
+
+    def close(self) -> None:
+        """End the watch, also while another thread waits for its next state."""
+        self._loop.run(self._watch.aclose())
+
+    def __enter__(self) -> BlockingStateWatch[T]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
 class BlockingEntityRef(Generic[T]):
     """``EntityRef`` without ``await``: see there."""
 
@@ -152,6 +198,14 @@ class BlockingEntityRef(Generic[T]):
     def inspect(self) -> EntityStatus:
         """Return who holds the entity and what waits there; see ``EntityRef.inspect``."""
         return self._loop.run(self._ref.inspect())
+
+    def watch(self, since: int | None = None) -> BlockingStateWatch[T | None]:
+        """Follow the committed states: ``for state in ref.watch()``; see ``EntityRef.watch``."""
+
+        async def make() -> StateWatch[T | None]:
+            return self._ref.watch(since)  # there: it belongs to that loop
+
+        return BlockingStateWatch(self._loop, self._loop.run(make()))
 
     def __repr__(self) -> str:
         return repr(self._ref)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -45,11 +46,14 @@ class Connection:
         self._sender = Sender(store, f"c:{self.session}")
         self._waiting: dict[str, asyncio.Future[Response]] = {}
         self._watches: dict[ActorId, asyncio.Future[Response]] = {}
+        #: Who takes the responses to requests that have many; weakly, since a watch may just be forgotten.
+        self._subscribers: dict[str, weakref.WeakMethod[Callable[[Response], None]]] = {}
         #: How many callers wait for one of these: a watch stays when they give up.
         self._watchers = 0
         self._requests = 0
         self._listener: asyncio.Task[None] | None = None
         self._reader: Reader | None = None
+        self.closed = False
 
     async def open(self) -> None:
         """Connect to the store; raises ``StoreUnavailable``, ``HubMismatch``, ``UnsafeStore``."""
@@ -57,6 +61,7 @@ class Connection:
 
     async def close(self) -> None:
         """End the session: open requests fail, durable ones go on without us."""
+        self.closed = True
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
@@ -117,6 +122,16 @@ class Connection:
             del self._waiting[request]
             if alarm is not None:
                 alarm.cancel()
+
+    def subscribe(self, take: Callable[[Response], None]) -> str:
+        """Return a request id whose responses all go to ``take``: a bound method, held weakly."""
+        self._listen()
+        self._requests += 1
+        request = str(self._requests)
+        for gone in [known for known, method in self._subscribers.items() if method() is None]:
+            del self._subscribers[gone]
+        self._subscribers[request] = weakref.WeakMethod(take)
+        return request
 
     async def watch(
         self, actor: ActorId, make: Callable[[str], Message], *, timeout_s: float | None, what: str
@@ -188,6 +203,15 @@ class Connection:
                 waiting = self._waiting.get(message.request)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message)
+                elif message.request in self._subscribers:
+                    self._tell(message)
+
+    def _tell(self, message: Response) -> None:
+        take = self._subscribers[message.request]()
+        if take is None:
+            del self._subscribers[message.request]
+        else:
+            take(message)
 
 
 def _give_up(response: asyncio.Future[Response], timeout_s: float, what: str) -> None:

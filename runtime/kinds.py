@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .ids import ENTITY, ORCHESTRATION, ActorId
-from .messages import ActivityTask, Message
+from .messages import ActivityTask, Message, Response
 
 if TYPE_CHECKING:
     from .app import App
@@ -75,6 +75,15 @@ class Effects(Protocol):
 
     def send(self, message: Message) -> None:
         """Send to an actor (of any partition) or, as a ``Response``, to a client."""
+        ...
+
+    def publish(self, response: Response) -> None:
+        """Send to a client what takes the place of an earlier one to the same request in the same commit."""
+        ...
+
+    @property
+    def commit_number(self) -> int:
+        """Number of the commit that carries what is done now; grows, also from owner to owner."""
         ...
 
     def snapshot(self, actor: ActorId, state: bytes | None) -> None:

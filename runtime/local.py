@@ -60,7 +60,7 @@ class LocalRuntime:
             undo.callback(executor.shutdown, wait=False, cancel_futures=True)
             for host in self.hosts:
                 await host.start(self._meta)
-                undo.push_async_callback(host.stop)
+                undo.push_async_callback(self._stop, host)
             for number in range(self._worker_count):
                 worker = self._make_worker(number, executor)
                 await worker.start()
@@ -70,6 +70,10 @@ class LocalRuntime:
             await undo.enter_async_context(self.client)
             self._open = undo.pop_all()
         return self
+
+    async def _stop(self, host: Host) -> None:
+        if host in self.hosts:  # else whoever took it from the list has stopped it
+            await host.stop()
 
     def _make_worker(self, number: int, executor: Executor) -> Worker:
         return Worker(

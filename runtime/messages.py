@@ -261,6 +261,23 @@ class CancelCall:
     reply_to: ActorId
 
 
+@dataclass(frozen=True, slots=True)
+class EntityControl:
+    """What is asked about an entity and is none of its operations: it overtakes those that wait.
+
+    Attributes:
+        verb: ``watch``, ``unwatch``, ``expire``, ``inspect``, ``edit``, ``purge``.
+        payload: what the verb needs, in a form of its own.
+        request: where ``reply_to`` awaits the ``Response``; empty: nobody asks.
+    """
+
+    target: ActorId
+    verb: str
+    payload: bytes = b""
+    request: str = ""
+    reply_to: ActorId | None = None
+
+
 Message: TypeAlias = (
     Signal
     | Call
@@ -278,6 +295,7 @@ Message: TypeAlias = (
     | LockQuery
     | Inspect
     | CancelCall
+    | EntityControl
 )
 
 

@@ -32,7 +32,7 @@ import msgpack
 from . import wire
 from .ids import CLIENT, ActorId, partition_of
 from .kinds import Activation, ActorKind, Effects, Item, Stored
-from .messages import ActivityTask, Message, Signal
+from .messages import ActivityTask, Message, Response, Signal
 from .store import Commit, Delivery, Entry, PartitionImage, client_target, partition_target, queue_target
 
 _ROW_VERSION: Final = 1
@@ -394,6 +394,21 @@ class Partition(Effects):
         self.draft_bytes += sum(len(field) for field in row if type(field) is bytes) + 64
         self._wake()
 
+    def publish(self, response: Response) -> None:
+        self._urgent = True
+        published = (response.target.key, response.request)
+        target, row = client_target(response.target.key), wire.to_row(response)
+        at = self._published.get(published)
+        if at is None:
+            self._published[published] = len(self._outgoing.get(target, ()))
+            self._queue(target, row)
+        else:
+            self._outgoing[target][at] = row
+
+    @property
+    def commit_number(self) -> int:
+        return self._number + 1
+
     def snapshot(self, actor: ActorId, state: bytes | None) -> None:
         self._draft.snapshots[(actor.name, actor.key)] = state
         self.draft_bytes += len(state or b"")
@@ -495,6 +510,8 @@ class Partition(Effects):
     def _new_draft(self) -> None:
         self._draft = Commit(self.number, self.token, 0)
         self._outgoing: dict[str, list[list[Any]]] = {}
+        #: Where in ``_outgoing`` a response is that a later one replaces, by client and request.
+        self._published: dict[tuple[str, str], int] = {}
         self._urgent = False
         #: About how many bytes the next commit carries.
         self.draft_bytes = 0

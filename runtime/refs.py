@@ -26,6 +26,7 @@ from .messages import Call, Control, Inspect, RaiseEvent, Response, Signal, Watc
 from .reminders import Reminder, When, from_rows, signal_due_ms
 from .signatures import Signature, encode_arguments, encode_signal_arguments
 from .status import EntityStatus, OrchestrationStatus, StatusReader, entity_status
+from .watching import StateWatch
 
 #: What ``result`` raises, by the type that the failure names.
 _ENDS: Final[dict[str, type[OrchestrationFailed]]] = {
@@ -224,7 +225,29 @@ class EntityRef(Generic[E]):
             SerializationError: what is stored does not fit the class.
             StoreUnavailable: the store cannot be reached.
         """
-        row = await self._snapshot()
+        return self._read(await self._snapshot())
+
+    def watch(self, since: int | None = None) -> StateWatch[E | None]:
+        """Follow the committed states, from the present one on: ``async for state in ref.watch()``.
+
+        Never a state that is not durable, never one that was rolled back. Order is kept; states that follow
+        one another faster than they are taken are left out, except the latest. None: the entity does not
+        exist (any more). It goes on over takeovers and broken connections: after a takeover in about 5 s.
+
+        Args:
+            since: the ``version`` of the last state that was seen, to go on after it: the present state is
+                left out if it is known to be that one.
+
+        Raises:
+            Raised by the iteration. DeadlineExceeded: nobody answered at all in the handle's time-out.
+            NotRegistered, StateMismatch: the owner cannot run the entity.
+            Overloaded: over 10,000 watchers.
+        """
+        if since is not None and (type(since) is not int or since < 0):
+            raise UsageError(f"since is the version of a watch, not {since!r}")
+        return StateWatch(self._connection, self._actor, self._read, since, self._timeout_s)
+
+    def _read(self, row: bytes | None) -> E | None:
         if row is None:
             return None
         state: E = entity_state(self._definition, self._actor.name, self._actor.key, row)

@@ -26,6 +26,7 @@ from .messages import (
     Call,
     CancelCall,
     Control,
+    EntityControl,
     Inspect,
     LockGranted,
     LockQuery,
@@ -61,6 +62,7 @@ _MESSAGES: Final[tuple[type[Any], ...]] = (
     LockQuery,
     Inspect,
     CancelCall,
+    EntityControl,
 )
 #: A tag is a position in ``_MESSAGES``: append only.
 _TAGS: Final = {cls: tag for tag, cls in enumerate(_MESSAGES)}

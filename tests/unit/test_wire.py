@@ -19,6 +19,7 @@ from lungfish.runtime.messages import (
     Call,
     CancelCall,
     Control,
+    EntityControl,
     Inspect,
     LockGranted,
     LockQuery,
@@ -70,6 +71,7 @@ CLASSES: list[type[Any]] = [
     LockQuery,
     Inspect,
     CancelCall,
+    EntityControl,
 ]
 
 
@@ -126,6 +128,7 @@ def test_tags_are_those_of_the_first_release(tag: int) -> None:
         LockQuery(HITS, "x:1", HITS),
         Inspect(HITS, "1", ME),
         CancelCall(HITS, "1", ME),
+        EntityControl(HITS, "watch"),
     ]
     assert type(samples[tag]) is CLASSES[tag]
     assert wire.to_row(samples[tag])[0] == tag

@@ -40,6 +40,11 @@ class FakeEffects:
     def send(self, message: Message) -> None:
         self.sent.append(message)
 
+    commit_number = 1
+
+    def publish(self, response: Response) -> None:
+        self.sent.append(response)
+
     def snapshot(self, actor: ActorId, state: bytes | None) -> None:
         self.snapshots.append(state)
 

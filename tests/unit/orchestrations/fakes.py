@@ -54,6 +54,11 @@ class FakeEffects:
         self.log.append("send")
         self.sent.append(message)
 
+    commit_number = 1
+
+    def publish(self, response: Response) -> None:
+        self.sent.append(response)
+
     def snapshot(self, actor: ActorId, state: bytes | None) -> None:
         raise AssertionError("orchestrations have no snapshots")
 
