@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from . import bench_counters, bench_fan_out, bench_hot_entity, bench_latency, bench_sequence
+from . import bench_bank, bench_counters, bench_fan_out, bench_hot_entity, bench_latency, bench_sequence
 from .common import Outcome, measure
 from .report import as_json, describe_machine, print_machine, print_outcome
 from .setting import prepared
@@ -20,6 +20,7 @@ MODULES = {
     "c": bench_sequence,
     "d": bench_fan_out,
     "e": bench_latency,
+    "bank": bench_bank,
 }
 
 

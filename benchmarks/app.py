@@ -55,3 +55,23 @@ async def fan_out(ctx: lungfish.OrchestrationContext, count: int) -> int:
 async def one_step(ctx: lungfish.OrchestrationContext, number: int) -> int:
     """Square one number."""
     return await ctx.call_activity(square, number)
+
+
+@app.entity
+class Account(lungfish.Entity):
+    """What a customer of a bank owns; it may be less than nothing here."""
+
+    balance: int = 0
+
+    def add(self, amount: int) -> int:
+        """Put money in, or take it out; return what is there."""
+        self.balance += amount
+        return self.balance
+
+
+@app.orchestration
+async def transfer(ctx: lungfish.OrchestrationContext, source: str, target: str, amount: int) -> None:
+    """Move money between two accounts that nobody else uses meanwhile."""
+    giver, taker = ctx.entity(Account, source), ctx.entity(Account, target)
+    async with ctx.lock(giver, taker):
+        await asyncio.gather(giver.call(Account.add, -amount), taker.call(Account.add, amount))

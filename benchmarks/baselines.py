@@ -103,6 +103,46 @@ def square_kept(number: int, key: str, url: str) -> int:
     return number * number
 
 
+@ray.remote(num_cpus=0)
+class PlainBank:
+    """Accounts in the memory of one process."""
+
+    def __init__(self) -> None:
+        self._balances: dict[tuple[str, int], int] = {}
+
+    def transfer(self, run: str, source: int, target: int, amount: int) -> None:
+        """Move money."""
+        self._balances[run, source] = self._balances.get((run, source), 0) - amount
+        self._balances[run, target] = self._balances.get((run, target), 0) + amount
+
+    def balances(self, run: str, count: int) -> list[int]:
+        """Return what the accounts hold."""
+        return [self._balances.get((run, number), 0) for number in range(count)]
+
+
+@ray.remote(num_cpus=0)
+class RedisBank:
+    """Accounts in Redis, with a lock each that is written and removed by hand; no crash is handled."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = redis.Redis.from_url(url)
+
+    def transfer(self, run: str, source: int, target: int, amount: int) -> None:
+        """Hold both accounts, in order, and move money."""
+        locks = [f"by-hand:lock:{run}:{number}" for number in sorted((source, target))]
+        for lock in locks:
+            while not self._redis.set(lock, "1", nx=True, px=10_000):
+                time.sleep(0.001)
+        self._redis.incrby(f"by-hand:{run}:{source}", -amount)
+        self._redis.incrby(f"by-hand:{run}:{target}", amount)
+        self._redis.delete(*locks)
+
+    def balances(self, run: str, count: int) -> list[int]:
+        """Return what the accounts hold."""
+        found: Any = self._redis.mget([f"by-hand:{run}:{number}" for number in range(count)])
+        return [int(value or 0) for value in found]
+
+
 def in_flight(calls: Iterable[Callable[[], Any]], most: int) -> tuple[list[Any], Pass]:
     """Make calls that return references, ``most`` unanswered at a time; return the results in order."""
     results: list[Any] = []

@@ -15,6 +15,7 @@ from lungfish.runtime.memory_server import Hub, Partition
 from lungfish.runtime.status import OrchestrationStatus
 from lungfish.runtime.store import partition_target
 from tests.simulation import app as sim
+from tests.simulation import purses
 from tests.simulation.model import End, Plan, children, expected, told
 from tests.simulation.workload import FAIL, OK, CellOp, Instance, Ledger, Op
 
@@ -28,6 +29,7 @@ class Stored:
         self.partitions = hub.meta.partitions
         self.logs: dict[str, sim.Log] = {}
         self.cells: dict[str, sim.Cell] = {}
+        self.purses: dict[str, purses.Purse] = {}
         self.instances: dict[str, OrchestrationStatus] = {}
         self.misplaced: list[str] = []
         for number, rows in hub.partitions.items():
@@ -36,6 +38,8 @@ class Stored:
                     self.misplaced.append(f"{name}/{key} is in partition {number}")
                 if name == "Log":
                     self.logs[key] = sim.Log.lungfish_state(snapshot, key)
+                elif name == "Purse":
+                    self.purses[key] = purses.Purse.lungfish_state(snapshot, key)
                 else:
                     self.cells[key] = sim.Cell.lungfish_state(snapshot, key)
             for instance, row in rows.instances.items():
@@ -268,6 +272,20 @@ def instances(stored: Stored, ledger: Ledger) -> Iterator[str]:
             yield from _ended(name, instance, status)
     for name in stored.instances.keys() - plans.keys():
         yield f"unexpected: instance {name} was started by nobody"
+
+
+def sections(stored: Stored, ledger: Ledger) -> Iterator[str]:
+    """Yield what critical sections exclude; a store that loses what it acknowledged loses locks, too."""
+    if not ledger.lossy:
+        known = ((name, one.plan, stored.instances.get(name)) for name, one in ledger.instances.items())
+        yield from purses.check(
+            stored.purses,
+            [
+                (name, plan.name, plan.args, s.runtime_status.value)
+                for name, plan, s in known
+                if s is not None
+            ],
+        )
 
 
 def _doomed(plan: Plan) -> Plan:

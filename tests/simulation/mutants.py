@@ -12,6 +12,9 @@ from dataclasses import replace
 from typing import Any, Final
 from unittest.mock import patch
 
+from lungfish.entities.jobs import Job
+from lungfish.entities.locking import Holding
+from lungfish.orchestrations import context, outgoing
 from lungfish.runtime.memory_server import MemoryServer, Stream
 from lungfish.runtime.memory_store import MemoryStore
 from lungfish.runtime.ownership import Ownership
@@ -273,6 +276,21 @@ def gap_accepted() -> Any:
     return patch.object(Relay, "_settle", settle)
 
 
+def locks_kept() -> Any:
+    """An orchestration that leaves a critical section, or ends in one, does not let go."""
+    return patch.object(outgoing, "release_lock", lambda *_, **__: None)
+
+
+def locks_in_any_order() -> Any:
+    """Everybody takes entities in the order of their own code."""
+    return patch.object(context, "in_order", tuple)
+
+
+def locks_keep_nobody_out() -> Any:
+    """Operations run on an entity whoever holds it."""
+    return patch.object(Holding, "admits", lambda self, entry: isinstance(entry, Job))
+
+
 #: The five without which nothing here is worth anything come first.
 MUTANTS: Final[dict[str, Mutant]] = {
     mutant.__name__: mutant
@@ -298,5 +316,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         new_number_for_a_retry,
         acknowledged_too_soon,
         gap_accepted,
+        locks_kept,
+        locks_in_any_order,
+        locks_keep_nobody_out,
     )
 }

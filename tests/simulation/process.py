@@ -245,7 +245,7 @@ class Cluster:
         return wanted - len(self.of(sort))
 
     def _replace(self, sort: str) -> None:
-        if self._missing(sort) > 0:
+        if not self.closing and self._missing(sort) > 0:
             self.start_host() if sort == "host" else self.start_worker()
 
     # --- faults ----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
+from lungfish.entities import locking
 from lungfish.runtime import host
 from lungfish.runtime.errors import LungfishError
 from lungfish.runtime.sender import Sender
@@ -146,6 +147,8 @@ class Simulation:
         # What a host does now and then, it does often here.
         often = patch.multiple(host, PASSIVATION_S=0.7, PRODUCER_SWEEP_S=1.1)
         often.start()
+        asks = patch.object(locking, "CHECK_MS", 1_500)
+        asks.start()
         # Nobody but a simulation needs to say this.
         gives_up = patch.dict(Sender.__init__.__kwdefaults__, {"give_up_s": self.shape.give_up_s})
         gives_up.start()
@@ -159,6 +162,7 @@ class Simulation:
         finally:
             gives_up.stop()
             often.stop()
+            asks.stop()
             logger.removeHandler(errors)
             logger.propagate = True
             report = self._report()
@@ -239,6 +243,7 @@ class Simulation:
         yield from invariants.cells(stored, self.ledger)
         yield from invariants.instances(stored, self.ledger)
         yield from indexes(self.server.hub(app.hub))
+        yield from invariants.sections(stored, self.ledger)
         if not self.trace.fired:
             yield from self._perfect()
         yield from (f"loop: {error}" for error in self.loop.errors)

@@ -55,12 +55,20 @@ def cramped(seed: int) -> Report:
     return simulate(seed, profile=profile, shape=shape)
 
 
+def crowded(seed: int) -> Report:
+    """Many orchestrations at once, a third of which want some of four purses for themselves."""
+    shape = replace(shape_of(seed), work={"start": 1.0}, operations=40, clients=3, lanes=3)
+    return simulate(seed, shape=shape)
+
+
 #: Mutants that need runs of a certain sort to be caught soon.
 RUNS: dict[str, Callable[[int], Report]] = {
     "ousted_unnoticed": restless,
     "lease_lost_ignored": restless,
     "finished_before_reported": mortal,
     "lost_takes_forgotten": deaf,
+    "locks_in_any_order": crowded,
+    "locks_keep_nobody_out": crowded,
 }
 
 
@@ -80,7 +88,7 @@ def test_the_mutant_is_caught(name: str) -> None:
         assert first_red(name) is not None
 
 
-@pytest.mark.parametrize("run", [restless, mortal, deaf, cramped])
+@pytest.mark.parametrize("run", [restless, mortal, deaf, cramped, crowded])
 def test_those_runs_are_well_without_a_mutant(run: Callable[[int], Report]) -> None:
     assert not {seed: report.violations[:3] for seed in range(1, 16) if (report := run(seed)).violations}
 

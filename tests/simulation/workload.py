@@ -21,6 +21,7 @@ import lungfish
 from lungfish.runtime.client import Client
 from lungfish.runtime.refs import OrchestrationHandle
 from tests.simulation import app as sim
+from tests.simulation import purses
 from tests.simulation.model import SORTS, End, Plan
 from tests.simulation.shape import Shape
 
@@ -299,6 +300,9 @@ class Program:
         suspend = rng.random() < 0.15
         terminate = rng.random() < 0.1
         match rng.choice(SORTS):
+            case name if name in purses.SORTS:
+                terminate = rng.random() < purses.SORTS[name]
+                return Plan(name, purses.arguments(name, rng), (), terminate, suspend)
             case "chain":
                 return Plan("chain", (rng.randint(0, 4), rng.randrange(100)), (), terminate, suspend)
             case "fan":
@@ -409,6 +413,7 @@ async def end_the_running(client: Client, ledger: Ledger) -> None:
     async for status in client.instances(status="Running"):
         ledger.given_up += 1
         await _unless_ended(client.orchestration(status.instance_id).terminate("its results are lost"))
+    await purses.call_on_all(client)
 
 
 def forget_acknowledgements(ledger: Ledger) -> None:
