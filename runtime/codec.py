@@ -147,8 +147,21 @@ def _read_extension(code: int, data: bytes) -> Any:
     return reader(data)
 
 
+#: Packers that nobody uses now. Making one takes longer than packing a usual value; sharing one does not
+#: work, since a value's own code may pack others, in this thread or another.
+_packers: Final[list[msgpack.Packer]] = []
+#: A packer keeps the memory of the largest value that it packed: one that packed more than this goes (bytes).
+_KEPT_BYTES_MAX: Final = 65_536
+
+
 def _packb(value: Any) -> bytes:
-    packed: bytes = msgpack.packb(value, default=_extension)
+    try:
+        packer = _packers.pop()
+    except IndexError:
+        packer = msgpack.Packer(default=_extension)
+    packed: bytes = packer.pack(value)
+    if len(packed) < _KEPT_BYTES_MAX:
+        _packers.append(packer)
     return packed
 
 

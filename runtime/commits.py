@@ -206,12 +206,14 @@ def commit_bytes(commit: Commit) -> int:
     """Return about how large a commit is on its way to the store."""
     total = 0
     for delivery in commit.deliveries:
-        total += sum(map(len, delivery.payloads))
+        for payload in delivery.payloads:
+            total += len(payload)
+    for table in (commit.snapshots, commit.instances, commit.mailbox, commit.activities):
+        for row in table.values():
+            if row is not None:
+                total += len(row)
     for batches in commit.histories.values():
         total += sum(map(len, batches))
-    for table in (commit.snapshots, commit.instances, commit.mailbox, commit.activities):
-        if table:
-            total += sum(len(row) for row in table.values() if row is not None)
     for timer in commit.timers.values():
         total += 0 if timer is None else len(timer[1])
     for index, member in commit.index:

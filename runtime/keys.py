@@ -128,6 +128,7 @@ class Keys:
         self.placement = f"{{{hub}}}:placement"
         self.workers = f"{{{hub}}}:workers"
         self._partitions: dict[int, PartitionKeys] = {}
+        self._inboxes: dict[str, PartitionKeys] = {}
 
     def partition(self, partition: int) -> PartitionKeys:
         """Return the keys of a partition."""
@@ -158,7 +159,10 @@ class Keys:
         """Return the stream that holds what is put into ``target``."""
         kind = target[:2]
         if kind == "p:":
-            return self.partition(int(target[2:])).inbox
+            keys = self._inboxes.get(target)
+            if keys is None:  # a few: asked for with every message
+                keys = self._inboxes[target] = self.partition(int(target[2:]))
+            return keys.inbox
         if kind == "q:":
             return self.queue(target[2:])
         if kind != "c:":
@@ -168,5 +172,5 @@ class Keys:
     def producers(self, target: str) -> str:
         """Return the hash with what ``target`` has taken from whom."""
         if target[:2] == "p:":
-            return self.partition(int(target[2:])).producers
+            return (self._inboxes.get(target) or self.partition(int(target[2:]))).producers
         return f"{self.stream(target)}:producers"

@@ -391,7 +391,11 @@ class Partition(Effects):
 
     def _queue(self, target: str, row: list[Any]) -> None:
         self._outgoing.setdefault(target, []).append(row)
-        self.draft_bytes += sum(len(field) for field in row if type(field) is bytes) + 64
+        size = 64
+        for value in row:
+            if type(value) is bytes:
+                size += len(value)
+        self.draft_bytes += size
         self._wake()
 
     def publish(self, response: Response) -> None:

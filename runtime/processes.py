@@ -8,8 +8,10 @@ or in any other process (tests that kill processes, a future shell).
 from __future__ import annotations
 
 import asyncio
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Final
 
 from .app import App
 from .attempts import Launcher
@@ -18,6 +20,9 @@ from .keepalive import Keepalive
 from .open_store import open_store
 from .settings import HostSettings
 from .worker import Worker
+
+#: Python's own: (700, 10, 10).
+COLLECT_AT: Final = (20_000, 20, 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,17 @@ class Deployment:
     concurrency: int = 32
     settings: HostSettings = HostSettings()
     code: str = ""
+
+
+def tune_collector() -> None:
+    """Make the garbage collector of this process, a host's own, look at young objects less often.
+
+    A round makes thousands of objects that reference counts free by themselves; what is loaded (modules, the
+    app) stays anyway. Collecting took 6 % of a host's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AT)
 
 
 class HostProcess:
@@ -67,6 +83,7 @@ class HostProcess:
 
     async def start(self) -> None:
         """Join the hub."""
+        tune_collector()
         await self._store.open()
         view = await self._store.heartbeat(self.host.host_id, b"", lease_ms=60_000, lead=False)
         for beat in view.hosts:

@@ -50,6 +50,7 @@ from .store import (
 ARGUMENTS_MAX: Final = 2_000
 
 _APPENDED: Final = (Appended.OK, Appended.GAP, Appended.FULL)
+_COMMITTED: Final = Committed()
 _LEASE_LOST: Final = 1
 _STORE_BEHIND: Final = 2
 
@@ -266,7 +267,7 @@ def _after(position: str) -> str:
 def read_outcome(commit: Commit, reply: Reply) -> CommitOutcome:
     """Read one commit's part of the answer to ``commit_command``."""
     if reply == 0:
-        return Committed()
+        return _COMMITTED
     if isinstance(reply, StoreUnavailable):
         return Unknown(str(reply))
     status, *rest = reply

@@ -174,6 +174,8 @@ class RedisStore:
             [Appended.UNKNOWN] * len(batch) if isinstance(reply, StoreUnavailable) else read_appended(reply)
             for (_, batch), reply in zip(batches, replies, strict=True)
         ]
+        if servers.is_single:
+            return outcomes[0] if outcomes else []
         found = _Sorted(batches, outcomes)
         return [found.next(self._keys.stream(append.target)) for append in appends]
 
@@ -191,6 +193,8 @@ class RedisStore:
             [reply] * len(batch) if isinstance(reply, StoreUnavailable) else reply
             for (_, batch), reply in zip(batches, replies, strict=True)
         ]
+        if servers.is_single:
+            return [read_outcome(*pair) for pair in zip(commits, *outcomes, strict=True)] if commits else []
         found = _Sorted(batches, outcomes)
         return [
             read_outcome(commit, found.next(self._keys.partition(commit.partition).owner))
@@ -378,7 +382,7 @@ class RedisStore:
 def _batches(items: Sequence[B], servers: Servers, key_of: Callable[[B], str]) -> list[tuple[str, list[B]]]:
     """Group items by what one script call may touch: everything, or on a Cluster one slot."""
     if servers.is_single:
-        return [("", list(items))] if items else []
+        return [("", list(items))] if items else []  # in the items' order
     by_key: dict[str, list[B]] = {}
     for item in items:
         by_key.setdefault(key_of(item), []).append(item)
@@ -390,10 +394,9 @@ class _Sorted:
 
     def __init__(self, batches: Sequence[tuple[str, object]], outcomes: Sequence[Sequence[Any]]) -> None:
         self._by_key = {key: iter(each) for (key, _), each in zip(batches, outcomes, strict=True)}
-        self._all = self._by_key.get("")  # of one server: one batch, in the items' order
 
     def next(self, key: str) -> Any:
-        return next(self._all if self._all is not None else self._by_key[key])
+        return next(self._by_key[key])
 
 
 def _owner_row(reply: Reply) -> OwnerRow:

@@ -198,19 +198,23 @@ class Rounds:
     async def _round(self) -> None:
         now_ms = self._now_ms()
         partitions = chosen = [p for p in self._running() if p.busy or p.is_due(now_ms)]
-        self._slice_s = asyncio.get_running_loop().time()
+        now_s = asyncio.get_running_loop().time
+        self._slice_s = now_s()
         for partition in partitions:
             if not partition.dropped:
-                partition.fire_timers()
+                if partition.is_due(now_ms):
+                    partition.fire_timers()
                 partition.receive(self._settings.round_messages_max)
-            await self._let_others_run()
+            if now_s() - self._slice_s > SLICE_S:
+                await self._let_others_run()
         self._room.set()
         for _ in range(PASSES_MAX):
             await self._load(partitions)
             partitions = [partition for partition in partitions if partition not in self._loading]
             for partition in partitions:
                 self._run_partition(partition)
-                await self._let_others_run()
+                if now_s() - self._slice_s > SLICE_S:
+                    await self._let_others_run()
             partitions = [partition for partition in partitions if partition.busy and not partition.dropped]
             if not partitions:
                 break
@@ -226,10 +230,8 @@ class Rounds:
 
     async def _let_others_run(self) -> None:
         # Not after every partition: a turn of the loop costs more than most partitions have to do.
-        loop = asyncio.get_running_loop()
-        if loop.time() - self._slice_s > SLICE_S:
-            await asyncio.sleep(0)
-            self._slice_s = loop.time()
+        await asyncio.sleep(0)
+        self._slice_s = asyncio.get_running_loop().time()
 
     def _behind(self, partitions: Sequence[Partition]) -> bool:
         messages, size = self._settings.round_messages_max, self._settings.commit_bytes_max

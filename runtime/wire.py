@@ -220,10 +220,18 @@ def from_row(row: Any) -> Any:
         raise MalformedBytes(f"not a message: {error}") from error
 
 
+#: Made once: that took a third of the time of packing a message. It calls no Python, not even a ``default``,
+#: so no other thread can come in between.
+_pack_plain: Final[Callable[[Any], bytes]] = msgpack.Packer().pack
+
+
 def pack_rows(rows: Sequence[Sequence[Any]]) -> bytes:
     """Encode rows made by ``to_row`` as one batch."""
-    packed: bytes = msgpack.packb([WIRE_VERSION, rows], default=_pack_extra)
-    return packed
+    try:
+        return _pack_plain([WIRE_VERSION, rows])
+    except TypeError:  # one of them carries a failure
+        packed: bytes = msgpack.packb([WIRE_VERSION, rows], default=_pack_extra)
+        return packed
 
 
 def pack(messages: Iterable[Message | ActivityTask]) -> bytes:
