@@ -170,8 +170,7 @@ class Finder:
         """See ``Client.count_instances``."""
         if query.needs_rows:
             return sum([1 async for _ in self.instances(query, 1_000, None, read_status)])
-        query = replace(query, newest=False)
-        choices = [replace(query, statuses=(status,)) for status in query.statuses] or [query]
+        choices = replace(query, newest=False).choices()
         return await count_members(self._store, [scan for each in choices for scan in self._scans(each)])
 
     # --- entities ------------------------------------------------------------------------

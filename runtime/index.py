@@ -22,8 +22,6 @@ from .errors import InternalError
 
 #: Members that one scan of one partition looks at, at most.
 STEPS_MAX: Final = 5_000
-#: Every instance of the partition.
-ALL: Final = "all"
 
 _TIME_DIGITS: Final = 12
 #: Above every character that an id can begin with.

@@ -15,7 +15,7 @@ import binascii
 import datetime as dt
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, Literal, TypeVar
 
 import msgpack
@@ -109,7 +109,7 @@ class InstanceQuery:
         return Scan(
             partition=partition,
             indexes=self._indexes(),
-            any_of=tuple(map(index.by_status, self.statuses)) if len(self.statuses) > 1 else (),
+            any_of=tuple(map(index.by_status, self._any_of)),
             low="" if self.created_after is None else index.from_time(_ms(self.created_after)),
             high=self._high(),
             after=after,
@@ -124,7 +124,18 @@ class InstanceQuery:
         if self.parent is not None:
             found.append(index.by_parent(self.parent))
         found += [index.by_tag(name, value) for name, value in of_wire(self.tags).items()]
-        return tuple(found) if found or len(self.statuses) > 1 else (index.ALL,)
+        return tuple(found)
+
+    @property
+    def _any_of(self) -> tuple[RuntimeStatus, ...]:
+        if len(self.statuses) > 1:
+            return self.statuses
+        # Every instance has a status: one index less to write.
+        return () if self._indexes() else tuple(RuntimeStatus)
+
+    def choices(self) -> list[InstanceQuery]:
+        """Return queries that each take one status at most, and find together what this one does."""
+        return [replace(self, statuses=(status,)) for status in self._any_of] or [self]
 
     def _high(self) -> str:
         # What was updated before a time was created before it.

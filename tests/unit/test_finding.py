@@ -10,7 +10,7 @@ import pytest
 
 from lungfish.runtime.errors import InvalidArguments, InvalidId
 from lungfish.runtime.finding import Finder
-from lungfish.runtime.index import ALL, by_name, by_status, by_tag, member
+from lungfish.runtime.index import by_name, by_status, by_tag, member
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
 from lungfish.runtime.query import EntityQuery, InstanceQuery, Order, Page, read_cursor, write_cursor
 from lungfish.runtime.status import OrchestrationStatus, RuntimeStatus, from_ms
@@ -41,7 +41,6 @@ class Instances:
         name = member(created_ms, instance)
         row = None if status is None else f"{status} {created_ms} {updated_ms or created_ms}".encode()
         index: dict[tuple[str, str], int | None] = {
-            (ALL, name): None if row is None else 0,
             (by_name("hello"), name): None if row is None else 0,
         }
         if instance in self._status:
