@@ -41,7 +41,7 @@ from lungfish.runtime.messages import (
 )
 from lungfish.runtime.wire import MalformedBytes
 
-from . import events, reading
+from . import events, reading, shown
 from .ambient import watch_io
 from .control import control
 from .endings import end_broken
@@ -72,6 +72,7 @@ class OrchestrationKind:
     #: How the client reads what is stored here; see ``kinds.kind_class``.
     read_status = staticmethod(reading.read_status)
     read_history = staticmethod(reading.read_history)
+    management_history = staticmethod(shown.management_history)
 
     def __init__(self, app: App) -> None:
         self.app = app

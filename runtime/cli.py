@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import click
 
-from . import cli_check, cli_look
+from . import cli_check, cli_http, cli_look
 from .app import App
 from .cli_where import Where, where_options
 from .embedded import start_child
@@ -54,6 +54,7 @@ def main() -> None:
     """Durable virtual actors and orchestrations for Python on Ray, with Redis as the only store."""
 
 
+main.add_command(cli_http.http)
 main.add_command(cli_look.status)
 main.add_command(cli_look.entity)
 main.add_command(cli_look.instances)

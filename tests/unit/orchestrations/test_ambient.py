@@ -96,7 +96,10 @@ def test_what_has_no_audit_event_is_told_where_all_is_replayed(
 
 
 def harmless(ctx: OrchestrationContext) -> None:
-    ctx.now(), ctx.uuid4(), ctx.random.random(), ctx.random.choice([1, 2])
+    ctx.now()
+    ctx.uuid4()
+    ctx.random.random()
+    ctx.random.choice([1, 2])
     random.Random(7).random()
     ctx.logger.warning("a record has its time")
     dt.datetime(2020, 1, 1, tzinfo=dt.UTC).isoformat()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -11,7 +12,7 @@ import pytest
 import lungfish
 from lungfish.orchestrations.activities import ActivityRow
 from lungfish.runtime.errors import FailureDetails
-from lungfish.runtime.messages import ActivityResult, ActivityTask, TimerFired
+from lungfish.runtime.messages import ActivityResult, ActivityTask, Control, TimerFired
 from tests.unit.orchestrations.fakes import FakeHost, instance
 
 app = lungfish.App("attempts")
@@ -114,7 +115,7 @@ def test_every_attempt_has_its_own_time_to_begin(host: FakeHost) -> None:
     host.advance(1)
     second = task_of(host)
     assert second.begin_by_ms == host.effects.now_ms + 60_000
-    begun(host, ActivityTask(**{f: getattr(second, f) for f in second.__slots__} | {"attempt": 1}))
+    begun(host, replace(second, attempt=1))
     host.advance(60)
     assert "no worker has begun attempt 2" in host.output(), "that the first one had begun is not news"
 
@@ -185,11 +186,11 @@ def test_a_result_that_came_before_counts(host: FakeHost) -> None:
 
 
 def test_while_suspended_nothing_is_dispatched_again(host: FakeHost) -> None:
-    host.deliver(lungfish.runtime.messages.Control(instance("i"), "suspend"))
+    host.deliver(Control(instance("i"), "suspend"))
     host.effects.dispatched.clear()
     lost(host)
     assert host.effects.dispatched == []
-    host.deliver(lungfish.runtime.messages.Control(instance("i"), "resume"))
+    host.deliver(Control(instance("i"), "resume"))
     assert task_of(host).attempt == 1
 
 

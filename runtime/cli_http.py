@@ -1,0 +1,53 @@
+"""``lungfish http``: serve the HTTP API."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Final
+
+import click
+
+from .cli_where import Where, where_options
+from .errors import UsageError
+
+KEYS_VARIABLE: Final = "LUNGFISH_HTTP_KEYS"
+
+
+@click.command()
+@click.argument("target", metavar="[MODULE:APP]", required=False)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=8_080, show_default=True, help="0 takes a free one."
+)
+@click.option(
+    "--keys",
+    metavar="NAME:SCOPE:SECRET",
+    help=f"API keys, separated by commas; default: ${KEYS_VARIABLE}. Scopes: read, operate, admin.",
+)
+@where_options
+def http(where: Where, host: str, port: int, keys: str | None) -> None:
+    """Serve the HTTP API of a hub until Ctrl-C. Without keys it serves this machine only."""
+    try:
+        from . import http_access, http_server
+    except ImportError as error:
+        raise UsageError("the HTTP API needs more packages: pip install 'lungfish[http]'") from error
+    from .connect import connect
+    from .http_shapes import PREFIX
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    hub = where.named_hub()
+    if hub is None:
+        raise UsageError("which hub? Say MODULE:APP or --hub NAME")
+    known = http_access.parse_keys(keys if keys is not None else os.environ.get(KEYS_VARIABLE, ""))
+    http_server.check_address(host, known)
+
+    def started(taken: int) -> None:
+        address = f"[{host}]:{taken}" if ":" in host else f"{host}:{taken}"
+        click.echo(f"{click.style(hub, bold=True)} is served at http://{address}{PREFIX}")
+        click.echo(f"  keys     {', '.join(key.name for key in known) or 'none: this machine only'}")
+
+    with where.existing_store() as url:
+        client = connect(where.app() if where.target else None, hub=hub, url=url)
+        api = http_server.make_server(http_server.make_router(client, keys=known), title=hub)
+        http_server.serve(api, host=host, port=port, started=started, keys=known)

@@ -1,0 +1,70 @@
+"""The HTTP API over a real store, on a real port, asked by a plain HTTP client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+import lungfish
+import lungfish.http
+from lungfish.runtime.client import Client
+from lungfish.runtime.http_shapes import PREFIX
+from lungfish.runtime.local import LocalRuntime
+from lungfish.runtime.open_store import open_store
+from tests.local import RunApp
+from tests.servers import Server
+
+ServeApp = Callable[..., AbstractAsyncContextManager["Served"]]
+
+
+class Served:
+    """A running hub with the HTTP API in front."""
+
+    def __init__(self, runtime: LocalRuntime, http: httpx.AsyncClient, origin: str) -> None:
+        self.runtime = runtime
+        self.http = http
+        self.origin = origin
+
+    @property
+    def client(self) -> Client:
+        return self.runtime.client
+
+
+@contextlib.asynccontextmanager
+async def listening(api: Any) -> AsyncIterator[str]:
+    """Serve an ASGI app on a free port of loopback; yield its origin."""
+    server = uvicorn.Server(uvicorn.Config(api, "127.0.0.1", 0, log_level="warning", lifespan="on"))
+    # Handlers of signals belong to the test runner.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    task = asyncio.create_task(server.serve())
+    try:
+        async with asyncio.timeout(20):
+            while not server.started:
+                assert not task.done(), "the server did not start"
+                await asyncio.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+@pytest.fixture
+def serve_app(valkey: Server, hub_name: str, run_app: RunApp) -> ServeApp:
+    """Run an app and serve it: ``async with serve_app(app) as served: await served.http.get(...)``."""
+
+    @contextlib.asynccontextmanager
+    async def serve(app: lungfish.App, **options: Any) -> AsyncIterator[Served]:
+        async with run_app(app) as runtime:
+            client = Client(lambda: open_store(valkey.url, hub_name), app)
+            api = lungfish.http.make_server(lungfish.http.make_router(client, **options), title=app.hub)
+            async with listening(api) as origin, httpx.AsyncClient(base_url=origin + PREFIX) as http:
+                yield Served(runtime, http, origin)
+
+    return serve

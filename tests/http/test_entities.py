@@ -1,0 +1,87 @@
+"""Entities over HTTP: Durable Functions' routes, and calls with a result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from lungfish.runtime.http_service import CONTINUATION
+from tests.http.app import Counter, app
+from tests.http.conftest import ServeApp, Served
+from tests.http.test_orchestrations import problem
+
+
+@pytest.fixture
+async def served(serve_app: ServeApp) -> AsyncIterator[Served]:
+    async with serve_app(app) as served:
+        yield served
+
+
+async def test_signal_call_and_read(served: Served) -> None:
+    http = served.http
+    problem(await http.get("/entities/Counter/hits"), 404, "Counter/hits")
+    assert (await http.post("/entities/Counter/hits?op=add", json=5)).status_code == 202
+    called = await http.post("/entities/Counter/hits/call/add", json=1)
+    assert (called.status_code, called.json()) == (200, 6)
+    assert (await http.get("/entities/Counter/hits")).json() == {"value": 6}
+    assert (await http.post("/entities/Counter/hits/call/get")).json() == 6
+
+
+async def test_a_text_that_is_not_json_is_a_text(served: Served) -> None:
+    sent: dict[str, Any] = {"content": b"raw words", "headers": {"content-type": "text/plain"}}
+    assert (await served.http.post("/entities/Note/n?op=write", **sent)).status_code == 202
+    await served.http.post("/entities/Note/n/call/write", json='"quoted"')
+    assert (await served.http.get("/entities/Note/n")).json() == {"text": '"quoted"'}
+
+
+async def test_lists(served: Served) -> None:
+    for number in range(5):
+        await served.client.entity(Counter, f"k{number}").call(Counter.add, number)
+    await served.client.entity(Counter, "other").call(Counter.add, 1)
+    first = await served.http.get("/entities/Counter?prefix=k&top=3")
+    assert [each["entityId"]["key"] for each in first.json()] == ["k0", "k1", "k2"]
+    assert all(each["state"] is None for each in first.json())
+    token = {CONTINUATION: first.headers[CONTINUATION]}
+    rest = await served.http.get("/entities/Counter?prefix=k&top=3&fetchState=true", headers=token)
+    assert [(each["entityId"]["key"], each["state"]) for each in rest.json()] == [
+        ("k3", {"value": 3}),
+        ("k4", {"value": 4}),
+    ]
+    assert CONTINUATION not in rest.headers
+
+
+async def test_a_failing_operation_says_why(served: Served) -> None:
+    failed = await served.http.post("/entities/Counter/c/call/fail")
+    problem(failed, 422, "it does not work")
+    assert "Traceback" not in failed.text
+
+
+async def test_a_call_with_an_idempotency_key_happens_once(served: Served) -> None:
+    headers = {"Idempotency-Key": "once"}
+    url = "/entities/Counter/once/call/add"
+    answers = await asyncio.gather(*(served.http.post(url, json=1, headers=headers) for _ in range(5)))
+    assert [each.json() for each in answers] == [1] * 5
+    assert (await served.http.post(url, json=1)).json() == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "status", "says"),
+    [
+        ("/entities/Nothing/x?op=add", {}, 400, "no entity named 'Nothing'"),
+        ("/entities/Counter/x?op=nothing", {}, 400, "no operation"),
+        ("/entities/Counter/x", {}, 400, "op"),
+        ("/entities/Counter/x?op=add", {"json": "many"}, 400, "argument 1"),
+        ("/entities/Counter/x?op=add", {"content": b"{"}, 400, "not JSON"),
+        ("/entities/Counter/" + "x" * 2_000 + "?op=add", {}, 400, "entity key"),
+        ("/entities/Counter/x/call/nothing", {}, 400, "no operation"),
+        ("/entities/Counter/x/call/add?timeout=-1", {}, 400, "timeout"),
+    ],
+)
+async def test_wrong_requests_are_refused(
+    served: Served, path: str, sent: dict[str, Any], status: int, says: str
+) -> None:
+    problem(await served.http.post(path, **sent), status, says)
+    assert (await served.http.get("/entities/Counter/x")).status_code == 404
