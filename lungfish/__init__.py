@@ -59,6 +59,8 @@ from lungfish.runtime.errors import (
 from lungfish.runtime.launch import attach, start
 from lungfish.runtime.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
 from lungfish.runtime.query import Page
+from lungfish.runtime.queue_handle import QueueHandle
+from lungfish.runtime.queues import QueueInfo, QueueLimits
 from lungfish.runtime.refs import EntityRef, OrchestrationHandle
 from lungfish.runtime.reminders import Reminder
 from lungfish.runtime.retry import RetryPolicy
@@ -114,6 +116,9 @@ __all__ = [
     "PartitionLoad",
     "PartitionStatus",
     "PayloadTooLarge",
+    "QueueHandle",
+    "QueueInfo",
+    "QueueLimits",
     "Reminder",
     "RetryAfter",
     "RetryPolicy",

@@ -97,7 +97,9 @@ class App:
             UsageError: a limit that makes no sense, or the queue is declared already.
         """
         limits = QueueLimits(concurrency, worker_concurrency, rate)
-        self._register(self.queue_limits, "queue", check_id("queue", name), limits)
+        if check_id("queue", name) in self.queue_limits:
+            raise UsageError(f"app {self.hub!r} declares queue {name!r} already")
+        self.queue_limits[name] = limits
 
     @overload
     def entity(self, cls: E, /) -> E: ...

@@ -11,7 +11,7 @@ import datetime as dt
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from .app import EntityClass
@@ -21,6 +21,8 @@ from .definitions import Orchestration
 from .errors import StoreUnavailable
 from .overview import HubStatus
 from .query import PAGE_SIZE, Order, Page
+from .queue_handle import QueueHandle
+from .queues import QueueInfo
 from .refs import EntityRef, OrchestrationHandle
 from .reminders import Reminder, When
 from .status import EntityStatus, OrchestrationStatus
@@ -259,6 +261,46 @@ class BlockingOrchestrationHandle(Generic[T]):
         return repr(self._handle)
 
 
+class BlockingQueueHandle:
+    """``QueueHandle`` without ``await``: see there."""
+
+    def __init__(self, loop: _Loop, handle: QueueHandle) -> None:
+        self._loop = loop
+        self._handle = handle
+
+    @property
+    def name(self) -> str:
+        """Name of the queue."""
+        return self._handle.name
+
+    def info(self) -> QueueInfo:
+        """Return backlog, running and limits; see ``QueueHandle.info``."""
+        return self._loop.run(self._handle.info())
+
+    def set(
+        self,
+        *,
+        concurrency: int | EllipsisType | None = ...,
+        worker_concurrency: int | EllipsisType | None = ...,
+        rate: float | EllipsisType | None = ...,
+    ) -> QueueInfo:
+        """Change limits for good; see ``QueueHandle.set``."""
+        work = self._handle.set(concurrency=concurrency, worker_concurrency=worker_concurrency, rate=rate)
+        return self._loop.run(work)
+
+    def reset(self) -> QueueInfo:
+        """Forget what was set; see ``QueueHandle.reset``."""
+        return self._loop.run(self._handle.reset())
+
+    def pause(self) -> QueueInfo:
+        """Begin nothing more from this queue; see ``QueueHandle.pause``."""
+        return self._loop.run(self._handle.pause())
+
+    def resume(self) -> QueueInfo:
+        """End a pause; see ``QueueHandle.resume``."""
+        return self._loop.run(self._handle.resume())
+
+
 class BlockingClient:
     """``Client`` without ``await``; use it as ``with lungfish.connect_sync(app) as client``."""
 
@@ -305,6 +347,10 @@ class BlockingClient:
     def entity(self, entity: Any, key: str) -> BlockingEntityRef[Any]:
         """Return a handle to an entity; see ``Client.entity``."""
         return BlockingEntityRef(self._open, self._client.entity(entity, key))
+
+    def queue(self, name: str) -> BlockingQueueHandle:
+        """Return a handle to an activity queue; see ``Client.queue``."""
+        return BlockingQueueHandle(self._open, self._client.queue(name))
 
     @overload
     def start(

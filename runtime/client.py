@@ -18,6 +18,7 @@ from .errors import InstanceExists, OrchestrationFailed, UsageError
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .messages import Start
 from .overview import HubStatus, read_hub
+from .queue_handle import QueueHandle
 from .refs import EntityRef, OrchestrationHandle
 from .signatures import Signature, encode_arguments
 from .status import to_ms
@@ -138,6 +139,14 @@ class Client(ClientQueries):
         if known is None:
             known = self._definitions[entity] = entity.lungfish_definition(entity.__name__)
         return known
+
+    def queue(self, name: str) -> QueueHandle:
+        """Return a handle to an activity queue: its backlog and limits. Talks to nobody.
+
+        Raises:
+            InvalidId: a name that no queue can have.
+        """
+        return QueueHandle(self._open.store, check_id("queue", name))
 
     @overload
     async def start(

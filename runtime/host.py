@@ -22,6 +22,7 @@ from .ids import ActorId
 from .kinds import ActorKind, load_kinds
 from .ownership import HostRecord, Ownership
 from .partition import Partition
+from .patrol import Patrol
 from .relay import Relay
 from .rounds import Rounds
 from .settings import HostSettings
@@ -101,6 +102,8 @@ class Host:
             self._relay = Relay(self._store)
             self._rounds = Rounds(self._store, self.settings, self._clock.now_ms, self._relay, self._lost)
             undo.push_async_callback(self._rounds.close)
+            self._patrol = self._make_patrol(self._rounds)
+            undo.push_async_callback(self._patrol.close)
             self._ownership = self._make_ownership(self._rounds)
             undo.push_async_callback(self._ownership.close)
             await self._ownership.beat()
@@ -110,8 +113,15 @@ class Host:
         self._begin(self._rounds.run_forever, "rounds")
         self._begin(self._rounds.commits.lazily_forever, "lazy flush")
         self._begin(self._relay.run_forever, "relay")
+        self._begin(self._patrol.run_forever, "patrol")
         self._begin(self._passivate_forever, "passivation")
         self._begin(self._sweep_producers_forever, "producers")
+
+    def _make_patrol(self, rounds: Rounds) -> Patrol:
+        interval_ms = self.settings.patrol_ms
+        return Patrol(
+            self._store, self.host_id, lambda: rounds.partitions, self._relay, interval_ms=interval_ms
+        )
 
     def _make_ownership(self, rounds: Rounds) -> Ownership:
         return Ownership(
@@ -141,6 +151,7 @@ class Host:
         await asyncio.gather(*self._loops, return_exceptions=True)
         await self._ownership.close()
         await self._rounds.close()
+        await self._patrol.close()
         if drain:
             await self._store.remove_host(self.host_id)
         await self._store.close()

@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
+from . import memory_queues
 from .keys import CLIENT_LENGTH_MAX, CLIENT_TTL_MS, DEAD_LENGTH_MAX, INBOX_LENGTH_MAX, QUEUE_LENGTH_MAX
+from .queues import Meter, lanes_of
 from .store import (
     START,
     Append,
@@ -138,6 +140,8 @@ class Hub:
     producers: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
     details: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    limits: dict[str, dict[str, str]] = field(default_factory=dict)
+    meters: dict[str, Meter] = field(default_factory=dict)
     hosts: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     workers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     leader: str = ""
@@ -372,14 +376,19 @@ class MemoryServer:
 
     def take(self, hub: str, worker: str, queues: Sequence[str], count: int) -> list[QueueEntry]:
         """Hand new entries to ``worker``."""
-        taken: list[QueueEntry] = []
-        for queue in queues:
-            group = self.hub(hub).groups.setdefault(queue, Group())
-            stream = self.hub(hub).stream(f"q:{queue}", self.now_ms())
-            for entry in stream.after(group.last, count - len(taken)):
+        state = self.hub(hub)
+
+        def read(lane: str, count: int) -> list[QueueEntry]:
+            group = state.groups.setdefault(lane, Group())
+            entries = state.stream(f"q:{lane}", self.now_ms()).after(group.last, count)
+            for entry in entries:
                 group.last = parse_id(entry.id)
                 group.taken[group.last] = (worker, 1)
-                taken.append(QueueEntry(queue, entry.id, entry.payload))
+            return [QueueEntry(lane, entry.id, entry.payload) for entry in entries]
+
+        taken: list[QueueEntry] = []
+        for queue in queues:
+            taken += memory_queues.take(state, worker, queue, count - len(taken), read)
         return taken
 
     def take_over(
@@ -403,7 +412,8 @@ class MemoryServer:
         state = self.hub(hub)
         limit_ms = self.now_ms() - older_ms
         old = [worker for worker, (beat_ms, _) in state.workers.items() if beat_ms < limit_ms]
-        groups = [state.groups[queue] for queue in queues if queue in state.groups]
+        lanes = [lane for queue in queues for lane in lanes_of(queue)]
+        groups = [state.groups[lane] for lane in lanes if lane in state.groups]
         holders = {holder for group in groups for holder, _ in group.taken.values()}
         for worker in old:
             if worker not in holders:

@@ -15,12 +15,14 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
+from . import memory_queues
 from .errors import InternalError, StoreUnavailable
 from .hub_meta import check_meta
 from .index import Counted, Found, Scan
 from .keys import WORKER_TTL_MS, Keys
 from .memory_index import find, walk
 from .memory_server import Hub, MemoryServer
+from .queues import QueueState, lanes_of
 from .store import (
     Append,
     Appended,
@@ -43,6 +45,9 @@ from .store import (
 __all__ = ["MemoryServer", "MemoryStore"]
 
 T = TypeVar("T")
+
+#: How often a reader asks again for what limits hold back (s).
+LIMITED_POLL_S: Final = 0.02
 
 _AWAY: Final = Unknown("the server of this partition is away")
 
@@ -256,6 +261,19 @@ class MemoryStore:
         kept = self._hub().details
         return await _soon([kept.get(entry) for entry in entries])
 
+    async def queue_state(self, queue: str) -> QueueState:
+        """See ``Store.queue_state``."""
+        return await _soon(memory_queues.state_of(self._hub(), queue))
+
+    async def adjust_queue(self, queue: str, fields: Mapping[str, str | None]) -> None:
+        """See ``Store.adjust_queue``."""
+        memory_queues.adjust(self._hub(), queue, fields)
+        await _soon(None)
+
+    async def queued_rows(self, queue: str, rows: Sequence[str]) -> set[str]:
+        """See ``Store.queued_rows``."""
+        return await _soon(memory_queues.rows_in(self._hub(), queue).intersection(rows))
+
     async def claim_entries(
         self, worker: str, queues: Sequence[str], *, alive_ms: int, count: int
     ) -> list[QueueEntry]:
@@ -266,8 +284,8 @@ class MemoryStore:
             return holder != worker and (holder not in hub.workers or hub.workers[holder][0] < limit_ms)
 
         claimed: list[QueueEntry] = []
-        for queue in queues:
-            claimed += self.server.take_over(self._name, worker, queue, is_dead, count - len(claimed))
+        for lane in (lane for queue in queues for lane in lanes_of(queue)):
+            claimed += self.server.take_over(self._name, worker, lane, is_dead, count - len(claimed))
         self.server.prune_workers(self._name, queues, max(alive_ms, WORKER_TTL_MS))
         return await _soon(claimed)
 
@@ -323,8 +341,17 @@ class _Waiting:
         self._waiter: asyncio.Future[None] | None = None
         store._waiting.add(self)
 
-    async def _poll(self, attempt: Callable[[], T], targets: Iterable[str], block_ms: int) -> T:
-        """Return ``attempt()`` once it finds something, time is up or it is woken."""
+    async def _poll(
+        self,
+        attempt: Callable[[], T],
+        targets: Iterable[str],
+        block_ms: int,
+        pause_s: Callable[[], float | None] = lambda: None,
+    ) -> T:
+        """Return ``attempt()`` once it finds something, time is up or it is woken.
+
+        Tries when something arrives and, where ``pause_s`` says so, again after a while.
+        """
         server, hub, targets = self._store.server, self._store.hub, tuple(targets)
         loop = asyncio.get_running_loop()
         until = loop.time() + block_ms / 1000
@@ -338,7 +365,7 @@ class _Waiting:
                 return found
             self._waiter = server.wait_for(hub, targets)
             try:
-                await asyncio.wait((self._waiter,), timeout=left_s)
+                await asyncio.wait((self._waiter,), timeout=min(left_s, pause_s() or left_s))
             finally:
                 self._waiter.cancel()  # also when cancelled: it must leave the server's lists
 
@@ -392,15 +419,20 @@ class MemoryQueueReader(_Waiting):
         self._turn += 1  # a busy first queue must not starve the others
         start = self._turn % max(1, len(queues))
         order = [*queues[start:], *queues[:start]]
-        targets = [queue_target(queue) for queue in queues]
-        return await self._poll(lambda: server.take(hub, self._worker, order, count), targets, block_ms)
+        targets = [queue_target(lane) for queue in queues for lane in lanes_of(queue)]
+        return await self._poll(
+            lambda: server.take(hub, self._worker, order, count),
+            targets,
+            block_ms,
+            lambda: LIMITED_POLL_S if memory_queues.is_limited(server.hub(hub), queues) else None,
+        )
 
     async def retake(self, queues: Sequence[str], *, count: int) -> list[QueueEntry]:
         """See ``QueueReader.retake``."""
         self._check_open()
         taken: list[QueueEntry] = []
-        for queue in queues:
+        for lane in (lane for queue in queues for lane in lanes_of(queue)):
             taken += self._store.server.take_over(
-                self._store.hub, self._worker, queue, self._worker.__eq__, count - len(taken)
+                self._store.hub, self._worker, lane, self._worker.__eq__, count - len(taken)
             )
         return await _soon(taken)

@@ -469,6 +469,15 @@ class Partition(Effects):
     def activity_rows(self, prefix: str) -> dict[str, bytes]:
         return dict(self._activities.get(prefix.rstrip("\x00"), ()))
 
+    def outstanding(self) -> list[tuple[str, bytes]]:
+        """Return the rows of all activities without a result: (id, row), the oldest first."""
+        return [row for group in self._activities.values() for row in group.items()]
+
+    @property
+    def lanes(self) -> list[str]:
+        """Return the lanes of queues that activities were ever dispatched to."""
+        return [target[2:] for target in self._sequences if target[:2] == "q:"]
+
     def dispatch(self, queue: str, task: ActivityTask) -> None:
         self._urgent = True
         self._queue(queue_target(queue), wire.to_row(task))

@@ -113,6 +113,38 @@ def limits_from(stored: Mapping[str, str]) -> tuple[QueueLimits, bool]:
     return limits, bool(stored.get("paused"))
 
 
+@dataclass(slots=True)
+class Meter:
+    """What a queue has handed out: the rate's bucket, and whose turn it is. As in ``take_limited.lua``.
+
+    Attributes:
+        tokens: attempts that may begin at ``at_s``; None: the bucket was never used.
+        turn: entries handed out so far.
+    """
+
+    tokens: float | None = None
+    at_s: float = 0.0
+    turn: int = 0
+
+    def fill(self, rate: float, now_s: float) -> int:
+        """Let time pass; return how many attempts may begin now."""
+        most = max(1.0, rate * BURST_S)
+        saved = most if self.tokens is None else self.tokens + max(0.0, now_s - self.at_s) * rate
+        self.tokens, self.at_s = min(most, saved), now_s
+        return math.floor(self.tokens + 1e-6)
+
+    def take(self, count: int) -> None:
+        """Note that so many were handed out."""
+        self.turn += count
+        if self.tokens is not None:
+            self.tokens -= count
+
+    def next_turn(self, left: int) -> tuple[bool, int]:
+        """Return whether the least urgent go next, and how many may go before that changes."""
+        before_last = PATIENCE - 1 - self.turn % PATIENCE
+        return (False, min(left, before_last)) if before_last else (True, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class QueueState:
     """A queue as the store has it.

@@ -6,6 +6,8 @@ Rules:
   until it is finished. Nothing but ``take_over.lua`` moves it to another worker.
 * A worker beats before it takes. A sweep lists the holders first and reads the
   beats after that: a holder that is not among the beats was removed or never came back.
+* Queues with limits or other priorities than the default one cannot be waited for at the server: their
+  entries are handed out by ``take_limited.lua``, which is asked again and again.
 * A reader makes the groups of its queues before it first takes from them, and again when it meets a queue
   that has lost its group. A group begins at the first entry, so what was appended before is found.
 """
@@ -19,6 +21,8 @@ from typing import Final
 
 from .errors import StoreUnavailable
 from .keys import GROUP, Keys
+from .queues import BURST_S, PATIENCE, QueueState, lanes_of
+from .redis_commit import pairs
 from .redis_link import Command, Reply, ResponseError, check, error_code
 from .redis_readers import BlockingLink, poll
 from .redis_scripts import script
@@ -29,6 +33,11 @@ _NO_GROUP: Final = frozenset({"NOGROUP"})
 #: XINFO of a queue that nobody has used yet: "ERR no such key".
 _NO_QUEUE: Final = frozenset({"NOGROUP", "ERR"})
 _GROUP_EXISTS: Final = frozenset({"BUSYGROUP"})
+
+#: How often a reader looks which queues have limits (s).
+LOOK_S: Final = 0.5
+#: Entries that are looked at in one call: some hundred microseconds of the server's time.
+PAGE_ENTRIES: Final = 500
 
 _serial = itertools.count(1)
 
@@ -56,6 +65,9 @@ class RedisQueueReader:
         self._turn = 0
         #: Queues whose group was made, or found, by this reader.
         self._grouped: set[str] = set()
+        #: Queues that have limits, or lanes of other priorities, as far as the last look has shown.
+        self._limited: set[str] = set()
+        self._look_at_s = 0.0
 
     async def take(self, queues: Sequence[str], *, block_ms: int, count: int) -> list[QueueEntry]:
         """See ``QueueReader.take``."""
@@ -64,7 +76,8 @@ class RedisQueueReader:
         self._turn += 1  # a busy first queue must not starve the others
         start = self._turn % max(1, len(queues))
         order = [*queues[start:], *queues[:start]]
-        if not servers.is_single:
+        await self._look(servers, queues)
+        if not servers.is_single or self._limited:
 
             async def attempt() -> list[QueueEntry]:
                 return await self._take_one_by_one(servers, order, count)
@@ -76,6 +89,30 @@ class RedisQueueReader:
             if entries or not block_ms:
                 return entries
         return await self._wait(servers, order, block_ms, count)
+
+    async def _look(self, servers: Servers, queues: Sequence[str]) -> None:
+        """Find out, twice a second at most, which queues have limits or other lanes."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._look_at_s:
+            return
+        calls: list[Call] = []
+        for queue in queues:
+            others = [self._keys.queue(lane) for lane in lanes_of(queue) if lane != queue]
+            limits = self._keys.limits(queue)
+            calls.append((limits, ("EXISTS", limits, *others)))
+        replies = await servers.run(self._lane, calls, partly=True)
+        for queue, reply in zip(queues, replies, strict=True):
+            if isinstance(reply, StoreUnavailable):
+                continue  # on another server: what was known stays
+            (self._limited.add if reply else self._limited.discard)(queue)
+        self._look_at_s = now_s + LOOK_S
+
+    async def _take_limited(self, servers: Servers, queue: str, count: int) -> list[QueueEntry]:
+        lanes = lanes_of(queue)
+        keys = [self._keys.limits(queue), self._keys.meter(queue), *map(self._keys.queue, lanes)]
+        args = (GROUP, self._worker, count, PATIENCE, str(BURST_S))
+        reply = (await servers.run(self._lane, [(keys[0], script("take_limited", keys, *args))]))[0]
+        return [QueueEntry(lanes[int(at) - 1], entry_id.decode(), payload) for at, entry_id, payload in reply]
 
     async def _take_now(self, servers: Servers, queues: Sequence[str], count: int) -> list[QueueEntry]:
         names = [self._keys.queue(queue) for queue in queues]
@@ -94,7 +131,11 @@ class RedisQueueReader:
         for queue in queues:
             if len(entries) < count:
                 try:
-                    entries += await self._take_now(servers, [queue], count - len(entries))
+                    left = count - len(entries)
+                    if queue in self._limited:
+                        entries += await self._take_limited(servers, queue, left)
+                    else:
+                        entries += await self._take_now(servers, [queue], left)
                 except StoreUnavailable as error:  # the others may be on other servers
                     failures.append(error)
         if len(failures) == len(queues):
@@ -136,7 +177,7 @@ class RedisQueueReader:
     async def retake(self, queues: Sequence[str], *, count: int) -> list[QueueEntry]:
         """See ``QueueReader.retake``."""
         servers = await self._open()
-        holders = {queue: [self._worker] for queue in queues}
+        holders = {lane: [self._worker] for queue in queues for lane in lanes_of(queue)}
         return await take_over(servers, self._keys, self._worker, holders, count)
 
     async def _make_groups(self, servers: Servers, queues: Sequence[str]) -> None:
@@ -166,12 +207,13 @@ class RedisQueueReader:
 
 
 async def holders_of(servers: Servers, keys: Keys, queues: Sequence[str]) -> dict[str, list[str]]:
-    """Return who is known to each queue's group, whether it holds entries or not."""
+    """Return who is known to the group of each lane of the queues, whether it holds entries or not."""
+    lanes = [lane for queue in queues for lane in lanes_of(queue)]
     calls: list[Call] = [
-        (name, ("XINFO", "CONSUMERS", name, GROUP)) for name in (keys.queue(queue) for queue in queues)
+        (name, ("XINFO", "CONSUMERS", name, GROUP)) for name in (keys.queue(lane) for lane in lanes)
     ]
     replies = await servers.run(ADMIN, calls, expected=_NO_QUEUE, partly=True)
-    return {queue: _consumers(reply) for queue, reply in zip(queues, replies, strict=True)}
+    return {lane: _consumers(reply) for lane, reply in zip(lanes, replies, strict=True)}
 
 
 def _consumers(reply: Reply) -> list[str]:
@@ -206,6 +248,39 @@ async def take_over(
     if failures and len(failures) == len(asked):
         raise failures[0]
     return entries
+
+
+async def state_of(servers: Servers, keys: Keys, queue: str) -> QueueState:
+    """Read a queue's limits, and what its lanes hold."""
+    lanes = [keys.queue(lane) for lane in lanes_of(queue)]
+    limits = keys.limits(queue)
+    calls: list[Call] = [(limits, ("HGETALL", limits))]
+    for lane in lanes:
+        calls += [(lane, ("XLEN", lane)), (lane, ("XPENDING", lane, GROUP))]
+    fields, *counts = await servers.run(ADMIN, calls, expected=_NO_GROUP)
+    waiting: dict[int, int] = {}
+    taken: dict[str, int] = {}
+    for priority, (length, pending) in enumerate(zip(counts[::2], counts[1::2], strict=True)):
+        held, _first, _last, holders = (
+            (0, None, None, None) if isinstance(pending, ResponseError) else pending
+        )
+        waiting[priority] = max(0, length - held)
+        for holder, count in holders or ():
+            taken[holder.decode()] = taken.get(holder.decode(), 0) + int(count)
+    return QueueState({name: text.decode() for name, text in pairs(fields).items()}, waiting, taken)
+
+
+async def rows_in(servers: Servers, keys: Keys, queue: str, rows: Sequence[str]) -> set[str]:
+    """Look through all lanes of a queue for the activities with these rows."""
+    missing = set(rows)
+    for lane in map(keys.queue, lanes_of(queue)):
+        position = "-"
+        while missing and position != "(":
+            call = (lane, script("queued", [lane], PAGE_ENTRIES, position, *sorted(missing)))
+            last, *found = (await servers.run(ADMIN, [call]))[0]
+            missing.difference_update(row.decode() for row in found)
+            position = f"({last.decode()}"
+    return set(rows) - missing
 
 
 def finish_calls(keys: Keys, entries: Sequence[tuple[str, str]]) -> list[Call]:

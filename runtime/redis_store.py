@@ -25,6 +25,7 @@ from .hub_meta import check_meta
 from .index import Counted, Found, Scan
 from .keys import INBOX_LENGTH_MAX, QUEUE_LENGTH_MAX, WORKER_TTL_MS, Keys
 from .persistence import Durability, judge
+from .queues import QueueState
 from .redis_checks import REPLICA_TIMEOUT_S, choose_confirmation, read_persistence
 from .redis_commit import (
     Limits,
@@ -38,7 +39,15 @@ from .redis_commit import (
 )
 from .redis_index import ended_calls, read_counted, read_found, scan_call
 from .redis_link import CALL_TIMEOUT_S, Address, Reply
-from .redis_queues import RedisQueueReader, finish_calls, holders_of, keep_calls, take_over
+from .redis_queues import (
+    RedisQueueReader,
+    finish_calls,
+    holders_of,
+    keep_calls,
+    rows_in,
+    state_of,
+    take_over,
+)
 from .redis_readers import RedisReader
 from .redis_scripts import script
 from .redis_servers import ADMIN, WRITE, Call, Confirmation, Servers, connect
@@ -344,6 +353,23 @@ class RedisStore:
     async def details_of(self, entries: Sequence[tuple[str, str]]) -> list[bytes | None]:
         """See ``Store.details_of``."""
         return await self._fields("HMGET", [(self._keys.details(queue), id_) for queue, id_ in entries])
+
+    async def queue_state(self, queue: str) -> QueueState:
+        """See ``Store.queue_state``."""
+        return await state_of(await self._connected(), self._keys, queue)
+
+    async def adjust_queue(self, queue: str, fields: Mapping[str, str | None]) -> None:
+        """See ``Store.adjust_queue``."""
+        key = self._keys.limits(queue)
+        given = [part for name, text in fields.items() if text is not None for part in (name, text)]
+        gone = [name for name, text in fields.items() if text is None]
+        calls: list[Call] = [(key, ("HSET", key, *given))] if given else []
+        calls += [(key, ("HDEL", key, *gone))] if gone else []
+        await (await self._connected()).run(ADMIN, calls)
+
+    async def queued_rows(self, queue: str, rows: Sequence[str]) -> set[str]:
+        """See ``Store.queued_rows``."""
+        return await rows_in(await self._connected(), self._keys, queue, rows)
 
     async def claim_entries(
         self, worker: str, queues: Sequence[str], *, alive_ms: int, count: int

@@ -62,6 +62,10 @@ class Relay:
         for key in [key for key, lane in self._lanes.items() if lane.partition is partition]:
             del self._lanes[key]
 
+    def has_tasks_of(self, partition: Partition) -> bool:
+        """Tell whether activities of a partition are still on their way to a queue."""
+        return any(number == partition.number and target[:2] == "q:" for number, target in self._lanes)
+
     @property
     def backlog(self) -> int:
         """How many outbox entries wait to be delivered."""

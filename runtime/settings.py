@@ -25,6 +25,8 @@ class HostSettings:
         round_messages_max: messages accepted per partition and round.
         round_runs_max: actors run per partition and round.
         commit_bytes_max: about the size of the commits sent in one call to the store (bytes).
+        patrol_ms: how often a host looks whether the queues still have what its instances wait for: an
+            activity that a failover lost begins again after one to two of these.
         producer_idle_ms: a producer's last sequence number is kept this long after its last message.
     """
 
@@ -41,6 +43,7 @@ class HostSettings:
     round_runs_max: int = 2_000
     commit_bytes_max: int = 8_000_000
     producer_idle_ms: int = 24 * 3_600_000
+    patrol_ms: int = 10_000
 
     def __post_init__(self) -> None:
         if self.lease_ms < 2 * self.heartbeat_ms:

@@ -26,6 +26,7 @@ from typing import Final, Protocol, TypeAlias
 
 from .ids import HASH_NAME
 from .index import Counted, Found, Scan
+from .queues import QueueState
 
 FORMAT_VERSION: Final = 1
 
@@ -324,7 +325,7 @@ class StoredInstance:
 
 @dataclass(frozen=True, slots=True)
 class QueueEntry:
-    """An entry taken from a queue; ``deliveries`` counts how often it was taken."""
+    """An entry taken from a lane of a queue; ``deliveries`` counts how often it was taken."""
 
     queue: str
     id: str
@@ -333,7 +334,11 @@ class QueueEntry:
 
 
 class QueueReader(Protocol):
-    """Takes entries from queues for one worker; on a connection of its own."""
+    """Takes entries from queues for one worker; on a connection of its own.
+
+    Entries come from all lanes of a queue, by priority, and within the queue's limits (see ``queues``). A
+    queue without limits and priorities is told from others by a look twice a second.
+    """
 
     async def take(self, queues: Sequence[str], *, block_ms: int, count: int) -> list[QueueEntry]:
         """Take up to ``count`` new entries; they stay this worker's until ``finish_entries``.
@@ -495,6 +500,21 @@ class Store(Protocol):
 
     async def details_of(self, entries: Sequence[tuple[str, str]]) -> list[bytes | None]:
         """Return what ``keep_details`` kept last for each entry; None where there is nothing."""
+        ...
+
+    async def queue_state(self, queue: str) -> QueueState:
+        """Return what a queue holds, over all its lanes, and its stored limits."""
+        ...
+
+    async def adjust_queue(self, queue: str, fields: Mapping[str, str | None]) -> None:
+        """Write stored limits of a queue (see ``queues``); None deletes one. Readers notice in a second."""
+        ...
+
+    async def queued_rows(self, queue: str, rows: Sequence[str]) -> set[str]:
+        """Return those row ids whose activity has an entry in the queue, taken or not, whatever its lane.
+
+        Entries that come and go meanwhile may be missed; one that is there all the time is found.
+        """
         ...
 
     async def claim_entries(

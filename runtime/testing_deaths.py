@@ -34,6 +34,7 @@ STORE_CALLS: Final = (
     "claim_entries",
     "keep_details",
     "details_of",
+    "queued_rows",
     "worker_beat",
 )
 

@@ -30,6 +30,7 @@ from .errors import FailureDetails, StoreUnavailable, WorkersLost, qualified_nam
 from .ids import partition_of
 from .messages import ActivityResult, ActivityTask
 from .pulses import PulseWatch
+from .queues import QueueLimits
 from .sender import Sender
 from .settings import WorkerSettings
 from .store import QueueEntry, Store, partition_target
@@ -90,6 +91,7 @@ class Worker:
         self.counts = WorkerCounts()
         self._settings = settings or WorkerSettings()
         self._store = store
+        self._app = app
         self._runner = AttemptRunner(
             app, executor=executor, launcher=launcher, report=self._report, freed=self._fill
         )
@@ -120,6 +122,9 @@ class Worker:
             StoreUnavailable: it cannot be reached. From then on its absence only delays.
         """
         self._partitions = (await self._store.open()).partitions
+        for queue in self.queues:
+            limits = self._app.queue_limits.get(queue, QueueLimits())
+            await self._store.adjust_queue(queue, limits.to_fields("d"))
         self._look_later()
         self._taking = [self._every(self._take), self._every(self._sweep)]
         self._loops = [

@@ -9,10 +9,13 @@ from typing import TypeAlias
 
 import pytest
 
-from lungfish.runtime import memory_store, redis_store
+from lungfish.runtime import memory_store, redis_queues, redis_store, wire
 from lungfish.runtime.errors import HubMismatch, StoreUnavailable
+from lungfish.runtime.ids import ORCHESTRATION, ActorId
 from lungfish.runtime.keys import CLIENT_LENGTH_MAX, Keys
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
+from lungfish.runtime.messages import ActivityTask
+from lungfish.runtime.queues import QueueLimits, lane_of, limits_from
 from lungfish.runtime.redis_link import key_slot
 from lungfish.runtime.redis_store import RedisStore
 from lungfish.runtime.store import (
@@ -879,3 +882,168 @@ class TestQueues:
         assert [(beat.host, beat.record) for beat in found] == [("a", b"second one"), ("b", b"")]
         await store.remove_worker("a")
         assert [beat.host for beat in await store.workers()] == ["b"]
+
+
+class TestQueueLimits:
+    """What readers are given of queues with limits and priorities."""
+
+    async def fill(self, store: Store, queue: str, *priorities: int) -> None:
+        for at, priority in enumerate(priorities):
+            lane = lane_of(queue, priority)
+            put = Append(f"q:{lane}", f"p:{at}", 1, (b"%d.%d" % (priority, at),))
+            assert await store.append([put]) == [Appended.OK]
+
+    async def limit(self, store: Store, queue: str, **limits: float | None) -> None:
+        await store.adjust_queue(queue, QueueLimits(**limits).to_fields("s"))  # type: ignore[arg-type]
+
+    async def test_the_urgent_go_first_and_each_priority_in_order(self, store: Store) -> None:
+        await self.fill(store, "work", 5, 9, 0, 5, 2, 0)
+        reader = store.queue_reader("a")
+        first = await reader.take(["work"], block_ms=0, count=3)
+        assert [entry.payload for entry in first] == [b"0.2", b"0.5", b"2.4"]
+        rest = await reader.take(["work"], block_ms=0, count=100)
+        assert [entry.payload for entry in rest] == [b"5.0", b"5.3", b"9.1"]
+        state = await store.queue_state("work")
+        assert (sum(state.waiting.values()), state.taken) == (0, {"a": 6})
+        await store.finish_entries([(entry.queue, entry.id) for entry in (*first, *rest)])
+        assert (await store.queue_state("work")).taken == {}
+        for priority in (0, 2, 5, 9):
+            assert await read_all(store, f"q:{lane_of('work', priority)}") == []
+
+    async def test_the_last_are_not_starved(self, store: Store) -> None:
+        await self.fill(store, "work", 9, 9, *[0] * 30)
+        reader = store.queue_reader("a")
+        order = [
+            entry.payload[:1] for _ in range(16) for entry in await reader.take(["work"], block_ms=0, count=2)
+        ]
+        assert len(order) == 32
+        assert [at for at, priority in enumerate(order) if priority == b"9"] == [9, 19], "one in ten"
+
+    async def test_who_waits_hears_of_every_priority(self, store: Store) -> None:
+        await self.fill(store, "work", 1)
+        reader = store.queue_reader("a")
+        await reader.take(["other", "work"], block_ms=0, count=1)
+        taking = asyncio.create_task(reader.take(["other", "work"], block_ms=5_000, count=10))
+        await asyncio.sleep(0.02)
+        assert not taking.done()
+        await store.append([Append(f"q:{lane_of('work', 7)}", "p:1", 1, (b"late",))])
+        async with asyncio.timeout(2):
+            assert [entry.payload for entry in await taking] == [b"late"]
+
+    async def test_concurrency_is_over_all_workers(self, store: Store) -> None:
+        await self.fill(store, "work", 5, 5, 1, 5, 5)
+        await self.limit(store, "work", concurrency=3)
+        a, b = store.queue_reader("a"), store.queue_reader("b")
+        first = await a.take(["work"], block_ms=0, count=2)
+        second = await b.take(["work"], block_ms=0, count=100)
+        assert [len(first), len(second)] == [2, 1]
+        assert await a.take(["work"], block_ms=0, count=100) == []
+        await store.finish_entries([(first[0].queue, first[0].id)])
+        assert len(await b.take(["work"], block_ms=0, count=100)) == 1
+        assert await b.take(["work"], block_ms=0, count=100) == []
+        state = await store.queue_state("work")
+        assert (sum(state.waiting.values()), state.taken) == (1, {"a": 1, "b": 2})
+
+    async def test_a_limit_on_each_worker(self, store: Store) -> None:
+        await self.fill(store, "work", *[5] * 5)
+        await self.limit(store, "work", worker_concurrency=2)
+        a, b = store.queue_reader("a"), store.queue_reader("b")
+        assert len(await a.take(["work"], block_ms=0, count=100)) == 2
+        assert await a.take(["work"], block_ms=0, count=100) == []
+        assert len(await b.take(["work"], block_ms=0, count=100)) == 2
+
+    async def test_a_dead_workers_slots_move_with_its_entries(self, store: Store) -> None:
+        await self.fill(store, "work", 1, 5, 8, 5)
+        await self.limit(store, "work", concurrency=3)
+        await store.worker_beat("a", b"")
+        held = await store.queue_reader("a").take(["work"], block_ms=0, count=100)
+        assert len(held) == 3
+        await store.remove_worker("a")
+        b = store.queue_reader("b")
+        assert await b.take(["work"], block_ms=0, count=100) == [], "they are still to be run"
+        claimed = await store.claim_entries("b", ["work"], alive_ms=60_000, count=10)
+        assert sorted((e.queue, e.id) for e in claimed) == sorted((e.queue, e.id) for e in held)
+        assert {entry.deliveries for entry in claimed} == {2}
+        again = await b.retake(["work"], count=10)
+        assert len(again) == 3
+        await store.finish_entries([(entry.queue, entry.id) for entry in claimed])
+        assert len(await b.take(["work"], block_ms=0, count=100)) == 1
+
+    async def test_a_rate_is_over_all_workers(self, store: Store) -> None:
+        await self.fill(store, "work", *[5] * 5)
+        await self.limit(store, "work", rate=0.001)
+        assert len(await store.queue_reader("a").take(["work"], block_ms=0, count=100)) == 1
+        assert await store.queue_reader("b").take(["work"], block_ms=0, count=100) == []
+        await self.limit(store, "work", rate=None)
+        assert len(await store.queue_reader("c").take(["work"], block_ms=0, count=100)) == 4
+
+    async def test_a_rate_lets_the_next_go_in_time(self, store: Store) -> None:
+        await self.fill(store, "work", *[5] * 3)
+        await self.limit(store, "work", rate=50.0)
+        reader, taken = store.queue_reader("a"), 0
+        async with asyncio.timeout(10):
+            while taken < 3:
+                taken += len(await reader.take(["work"], block_ms=1_000, count=100))
+
+    async def test_a_paused_queue_gives_nothing_and_others_go_on(self, store: Store) -> None:
+        await self.fill(store, "work", 5)
+        await self.fill(store, "other", 5)
+        await store.adjust_queue("work", {"paused": "1"})
+        reader = store.queue_reader("a")
+        taken = await reader.take(["work", "other"], block_ms=0, count=100)
+        assert [entry.queue for entry in taken] == ["other"]
+        taking = asyncio.create_task(reader.take(["work", "other"], block_ms=5_000, count=10))
+        await asyncio.sleep(0.05)
+        assert not taking.done()
+        await store.adjust_queue("work", {"paused": None})
+        async with asyncio.timeout(2):
+            assert [entry.queue for entry in await taking] == ["work"]
+
+    async def test_readers_notice_new_limits_and_their_end(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(redis_queues, "LOOK_S", 0.0)
+        reader = store.queue_reader("a")
+        await self.fill(store, "work", *[5] * 4)
+        assert len(await reader.take(["work"], block_ms=0, count=1)) == 1
+        await self.limit(store, "work", concurrency=2)
+        assert len(await reader.take(["work"], block_ms=0, count=100)) == 1
+        await self.limit(store, "work")
+        assert (await store.queue_state("work")).fields == {}
+        assert len(await reader.take(["work"], block_ms=0, count=100)) == 2
+
+    async def test_what_is_set_goes_before_what_is_declared(self, store: Store) -> None:
+        await store.adjust_queue("work", QueueLimits(concurrency=1, rate=2.5).to_fields("d"))
+        await store.adjust_queue("work", {"s:concurrency": "7", "s:rate": ""})
+        limits, paused = limits_from((await store.queue_state("work")).fields)
+        assert (limits, paused) == (QueueLimits(concurrency=7), False)
+        await self.fill(store, "work", *[5] * 9)
+        assert len(await store.queue_reader("a").take(["work"], block_ms=0, count=100)) == 7
+
+    async def test_rows_of_what_is_queued(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(redis_queues, "PAGE_ENTRIES", 2)
+        for at in range(7):
+            payload = wire.pack([activity_task(row=f"i\x00x\x00{at}")])
+            lane = lane_of("work", 5 if at < 5 else 0)
+            assert await store.append([Append(f"q:{lane}", f"p:{at}", 1, (payload,))]) == [Appended.OK]
+        await store.append([Append("q:work", "p:9", 1, (b"not a task", b"\x93\x01\x02\x03"))])
+        taken = await store.queue_reader("a").take(["work"], block_ms=0, count=3)
+        await store.finish_entries([(taken[0].queue, taken[0].id)])
+        gone = wire.unpack_task(taken[0].payload).row
+        rows = [f"i\x00x\x00{at}" for at in range(9)]
+        found = await store.queued_rows("work", rows)
+        assert found == set(rows[:7]) - {gone}
+        assert await store.queued_rows("work", rows[2:3]) == {rows[2]}
+        assert await store.queued_rows("never", rows) == set()
+        assert await store.queued_rows("work", []) == set()
+
+    async def test_a_queue_that_nobody_used(self, store: Store) -> None:
+        state = await store.queue_state("never")
+        assert (state.fields, sum(state.waiting.values()), state.taken) == ({}, 0, {})
+        await store.adjust_queue("never", {})
+        await store.adjust_queue("never", {"s:rate": None})
+
+
+def activity_task(row: str) -> ActivityTask:
+    owner = ActorId(ORCHESTRATION, "", "i")
+    return ActivityTask(owner, "x", 1, 1, "a", b"\xc4\x03abc", "key", 0, row, 0, b"details", 0, 0)

@@ -22,6 +22,7 @@ from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.index import Counted, Found, Scan
 from lungfish.runtime.memory_server import MemoryServer
 from lungfish.runtime.memory_store import MemoryQueueReader, MemoryReader, MemoryStore
+from lungfish.runtime.queues import QueueState
 from lungfish.runtime.store import (
     Append,
     Appended,
@@ -410,6 +411,15 @@ class FaultyStore:
 
     async def details_of(self, entries: Sequence[tuple[str, str]]) -> list[bytes | None]:
         return await self._call(f"details {len(entries)}", lambda: self._inner.details_of(entries))
+
+    async def queue_state(self, queue: str) -> QueueState:
+        return await self._call(f"queue {queue}", lambda: self._inner.queue_state(queue))
+
+    async def adjust_queue(self, queue: str, fields: Mapping[str, str | None]) -> None:
+        await self._call(f"adjust {queue}", lambda: self._inner.adjust_queue(queue, fields))
+
+    async def queued_rows(self, queue: str, rows: Sequence[str]) -> set[str]:
+        return await self._call(f"queued {len(rows)}", lambda: self._inner.queued_rows(queue, rows))
 
     async def claim_entries(
         self, worker: str, queues: Sequence[str], *, alive_ms: int, count: int
