@@ -19,6 +19,7 @@ from lungfish.runtime.memory_server import MemoryServer, Stream
 from lungfish.runtime.memory_store import MemoryStore
 from lungfish.runtime.ownership import Ownership
 from lungfish.runtime.partition import Partition
+from lungfish.runtime.patrol import Patrol
 from lungfish.runtime.relay import Relay
 from lungfish.runtime.sender import Sender
 from lungfish.runtime.store import (
@@ -229,15 +230,20 @@ def lost_takes_forgotten() -> Any:
     return patch.object(Worker, "_take_lost", take_lost)
 
 
-def finished_before_reported() -> Any:
-    """A worker removes a queue entry before the result is durable."""
+@contextlib.contextmanager
+def finished_before_reported() -> Iterator[None]:
+    """A worker removes a queue entry before the result is durable, and no host looks for what that loses."""
     genuine = Worker._put_off
 
     def put_off(self: Worker, target: str, outcomes: list[Any]) -> None:
         self._remove([entry for _, entry in outcomes])
         genuine(self, target, outcomes)
 
-    return patch.object(Worker, "_put_off", put_off)
+    async def look_away(self: Patrol) -> None:
+        """See nothing."""
+
+    with patch.object(Worker, "_put_off", put_off), patch.object(Patrol, "look", look_away):
+        yield
 
 
 def new_number_for_a_retry() -> Any:

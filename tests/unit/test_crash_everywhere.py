@@ -10,6 +10,7 @@ import pytest
 
 import lungfish
 from lungfish.runtime.memory_store import MemoryQueueReader, MemoryStore
+from lungfish.runtime.patrol import Patrol
 from lungfish.runtime.store import Commit, CommitOutcome, QueueEntry
 from lungfish.runtime.testing_deaths import MortalStore
 from lungfish.testing import CrashReport, OutcomeChanged, crash_everywhere
@@ -148,7 +149,11 @@ def test_a_worker_that_forgets_before_it_reports_is_found(monkeypatch: pytest.Mo
         taken: list[QueueEntry] = await store.log.pass_through(store.process, "take for good", take_for_good)
         return taken
 
+    async def look_away(self: Patrol) -> None:
+        """Hosts would notice that nobody has the activity any more, and begin it again."""
+
     monkeypatch.setattr("lungfish.runtime.testing_deaths._MortalQueueReader.take", take)
+    monkeypatch.setattr(Patrol, "look", look_away)
     report = findings_of(careful)
     assert all("DeadlineExceeded" in finding.outcome.error for finding in report.findings)
     assert all("worker" in finding.calls[finding.deaths[0].call] for finding in report.findings)
