@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import zlib
 from typing import Any, Final
 
 from lungfish.runtime.definitions import Operation
@@ -63,12 +64,14 @@ def make_call(scope: Scope, target: ActorId, operation: Operation, args: bytes) 
             f"{', '.join(map(str, scope.section))}: it may wait for somebody who waits for this section. "
             "Lock that entity, too, or signal it"
         )
-    recorded = scope.journal.call(target, operation.name)
-    if recorded is not None:
-        return recorded
     effects, item = scope.effects, scope.item
     deadline_ms = effects.now_ms + CALL_DEADLINE_MS
-    entry = CallEntry(target, operation.name, effects.unique(), deadline_ms)
+    entry = CallEntry(
+        target, operation.name, effects.unique(), deadline_ms, branch=scope.branch(), digest=zlib.crc32(args)
+    )
+    recorded = scope.journal.call(entry)
+    if recorded is not None:
+        return recorded
     scope.journal.add(entry)
     effects.send(Call(target, operation.name, args, entry.request, scope.actor, deadline_ms, waiting))
     effects.record(item, scope.journal.encode())

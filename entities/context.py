@@ -130,11 +130,11 @@ class EntityContext:
         scope, journal = self._scope, self._scope.journal
         if not scope.operation.is_async:
             return scope.effects.unique()
-        recorded = journal.start(name)
+        entry = StartEntry(name, scope.effects.unique(), scope.branch())
+        recorded = journal.start(entry)
         if recorded is None:
-            recorded = StartEntry(name, scope.effects.unique())
-            journal.add(recorded)
-        return recorded.id
+            journal.add(entry)
+        return (recorded or entry).id
 
     def delete(self) -> None:
         """Delete this entity's state when this operation has ended well.

@@ -66,6 +66,7 @@ class Running:
 
     async def _run(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         # Called here and not before: a task may be cancelled before its first step.
+        self.scope.task = asyncio.current_task()
         try:
             self.value = await work()
         except (asyncio.CancelledError, GeneratorExit):

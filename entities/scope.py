@@ -7,7 +7,8 @@ the other; an operation that may overlap others has its own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
 
 from lungfish.runtime.errors import Overloaded, UsageError
 from lungfish.runtime.ids import ActorId
@@ -37,12 +38,14 @@ class Scope:
         deleted: the operation asked to delete the entity.
         open: an operation is running.
         turns: where the state, and so its reminders, are.
+        task: runs the operation's own code, if that is async; others of its tasks are its ``branches``.
         section: entities of the critical section that it belongs to; empty: it belongs to none.
     """
 
     __slots__ = (
         "actor",
         "app",
+        "branches",
         "deleted",
         "effects",
         "item",
@@ -52,6 +55,7 @@ class Scope:
         "outgoing",
         "room",
         "section",
+        "task",
         "turns",
     )
 
@@ -63,6 +67,8 @@ class Scope:
         self.deleted = False
         self.open = False
         self.section: tuple[ActorId, ...] = ()
+        self.task: asyncio.Task[Any] | None = None
+        self.branches: dict[asyncio.Task[Any] | None, int] = {}
         self.effects: Effects
         self.item: Item
         self.operation: Operation
@@ -97,6 +103,11 @@ class Scope:
                 "spread them over several operations"
             )
         self.outgoing.append(message)
+
+    def branch(self) -> int:
+        """Return 0 for the operation's own code, and the number of a branch that runs beside it."""
+        task = asyncio.current_task()
+        return 0 if task is self.task else self.branches.setdefault(task, len(self.branches) + 1)
 
     @property
     def waiting(self) -> tuple[str, ...]:

@@ -12,6 +12,10 @@ from lungfish.runtime.ids import ENTITY, ActorId
 A, B = ActorId(ENTITY, "E", "a"), ActorId(ENTITY, "E", "b")
 
 
+def made(target: ActorId, operation: str) -> CallEntry:
+    return CallEntry(target, operation, "", 0)
+
+
 def entries() -> list[CallEntry | StartEntry]:
     return [
         CallEntry(A, "open", "r1", 5),
@@ -65,16 +69,16 @@ def test_a_rerun_finds_what_was_done_in_order() -> None:
     journal = Journal(
         0, [CallEntry(A, "x", "r1", 0), StartEntry("order", "id-1"), CallEntry(B, "y", "r2", 0)]
     )
-    assert journal.call(A, "x") is journal.entries[0]
-    assert journal.start("order") is journal.entries[1]
+    assert journal.call(made(A, "x")) is journal.entries[0]
+    assert journal.start(StartEntry("order", "")) is journal.entries[1]
     with pytest.raises(NonDeterminism, match=r"'call E/b\.y'.*'end'"):
         journal.check_end()
     journal.begin()
     for _ in range(2):
         journal.position += 1
-    assert journal.call(B, "y") is journal.entries[2]
+    assert journal.call(made(B, "y")) is journal.entries[2]
     journal.check_end()
-    assert journal.call(A, "new") is None
+    assert journal.call(made(A, "new")) is None
     journal.add(CallEntry(A, "new", "r3", 0))
     assert journal.position == 4
 
@@ -82,9 +86,9 @@ def test_a_rerun_finds_what_was_done_in_order() -> None:
 @pytest.mark.parametrize(
     ("take", "actual"),
     [
-        (lambda journal: journal.call(B, "x"), "call E/b.x"),
-        (lambda journal: journal.call(A, "y"), "call E/a.y"),
-        (lambda journal: journal.start("order"), "start order"),
+        (lambda journal: journal.call(made(B, "x")), "call E/b.x"),
+        (lambda journal: journal.call(made(A, "y")), "call E/a.y"),
+        (lambda journal: journal.start(StartEntry("order", "")), "start order"),
     ],
 )
 def test_another_path_breaks_it_for_good(take, actual: str) -> None:  # type: ignore[no-untyped-def]
@@ -92,7 +96,7 @@ def test_another_path_breaks_it_for_good(take, actual: str) -> None:  # type: ig
     with pytest.raises(NonDeterminism, match=rf"step 1 .*'call E/a\.x'.*'{actual}'"):
         take(journal)
     with pytest.raises(NonDeterminism):
-        journal.call(A, "x")
+        journal.call(made(A, "x"))
     with pytest.raises(NonDeterminism):
         journal.check_end()
 
