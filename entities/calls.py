@@ -6,6 +6,8 @@ Rules:
   are both or neither.
 * A call is sent when it is made, not when it is awaited, so the order of calls is the order in
   which the code makes them, whatever ``gather`` does.
+* A call waits no longer than whoever waits for the operation that makes it: deadlines are inherited.
+* A call that nobody waits for any more is cancelled: if it was not started, it never is.
 * A call that would come back to an entity that waits for it fails where it is made. The chain of waiting
   entities travels with the call; a signal's sender does not wait, so signals start a new chain.
 """
@@ -29,7 +31,7 @@ from lungfish.runtime.errors import (
     usage_error,
 )
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.messages import Call
+from lungfish.runtime.messages import Call, CancelCall
 
 from .journal import CallEntry, CallOutcome
 from .scope import Scope
@@ -40,7 +42,9 @@ CALL_DEADLINE_MS: Final = 30_000
 ANSWER_GRACE_MS: Final = 1_000
 
 
-def make_call(scope: Scope, target: ActorId, operation: Operation, args: bytes) -> CallEntry:
+def make_call(
+    scope: Scope, target: ActorId, operation: Operation, args: bytes, timeout_ms: int = CALL_DEADLINE_MS
+) -> CallEntry:
     """Send a call, or find it in the journal of the interrupted run.
 
     Raises:
@@ -65,7 +69,9 @@ def make_call(scope: Scope, target: ActorId, operation: Operation, args: bytes) 
             "Lock that entity, too, or signal it"
         )
     effects, item = scope.effects, scope.item
-    deadline_ms = effects.now_ms + CALL_DEADLINE_MS
+    deadline_ms = effects.now_ms + timeout_ms
+    if scope.deadline_ms:
+        deadline_ms = min(deadline_ms, scope.deadline_ms)
     entry = CallEntry(
         target, operation.name, effects.unique(), deadline_ms, branch=scope.branch(), digest=zlib.crc32(args)
     )
@@ -109,13 +115,15 @@ async def _wait(scope: Scope, entry: CallEntry) -> None:
             raise
         # A late answer is passed over from here on. It need not be recorded before the next call is: until
         # then nobody knows which way the operation went.
-        late = DeadlineExceeded(f"{entry} was not answered within {CALL_DEADLINE_MS / 1000:g} s")
+        late = DeadlineExceeded(f"{entry} was not answered within {left_ms / 1000:g} s")
         entry.abandoned = False
         entry.settle(CallOutcome(failure=refusal(late)))
     except asyncio.CancelledError:
         # Either the operation stopped waiting (its own time-out), or the host stops. Nothing is recorded
         # here: if it goes on, its next call records this one as abandoned; if the host stops, nothing is.
         entry.abandoned = entry.outcome is None
+        if entry.abandoned and scope.open:
+            scope.effects.send(CancelCall(entry.target, entry.request, scope.actor))
         raise
 
 

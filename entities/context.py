@@ -21,7 +21,7 @@ from lungfish.runtime.reminders import (
     without,
 )
 
-from .calls import make_call, outcome_of
+from .calls import CALL_DEADLINE_MS, make_call, outcome_of
 from .journal import StartEntry
 from .scope import Scope
 
@@ -295,6 +295,10 @@ class EntityRef:
         self, operation: Callable[Concatenate[Any, P], R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Awaitable[R]: ...
     @overload
+    def call(
+        self, operation: Callable[..., Any], /, *args: Any, timeout: dt.timedelta | float, **kwargs: Any
+    ) -> Awaitable[Any]: ...
+    @overload
     def call(self, operation: str, /, *args: Any, **kwargs: Any) -> Awaitable[Any]: ...
     def call(self, operation: Any, /, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         """Ask for an operation and await its result.
@@ -305,11 +309,14 @@ class EntityRef:
         Raises:
             CallCycle: that entity waits for this operation. Raised here, not by awaiting.
             EntityOperationFailed: the other operation raised.
-            DeadlineExceeded: no answer within 30 s.
+            DeadlineExceeded: no answer within ``timeout`` (timedelta or seconds; default 30 s), or while
+                whoever asked for this operation still waited. A call that was not started by then never is.
             NotRegistered, InvalidArguments: it cannot be asked for so.
         """
         found = self._definition.find(operation)
-        entry = make_call(self._scope, self.id, found, found.signature.encode(args, kwargs))
+        timeout_ms = found.signature.take_timeout_ms(kwargs) or CALL_DEADLINE_MS
+        args_sent = found.signature.encode(args, kwargs)
+        entry = make_call(self._scope, self.id, found, args_sent, timeout_ms)
         return outcome_of(self._scope, entry, found)
 
     def __repr__(self) -> str:

@@ -105,6 +105,8 @@ def encode_result(operation: Operation, value: Any) -> bytes | None:
 def expiry(job: Job, now_ms: int) -> DeadlineExceeded | None:
     """Return why a job must not be started any more; None: it is in time."""
     deadline_ms = job.message.deadline_ms if isinstance(job.message, Call) else 0
+    if deadline_ms < 0:
+        deadline_ms = job.item.accepted_ms - deadline_ms
     if not deadline_ms or now_ms <= deadline_ms:
         return None
     late_s = (now_ms - deadline_ms) / 1000

@@ -118,6 +118,13 @@ class Scope:
         return (*chain, str(self.actor))
 
     @property
+    def deadline_ms(self) -> int:
+        """After this time nobody waits for this operation any more (Unix ms); 0: there is none."""
+        message = self.item.message
+        deadline_ms = message.deadline_ms if isinstance(message, Call) else 0
+        return self.item.accepted_ms - deadline_ms if deadline_ms < 0 else deadline_ms
+
+    @property
     def travelled(self) -> tuple[str, ...]:
         """The way of the messages that led here, for diagnosis; its last part, if it is long."""
         message = self.item.message

@@ -117,6 +117,14 @@ class ReleaseLock:
     granted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class CancelCall:
+    """Tell an entity that nobody waits for call ``id`` any more."""
+
+    id: int
+    target: ActorId
+
+
 Action: TypeAlias = (
     ScheduleActivity
     | CancelActivity
@@ -129,4 +137,5 @@ Action: TypeAlias = (
     | SendEvent
     | RequestLock
     | ReleaseLock
+    | CancelCall
 )

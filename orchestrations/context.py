@@ -389,18 +389,33 @@ class EntityRef:
         self, operation: Callable[Concatenate[Any, P], R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Task[R]: ...
     @overload
+    def call(
+        self, operation: Callable[..., Any], /, *args: Any, timeout: dt.timedelta | float, **kwargs: Any
+    ) -> Task[Any]: ...
+    @overload
     def call(self, operation: str, /, *args: Any, **kwargs: Any) -> Task[Any]: ...
     def call(self, operation: Any, /, *args: Any, **kwargs: Any) -> Task[Any]:
         """Call an operation (``Counter.add`` or its name); the task has its result.
 
+        A call that is cancelled while it waits at the entity is not started any more; one that was started
+        goes on.
+
+        Args:
+            timeout: a call that could not be started by then (timedelta or seconds) is dropped, and fails
+                when its turn comes. To wait no longer than that, use ``asyncio.timeout``.
+
         Raises:
             NotRegistered, InvalidArguments: at once.
+            CriticalSectionError: at once; the entity is not in the critical section.
             EntityOperationFailed: at the await; the operation raised and was rolled back.
+            DeadlineExceeded: at the await; it was dropped.
         """
         found = self._definition.find(operation)
+        timeout_ms = found.signature.take_timeout_ms(kwargs)
         encoded = found.signature.encode(args, kwargs)
         decode = found.signature.decode_result
-        return self._execution.call_entity(self.id, found.name, encoded, decode)
+        deadline_ms = self._execution.now_ms + timeout_ms if timeout_ms else 0
+        return self._execution.call_entity(self.id, found.name, encoded, decode, deadline_ms)
 
     @overload
     def signal(self, operation: Callable[..., Any], /, *args: Any, at: When, **kwargs: Any) -> None: ...

@@ -8,6 +8,7 @@ from lungfish.runtime.ids import ORCHESTRATION, ActorId, chain_name
 from lungfish.runtime.kinds import Effects
 from lungfish.runtime.messages import (
     Call,
+    CancelCall,
     Control,
     LockRelease,
     LockRequest,
@@ -39,6 +40,9 @@ class Outgoing:
                     return
             case actions.CancelTimer():
                 if self._kept.pop((actions.CreateTimer, action.id), None) is not None:
+                    return
+            case actions.CancelCall():
+                if self._kept.pop((actions.CallEntity, action.id), None) is not None:
                     return
             case actions.ReleaseLock():
                 if self._kept.pop((actions.RequestLock, action.id), None) is not None:
@@ -79,6 +83,9 @@ class Outgoing:
                     if ended is None:
                         lock = request_id(execution, action.id)
                         effects.send(LockRequest(action.entities[0], lock, actor, action.entities))
+                case actions.CancelCall():
+                    request = request_id(execution, action.id)
+                    effects.send(CancelCall(action.target, request, actor))
                 case actions.ReleaseLock():
                     lock = request_id(execution, action.id)
                     release_lock(effects, lock, action.entities, granted=action.granted)

@@ -27,6 +27,7 @@ from lungfish.runtime.definitions import ActivityOptions, Orchestration
 from lungfish.runtime.errors import (
     ActivityFailed,
     ActivityTimedOut,
+    DeadlineExceeded,
     EntityOperationFailed,
     ExecutionFailed,
     FailureDetails,
@@ -36,6 +37,7 @@ from lungfish.runtime.errors import (
     OrchestrationFailed,
     OrchestrationTerminated,
     UsageError,
+    qualified_name,
     usage_error,
 )
 from lungfish.runtime.ids import ENTITY, ActorId
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
     from lungfish.runtime.app import App
 
 T = TypeVar("T")
+
+_LATE: Final = qualified_name(DeadlineExceeded)
 
 #: What a sub-orchestration's outcome is raised as, by the type that its failure names.
 _CHILD_ERRORS: Final[dict[str, type[ExecutionFailed]]] = {
@@ -286,7 +290,9 @@ class Execution:
         task = self._open.pop(sequence, None)
         if task is not None:
             # A refusal by the runtime (not registered, id taken) is raised as what it is.
-            task.fail(usage_error(failure) or kind(f"{task.what} failed: {failure}", failure))
+            late = kind is EntityOperationFailed and failure.error_type == _LATE
+            error = DeadlineExceeded(failure.message) if late else usage_error(failure)
+            task.fail(error or kind(f"{task.what} failed: {failure}", failure))
 
     def _grant(self, sequence: int) -> None:
         if self._section is not None and self._section.id == sequence:
@@ -471,7 +477,8 @@ class Execution:
         self._asked.add(sequence)
         action = actions.CallEntity(sequence, target, operation, args, deadline_ms)
         self.decide(events.EntityCalled(sequence, entity, key, operation, events.shown(args)), action)
-        return self._task(sequence, f"{entity}.{operation} of {entity}/{key}", decode, self._forget)
+        cancel = functools.partial(self._cancel_call, target)
+        return self._task(sequence, f"{entity}.{operation} of {entity}/{key}", decode, cancel)
 
     def signal_entity(self, entity: str, key: str, operation: str, batch: bytes, due_ms: int) -> None:
         """Decide to signal an entity."""
@@ -538,6 +545,11 @@ class Execution:
             self.decide(
                 events.SubOrchestrationCanceled(task.id), actions.CancelOrchestration(task.id, instance)
             )
+
+    def _cancel_call(self, target: ActorId, task: Task[Any]) -> None:
+        # A courtesy and no decision: what the code does next does not depend on it, so it is not recorded.
+        if self.ended is None and self._open.pop(task.id, None) is not None and not self.replaying:
+            self._actions.append(actions.CancelCall(task.id, target))
 
     def _forget(self, task: Task[Any]) -> None:
         self._open.pop(task.id, None)

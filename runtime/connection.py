@@ -98,7 +98,13 @@ class Connection:
         await self._sender.send(partition_target(self.partition(actor)), messages)
 
     async def request(
-        self, actor: ActorId, make: Callable[[str], Message], *, timeout_s: float | None, what: str
+        self,
+        actor: ActorId,
+        make: Callable[[str], Message],
+        *,
+        timeout_s: float | None,
+        what: str,
+        give_up: Callable[[str], Message] | None = None,
     ) -> Response:
         """Send a message that asks for a response, and return the response.
 
@@ -106,6 +112,7 @@ class Connection:
             make: makes the message from its request id.
             timeout_s: longest wait (s); None waits for ever.
             what: names the request in errors.
+            give_up: makes, from its request id, what is sent when nobody waits for the response any more.
 
         Raises:
             DeadlineExceeded: no response in time; the outcome is unknown.
@@ -121,6 +128,10 @@ class Connection:
         try:
             self._sender.post(partition_target(self.partition(actor)), [make(request)], response)
             return await response
+        except (asyncio.CancelledError, DeadlineExceeded):
+            if give_up is not None and not self.closed:
+                self._mention(actor, give_up(request))
+            raise
         finally:
             del self._waiting[request]
 
@@ -133,6 +144,11 @@ class Connection:
             del self._subscribers[gone]
         self._subscribers[request] = weakref.WeakMethod(take)
         return request
+
+    def _mention(self, actor: ActorId, message: Message) -> None:
+        """Send something if it can be sent; nobody waits to hear whether it could."""
+        sent = self._sender.put(partition_target(self.partition(actor)), [message])
+        sent.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def watch(
         self, actor: ActorId, make: Callable[[str], Message], *, timeout_s: float | None, what: str

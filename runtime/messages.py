@@ -47,7 +47,8 @@ class Call:
     Attributes:
         args: encoded ``[positional, keyword]``.
         request: id under which the caller awaits the ``Response``.
-        deadline_ms: after this time (Unix ms) it is not started any more; 0 is never.
+        deadline_ms: after this time (Unix ms) it is not started any more; 0 is never, negative: so long
+            after it was accepted (a client does not know the store's clock).
         chain: entities (or the orchestration) that wait for this call, outermost first.
     """
 

@@ -5,6 +5,7 @@ A handle is an address: making one costs nothing and talks to nobody.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
@@ -22,7 +23,7 @@ from .errors import (
     UsageError,
 )
 from .ids import ActorId, check_id
-from .messages import Call, Control, Inspect, RaiseEvent, Response, Signal, Watch
+from .messages import Call, CancelCall, Control, Inspect, RaiseEvent, Response, Signal, Watch
 from .reminders import Reminder, When, from_rows, signal_due_ms
 from .signatures import Signature, encode_arguments, encode_signal_arguments
 from .status import EntityStatus, OrchestrationStatus, StatusReader, entity_status
@@ -113,14 +114,22 @@ class EntityRef(Generic[E]):
         self, operation: Callable[Concatenate[E, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R: ...
     @overload
+    async def call(
+        self, operation: Callable[..., Any], *args: Any, timeout: dt.timedelta | float, **kwargs: Any
+    ) -> Any: ...
+    @overload
     async def call(self, operation: str, *args: Any, **kwargs: Any) -> Any: ...
     async def call(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
         """Run an operation and return its result, once its effect is durable.
 
-        The effect on the state happens at most once. It has happened, durably, when this returns.
+        The effect on the state happens at most once. It has happened, durably, when this returns. Once this
+        was cancelled or has timed out, a call that waits at the entity is not started any more (best
+        effort: the host is told, if it can be reached).
 
         Args:
             operation: the method, as ``Counter.add``, or its name.
+            timeout: longest wait (timedelta, or seconds) instead of that of ``options``; if the operation has
+                a parameter of that name, it is that.
 
         Raises:
             NotRegistered, InvalidArguments, SerializationError, PayloadTooLarge: refused; nothing happened.
@@ -131,15 +140,25 @@ class EntityRef(Generic[E]):
         """
         name, known = operation_name(operation, self._definition)
         what = f"{self._actor}.{name}"
+        timeout_s = self._timeout_s
         if known is not None:
+            if "timeout" in kwargs:
+                timeout_s = known.signature.take_timeout_ms(kwargs) / 1_000 or timeout_s
             data = known.signature.encode(args, kwargs)
         else:
             data = encode_arguments(args, kwargs, what)
 
         def make(request: str) -> Call:
-            return Call(self._actor, name, data, request, self._connection.me)
+            # Negative: from when it was accepted.
+            deadline_ms = 0 if timeout_s is None else -max(1, round(timeout_s * 1_000))
+            return Call(self._actor, name, data, request, self._connection.me, deadline_ms)
 
-        response = await self._connection.request(self._actor, make, timeout_s=self._timeout_s, what=what)
+        def give_up(request: str) -> CancelCall:
+            return CancelCall(self._actor, request, self._connection.me)
+
+        response = await self._connection.request(
+            self._actor, make, timeout_s=timeout_s, what=what, give_up=give_up
+        )
         return _result(response, known.signature if known is not None else None, what)
 
     @overload

@@ -10,14 +10,16 @@ Rules:
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
+import math
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import codec
-from .errors import InvalidArguments, SerializationError
+from .errors import InvalidArguments, SerializationError, UsageError
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -80,6 +82,21 @@ class Signature:
             self.raw.bind(*args, **kwargs)
         except TypeError as error:
             raise InvalidArguments(f"{self.what}{self.raw}: {error}") from None
+
+    def take_timeout_ms(self, kwargs: dict[str, Any]) -> int:
+        """Take the ``timeout`` of a call (timedelta or seconds) out of its arguments, unless it is one.
+
+        Returns 0 if there is none; raises ``UsageError`` for what is no time to wait.
+        """
+        if "timeout" not in kwargs or "timeout" in self.by_name:
+            return 0
+        if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in self.raw.parameters.values()):
+            return 0
+        timeout = kwargs.pop("timeout")
+        seconds = timeout.total_seconds() if isinstance(timeout, dt.timedelta) else timeout
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+            raise UsageError(f"{self.what}: a timeout is a timedelta or a number of seconds, not {timeout!r}")
+        return math.ceil(seconds * 1_000)
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         """Check a call's arguments and return their wire form."""
