@@ -16,6 +16,7 @@ from lungfish.runtime.status import OrchestrationStatus
 from lungfish.runtime.store import partition_target
 from tests.simulation import app as sim
 from tests.simulation import purses
+from tests.simulation import registers as register_checks
 from tests.simulation.model import End, Plan, children, expected, told
 from tests.simulation.workload import FAIL, OK, CellOp, Instance, Ledger, Op
 
@@ -29,6 +30,7 @@ class Stored:
         self.partitions = hub.meta.partitions
         self.logs: dict[str, sim.Log] = {}
         self.cells: dict[str, sim.Cell] = {}
+        self.registers: dict[str, register_checks.Register] = {}
         self.purses: dict[str, purses.Purse] = {}
         self.instances: dict[str, OrchestrationStatus] = {}
         self.misplaced: list[str] = []
@@ -38,6 +40,8 @@ class Stored:
                     self.misplaced.append(f"{name}/{key} is in partition {number}")
                 if name == "Log":
                     self.logs[key] = sim.Log.lungfish_state(snapshot, key)
+                elif name == "Register":
+                    self.registers[key] = register_checks.Register.lungfish_state(snapshot, key)
                 elif name == "Purse":
                     self.purses[key] = purses.Purse.lungfish_state(snapshot, key)
                 else:
@@ -272,6 +276,12 @@ def instances(stored: Stored, ledger: Ledger) -> Iterator[str]:
             yield from _ended(name, instance, status)
     for name in stored.instances.keys() - plans.keys():
         yield f"unexpected: instance {name} was started by nobody"
+
+
+def registers(stored: Stored, ledger: Ledger) -> Iterator[str]:
+    """Yield registers whose history no order explains."""
+    if not ledger.lossy:
+        yield from register_checks.check(ledger.registers, stored.registers)
 
 
 def sections(stored: Stored, ledger: Ledger) -> Iterator[str]:

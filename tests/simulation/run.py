@@ -244,6 +244,7 @@ class Simulation:
         yield from invariants.instances(stored, self.ledger)
         yield from indexes(self.server.hub(app.hub))
         yield from invariants.sections(stored, self.ledger)
+        yield from invariants.registers(stored, self.ledger)
         if not self.trace.fired:
             yield from self._perfect()
         yield from (f"loop: {error}" for error in self.loop.errors)

@@ -55,6 +55,7 @@ WORK = {
     "read": 1.0,
     "state": 0.5,
     "cell": 2.0,
+    "register": 2.0,
     "start": 3.0,
 }
 

@@ -21,7 +21,7 @@ import lungfish
 from lungfish.runtime.client import Client
 from lungfish.runtime.refs import OrchestrationHandle
 from tests.simulation import app as sim
-from tests.simulation import purses
+from tests.simulation import purses, registers
 from tests.simulation.model import SORTS, End, Plan
 from tests.simulation.shape import Shape
 
@@ -98,6 +98,7 @@ class Ledger:
     ops: list[Op] = field(default_factory=list)
     cells: dict[str, list[CellOp]] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)
+    registers: list[registers.RegisterOp] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     #: Sort of operation, name of orchestration → how many of it were begun.
     work: Counter[str] = field(default_factory=Counter)
@@ -148,6 +149,8 @@ class Program:
                 await self._cell()
             case "read" | "state":
                 await self._read(sort)
+            case "register":
+                await self._register()
             case _:
                 await self._log_op(sort)
 
@@ -253,6 +256,22 @@ class Program:
                 op.seen = [] if state is None else state.entries
         if op.seen is not None:
             op.seen = [(sender, number) for sender, number in op.seen]
+
+    # --- registers ---------------------------------------------------------------------
+
+    async def _register(self) -> None:
+        op = registers.begin(self._rng, self._now_s())
+        self._ledger.registers.append(op)
+        try:
+            result = await registers.call(self._client, op, self._shape.patience_s)
+            op.result, op.outcome, op.ended_s = result, OK, self._now_s()
+        except (lungfish.StoreUnavailable, lungfish.DeadlineExceeded):
+            op.outcome = UNKNOWN
+        except lungfish.Overloaded:
+            op.outcome = FAIL
+        except (lungfish.LungfishError, RuntimeError) as error:
+            self._ledger.report(f"{self._name}: {op} raised {error!r}")
+        self._ledger.outcomes[op.outcome] += 1
 
     # --- cells -------------------------------------------------------------------------
 
