@@ -16,7 +16,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from . import http_entities, http_orchestrations
+from . import http_entities, http_orchestrations, http_streams
 from .app import App
 from .client import Client
 from .connect import connect
@@ -54,8 +54,9 @@ def make_router(
             yield
 
     router = APIRouter(prefix=prefix, lifespan=lifespan)
-    for part in (*http_orchestrations.routes(service), *http_entities.routes(service)):
-        router.include_router(part)
+    for part in (http_streams, http_orchestrations, http_entities):
+        for routes in part.routes(service):
+            router.include_router(routes)
     return router
 
 
