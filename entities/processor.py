@@ -260,7 +260,7 @@ class EntityActivation:
             # release.
             self._kind.counts.signals_dropped += message.count
             logger.error("%s: a signal is set aside: %s", self._actor, error)
-            self._effects.set_aside(item)
+            self._effects.set_aside(item, str(error))
             return
         self._effects.done(item)
 

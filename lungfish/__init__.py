@@ -21,6 +21,7 @@ from lungfish.runtime.blocking import BlockingClient
 from lungfish.runtime.client import Client
 from lungfish.runtime.client_queries import StoredEntity
 from lungfish.runtime.connect import connect, connect_sync
+from lungfish.runtime.dead_letters import DeadLetter, DeadLetters
 from lungfish.runtime.definitions import Activity, ActivityOptions, Orchestration, shared
 from lungfish.runtime.errors import (
     ActivityCancelled,
@@ -67,6 +68,7 @@ from lungfish.runtime.retry import RetryPolicy
 from lungfish.runtime.settings import HostSettings
 from lungfish.runtime.status import EntityStatus, OrchestrationStatus, RuntimeStatus
 from lungfish.runtime.store import PartitionLoad
+from lungfish.runtime.watching import StateWatch
 
 __version__ = "0.1.0"
 
@@ -83,6 +85,8 @@ __all__ = [
     "Client",
     "CriticalSection",
     "CriticalSectionError",
+    "DeadLetter",
+    "DeadLetters",
     "DeadlineExceeded",
     "Entity",
     "EntityContext",
@@ -126,6 +130,7 @@ __all__ = [
     "RuntimeStatus",
     "SerializationError",
     "StateMismatch",
+    "StateWatch",
     "StoreUnavailable",
     "StoredEntity",
     "Unavailable",

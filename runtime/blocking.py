@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overlo
 from .app import EntityClass
 from .client import Client, IfExists
 from .client_queries import InstanceFilters, StoredEntity
+from .dead_letters import DeadLetter, DeadLetters
 from .definitions import Orchestration
 from .errors import StoreUnavailable
 from .overview import HubStatus
@@ -301,6 +302,47 @@ class BlockingQueueHandle:
         return self._loop.run(self._handle.resume())
 
 
+class BlockingDeadLetter:
+    """``DeadLetter`` without ``await``: see there."""
+
+    def __init__(self, loop: _Loop, letter: DeadLetter) -> None:
+        self._loop = loop
+        self.letter = letter
+
+    def replay(self) -> None:
+        """Send it again, and delete it here; see ``DeadLetter.replay``."""
+        self._loop.run(self.letter.replay())
+
+    def delete(self) -> None:
+        """Delete it for good."""
+        self._loop.run(self.letter.delete())
+
+
+class BlockingDeadLetters:
+    """``DeadLetters`` without ``await``: iterate over it."""
+
+    def __init__(self, loop: _Loop, letters: DeadLetters) -> None:
+        self._loop = loop
+        self._letters = letters
+
+    def __iter__(self) -> Iterator[BlockingDeadLetter]:
+        found = aiter(self._letters)
+
+        async def following() -> DeadLetter | None:
+            return await anext(found, None)
+
+        while (letter := self._loop.run(following())) is not None:
+            yield BlockingDeadLetter(self._loop, letter)
+
+    def replay(self) -> int:
+        """Send all of them again that can be read; return how many."""
+        return self._loop.run(self._letters.replay())
+
+    def delete(self) -> int:
+        """Delete all of them; return how many."""
+        return self._loop.run(self._letters.delete())
+
+
 class BlockingClient:
     """``Client`` without ``await``; use it as ``with lungfish.connect_sync(app) as client``."""
 
@@ -402,6 +444,10 @@ class BlockingClient:
     def run(self, orchestration: Any, *args: Any, **kwargs: Any) -> Any:
         """Start an orchestration and wait for its result; see ``Client.run``."""
         return self._open.run(self._client.run(orchestration, *args, **kwargs))
+
+    def dead_letters(self, target: str | None = None) -> BlockingDeadLetters:
+        """Return the messages of the hub that were set aside; see ``Client.dead_letters``."""
+        return BlockingDeadLetters(self._open, self._client.dead_letters(target))
 
     def orchestration(self, instance_id: str, *, returns: Any = Any) -> BlockingOrchestrationHandle[Any]:
         """Return a handle to an instance by its id."""

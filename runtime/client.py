@@ -13,6 +13,7 @@ from . import kinds
 from .app import App, EntityClass
 from .client_queries import ClientQueries
 from .connection import TIMEOUT_S, Connection, raise_usage_error
+from .dead_letters import DeadLetters
 from .definitions import EntityDefinition, Orchestration, as_duration
 from .errors import InstanceExists, OrchestrationFailed, UsageError
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
@@ -270,6 +271,18 @@ class Client(ClientQueries):
         """
         handle = await self.start(orchestration, *args, **kwargs)
         return await handle.result(timeout)
+
+    def dead_letters(self, target: str | None = None) -> DeadLetters:
+        """Return the messages of the hub that were set aside: iterate over it with ``async for``.
+
+        Set aside is what could not be read, what nobody could apply, and what killed its host, or broke its
+        actor, again and again. At most about 10,000 per partition are kept, the latest.
+
+        Args:
+            target: only those for this entity (``"Counter/hits"``), all entities of this name
+                (``"Counter"``), or this orchestration instance.
+        """
+        return DeadLetters(self._open, target)
 
     def orchestration(self, instance_id: str, *, returns: Any = Any) -> OrchestrationHandle[Any]:
         """Return a handle to an instance by its id; talks to nobody.

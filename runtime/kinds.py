@@ -45,12 +45,14 @@ class Item:
         row: number in the order of acceptance; the id of its mailbox row if it gets one.
         record: what the kind keeps beside an unfinished message (``Effects.record``).
         accepted_ms: when the partition took it (store's clock).
+        attempts: how often it is suspected of having killed its owner (see ``caution``).
     """
 
     message: Message
     row: int
     record: bytes = b""
     accepted_ms: int = 0
+    attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,8 @@ class Effects(Protocol):
         """The item is finished: its effects are in this commit, and it is never given again."""
         ...
 
-    def set_aside(self, item: Item) -> None:
-        """Finish an item that cannot be applied, and keep it with the messages that were set aside."""
+    def set_aside(self, item: Item, reason: str = "") -> None:
+        """Finish an item that cannot be applied, and keep it, with the reason, among the dead letters."""
         ...
 
     def record(self, item: Item, record: bytes) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from . import memory_queues
+from .caution import CALM_MS
 from .keys import CLIENT_LENGTH_MAX, CLIENT_TTL_MS, DEAD_LENGTH_MAX, INBOX_LENGTH_MAX, QUEUE_LENGTH_MAX
 from .queues import Meter, lanes_of
 from .store import (
@@ -126,8 +127,10 @@ class Partition:
     timers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     activities: dict[str, bytes] = field(default_factory=dict)
     outbox: dict[str, OutboxEntry] = field(default_factory=dict)
-    dead: list[bytes] = field(default_factory=list)
+    dead: Stream = field(default_factory=Stream)
     indexes: dict[str, dict[str, int]] = field(default_factory=dict)
+    claimed_ms: int = 0
+    deaths: int = 0
 
 
 @dataclass(slots=True)
@@ -288,7 +291,10 @@ class MemoryServer:
         """Write the owner row and copy the partition."""
         row = self.hub(hub).partition(partition)
         if row.token != token:
-            row.token, row.epoch, row.released = token, row.epoch + 1, ""
+            now_ms = self.now_ms()
+            is_soon = now_ms - row.claimed_ms <= CALM_MS
+            row.deaths = (row.deaths + 1 if is_soon else 1) if row.token else 0
+            row.token, row.epoch, row.released, row.claimed_ms = token, row.epoch + 1, "", now_ms
         row.host = host
         return PartitionImage(
             partition=partition,
@@ -301,6 +307,7 @@ class MemoryServer:
             timers=dict(row.timers),
             activities=dict(row.activities),
             outbox=list(row.outbox.values()),
+            deaths=row.deaths,
         )
 
     def release(self, hub: str, partition: int, token: str) -> bool:
@@ -351,7 +358,9 @@ class MemoryServer:
             row.outbox.pop(outbox_id, None)
 
     def _apply_inbox(self, hub: str, row: Partition, commit: Commit) -> None:
-        row.dead = [*row.dead, *commit.dead][-DEAD_LENGTH_MAX:]
+        for payload in commit.dead:
+            row.dead.add(self.now_ms(), payload)
+        row.dead.cap(DEAD_LENGTH_MAX)
         if commit.position is not None:
             row.position = commit.position
             inbox = self.hub(hub).stream(partition_target(commit.partition), self.now_ms())

@@ -21,7 +21,7 @@ from .hub_meta import check_meta
 from .index import Counted, Found, Scan
 from .keys import WORKER_TTL_MS, Keys
 from .memory_index import find, walk
-from .memory_server import Hub, MemoryServer
+from .memory_server import Hub, MemoryServer, parse_id
 from .queues import QueueState, lanes_of
 from .store import (
     Append,
@@ -231,6 +231,16 @@ class MemoryStore:
             found.append([name for _, name in old[:count]])
         return await _soon(found)
 
+    async def dead(self, partition: int, after: str, count: int) -> list[Entry]:
+        """See ``Store.dead``."""
+        return await _soon(self._hub().partition(partition).dead.after(parse_id(after), count))
+
+    async def remove_dead(self, partition: int, ids: Sequence[str]) -> None:
+        """See ``Store.remove_dead``."""
+        for entry_id in ids:
+            self._hub().partition(partition).dead.remove(parse_id(entry_id))
+        await _soon(None)
+
     async def sweep_producers(self, partition: int, older_ms: int) -> int:
         """See ``Store.sweep_producers``."""
         self._hub()
@@ -309,7 +319,7 @@ def _load(hub: Hub, number: int) -> PartitionLoad:
     return PartitionLoad(
         inbox=len(inbox.ids) if inbox is not None else 0,
         outbox=len(rows.outbox),
-        dead=len(rows.dead),
+        dead=len(rows.dead.ids),
         mailbox=len(rows.mailbox),
         activities=len(rows.activities),
         timers=len(rows.timers),

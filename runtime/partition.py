@@ -22,44 +22,23 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
-
-import msgpack
+from typing import Any
 
 from . import wire
+from .caution import ATTEMPTS_MAX, CALM_MS, DEATHS_MAX, PATIENCE_MS, Caution, Step
+from .errors import InternalError
 from .ids import CLIENT, ActorId, partition_of
-from .kinds import Activation, ActorKind, Effects, Item, Stored
+from .kinds import ActorKind, Effects, Item, Stored
+from .letters import UNREADABLE, pack_letter, refusal_of
+from .mailbox_rows import pack_item, row_name, unpack_item
 from .messages import ActivityTask, Message, Response, Signal
+from .slots import ActivationBroke, Slot
 from .store import Commit, Delivery, Entry, PartitionImage, client_target, partition_target, queue_target
 
-_ROW_VERSION: Final = 1
-
-
-class ActivationBroke(Exception):
-    """An activation raised out of ``run``: a bug in a kind. Its partition must be loaded again."""
-
-    def __init__(self, actor: ActorId) -> None:
-        super().__init__(f"the activation of {actor} raised")
-        self.actor = actor
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """An activation and what passivation wants to know of it.
-
-    Attributes:
-        commit: number of the last commit that carries something of it. Only when that is
-            acknowledged does a load from the store see what the activation did.
-        tasks: how many spawned tasks of it are running.
-    """
-
-    activation: Activation
-    used_ms: int
-    commit: int = 0
-    tasks: int = 0
+logger = logging.getLogger(__name__)
 
 
 class Partition(Effects):
@@ -112,6 +91,8 @@ class Partition(Effects):
         for row_id, row in image.activities.items():
             self._activities.setdefault(_group(row_id), {})[row_id] = row
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Set while owners of this partition die again and again.
+        self._caution = Caution(clock() + CALM_MS) if image.deaths >= DEATHS_MAX else None
         self._new_draft()
         self._restore_mailbox(image.mailbox)
 
@@ -146,23 +127,23 @@ class Partition(Effects):
         try:
             rows = wire.unpack_rows(entry.payload)
         except wire.MalformedBytes:
-            self._set_aside(entry.payload)
+            self._set_aside(entry.payload, UNREADABLE)
             return 1
         taken = 0
         for row in rows:
             try:
                 message = wire.message_from_row(row)
             except wire.MalformedBytes:
-                self._set_aside(wire.pack_rows([row]))
+                self._set_aside(wire.pack_rows([row]), UNREADABLE)
             else:
                 self.accept(message)
                 taken += message.count if isinstance(message, Signal) else 1
         return taken
 
-    def _set_aside(self, payload: bytes) -> None:
+    def _set_aside(self, payload: bytes, reason: str) -> None:
         # Kept and counted: one broken producer must neither stop a partition nor vanish.
         self.malformed += 1
-        self._draft.dead.append(payload)
+        self._draft.dead.append(pack_letter(reason, self.now_ms, payload))
         self._urgent = True
 
     def fire_timers(self) -> None:
@@ -178,7 +159,7 @@ class Partition(Effects):
             try:
                 messages = wire.unpack(timer[1])
             except wire.MalformedBytes:
-                self._set_aside(timer[1])
+                self._set_aside(timer[1], UNREADABLE)
                 continue
             for message in messages:
                 self.accept(message)
@@ -190,7 +171,11 @@ class Partition(Effects):
     @property
     def next_due_ms(self) -> int | None:
         """When the next timer may be due (Unix ms); None: there is none."""
-        return self._due[0][0] if self._due else None
+        due_ms = self._due[0][0] if self._due else None
+        if self._caution is not None and self._caution.given_ms:
+            patient_ms = self._caution.given_ms + PATIENCE_MS
+            return patient_ms if due_ms is None else min(due_ms, patient_ms)
+        return due_ms
 
     def accept(self, message: Message) -> None:
         """Take a message for an actor of this partition."""
@@ -200,6 +185,12 @@ class Partition(Effects):
         self._give(item)
 
     def _give(self, item: Item) -> None:
+        if self._caution is None:
+            self._hand_over(item)
+        else:
+            self._caution.waiting.append(item)
+
+    def _hand_over(self, item: Item) -> None:
         actor = item.message.target
         slot = self._slots.get(actor)
         if slot is not None:
@@ -228,7 +219,11 @@ class Partition(Effects):
     @property
     def busy(self) -> bool:
         """True while something can be run now, or must be loaded first."""
-        return bool(self._ready or self._unloaded or self._buffer)
+        if self._ready or self._unloaded or self._buffer:
+            return True
+        return self._caution is not None and self._caution.has_step(
+            self.now_ms, self.committed, is_running=self._is_running(self._caution.current)
+        )
 
     @property
     def running(self) -> int:
@@ -241,6 +236,8 @@ class Partition(Effects):
         Stops after ``runs_max`` of them, or when the draft has grown to about ``bytes_max``.
         """
         runs = 0
+        if self._caution is not None:
+            self._step_cautiously(self._caution)
         while self._ready and runs < runs_max and self.draft_bytes < bytes_max:
             actor = next(iter(self._ready))
             del self._ready[actor]
@@ -262,6 +259,47 @@ class Partition(Effects):
         slot.commit = self._number + 1
         if slot.activation.ready:
             self._ready[actor] = None
+
+    def _step_cautiously(self, caution: Caution) -> None:
+        """Give the next message if the one before has ended; see ``caution``."""
+        while True:
+            item = caution.current
+            step = caution.next_step(self.now_ms, self.committed, is_running=self._is_running(item))
+            item = caution.current
+            if step is Step.WAIT:
+                return
+            if step is Step.END or item is None:
+                self._caution = None
+                return
+            if step is Step.GIVE:
+                caution.given_ms = max(1, self.now_ms)
+                self._hand_over(item)
+                continue
+            if step is Step.COMMIT:
+                item.attempts, caution.given_ms, caution.gate = item.attempts + 1, 0, self._number + 1
+                self._urgent = True
+            else:
+                item.attempts, caution.current, caution.given_ms = 0, None, 0
+            if step is Step.SET_ASIDE:
+                self._set_suspect_aside(item)
+            elif item.row in self._kept:
+                self._draft.mailbox[row_name(item.row)] = pack_item(item)
+                self._urgent = True
+
+    def _is_running(self, item: Item | None) -> bool:
+        if item is None or not (item.row in self._fresh or item.row in self._kept):
+            return False
+        actor = item.message.target
+        slot = self._slots.get(actor)
+        return actor in self._ready or actor in self._unloaded or (slot is not None and slot.tasks > 0)
+
+    def _set_suspect_aside(self, item: Item) -> None:
+        reason = f"{ATTEMPTS_MAX} times its host died, or its actor broke, while nothing but this was run"
+        logger.error("%s: a message is set aside: %s", item.message.target, reason)
+        self.set_aside(item, reason)
+        answer = refusal_of(item.message, InternalError(reason))
+        if answer is not None:
+            self.send(answer)
 
     @property
     def dirty(self) -> bool:
@@ -290,7 +328,7 @@ class Partition(Effects):
         self._number += 1
         draft.number = self._number
         for row, item in self._fresh.items():
-            draft.mailbox[_row_id(row)] = _pack_item(item)
+            draft.mailbox[row_name(row)] = pack_item(item)
         self._kept.update(self._fresh)
         self._fresh.clear()
         for target, rows in self._outgoing.items():
@@ -310,6 +348,8 @@ class Partition(Effects):
     def acknowledged(self, number: int) -> None:
         """Note that commit ``number`` is in the store."""
         self.committed = number
+        if self._caution is not None:
+            self._wake()
 
     def delivered(self, outbox_id: str) -> None:
         """Note that an outbox entry has reached its target; it is trimmed by a later commit."""
@@ -484,18 +524,18 @@ class Partition(Effects):
 
     def done(self, item: Item) -> None:
         if self._fresh.pop(item.row, None) is None and self._kept.pop(item.row, None) is not None:
-            self._draft.mailbox[_row_id(item.row)] = None
+            self._draft.mailbox[row_name(item.row)] = None
             self._urgent = True
 
-    def set_aside(self, item: Item) -> None:
-        self._set_aside(wire.pack([item.message]))
+    def set_aside(self, item: Item, reason: str = "") -> None:
+        self._set_aside(wire.pack([item.message]), reason)
         self.done(item)
 
     def record(self, item: Item, record: bytes) -> None:
         item.record = record
         if item.row in self._kept:
-            packed = _pack_item(item)
-            self._draft.mailbox[_row_id(item.row)] = packed
+            packed = pack_item(item)
+            self._draft.mailbox[row_name(item.row)] = packed
             self.draft_bytes += len(packed)
             self._urgent = True
 
@@ -531,13 +571,13 @@ class Partition(Effects):
 
     def _restore_mailbox(self, rows: Mapping[str, bytes]) -> None:
         self._rows = 0
-        for row_id in sorted(rows):
-            number = int(row_id, 16)
+        for row in sorted(rows):
+            number = int(row, 16)
             self._rows = max(self._rows, number)
-            item = _unpack_item(number, rows[row_id])
+            item = unpack_item(number, rows[row])
             if item is None:
-                self._draft.mailbox[row_id] = None
-                self._set_aside(rows[row_id])
+                self._draft.mailbox[row] = None
+                self._set_aside(rows[row], UNREADABLE)
                 continue
             self._kept[number] = item
             self._give(item)
@@ -545,22 +585,3 @@ class Partition(Effects):
 
 def _group(row_id: str) -> str:
     return row_id.rpartition("\x00")[0]
-
-
-def _row_id(row: int) -> str:
-    return f"{row:016x}"
-
-
-def _pack_item(item: Item) -> bytes:
-    payload = wire.pack([item.message])
-    packed: bytes = msgpack.packb([_ROW_VERSION, item.accepted_ms, item.record, payload])
-    return packed
-
-
-def _unpack_item(row: int, data: bytes) -> Item | None:
-    try:
-        _version, accepted_ms, record, payload, *_ = msgpack.unpackb(data)
-        (message,) = wire.unpack(payload)
-    except Exception:  # whatever is wrong with it: it is set aside by the caller
-        return None
-    return Item(message, row, record, accepted_ms)

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgpack
 
+from .caution import CALM_MS
 from .errors import StoreUnavailable
 from .keys import (
     CLIENT_LENGTH_MAX,
@@ -294,7 +295,7 @@ def claim_commands(keys: Keys, partition: int, host: str, token: str) -> list[Co
     """
     names = keys.partition(partition)
     return [
-        script("claim", [names.owner], token, host),
+        script("claim", [names.owner], token, host, CALM_MS),
         ("HGETALL", names.mailbox),
         ("ZRANGE", names.timers, 0, -1, "WITHSCORES"),
         ("HGETALL", names.timer_rows),
@@ -319,6 +320,7 @@ def read_image(partition: int, token: str, replies: Sequence[Reply]) -> Partitio
         timers={timer: (due_ms[timer], payload) for timer, payload in pairs(payloads).items()},
         activities=pairs(activities),
         outbox=[_read_outbox(entry_id, fields) for entry_id, fields in outbox],
+        deaths=int(owner.get("deaths", 0)),
     )
 
 

@@ -57,6 +57,7 @@ from .store import (
     ClusterView,
     Commit,
     CommitOutcome,
+    Entry,
     HostBeat,
     HubMeta,
     OwnerRow,
@@ -270,6 +271,18 @@ class RedisStore:
         """See ``Store.remove_host``."""
         keys = [self._keys.hosts, self._keys.leader]
         await self._one(ADMIN, keys[0], script("remove_host", keys, host))
+
+    async def dead(self, partition: int, after: str, count: int) -> list[Entry]:
+        """See ``Store.dead``."""
+        key = self._keys.partition(partition).dead
+        found = await self._one(ADMIN, key, ("XRANGE", key, f"({after}", "+", "COUNT", count))
+        return [Entry(entry_id.decode(), fields[1]) for entry_id, fields in found]
+
+    async def remove_dead(self, partition: int, ids: Sequence[str]) -> None:
+        """See ``Store.remove_dead``."""
+        key = self._keys.partition(partition).dead
+        if ids:
+            await self._one(ADMIN, key, ("XDEL", key, *ids))
 
     async def now_ms(self) -> int:
         """See ``Store.now_ms``."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -22,9 +23,10 @@ from .commits import Commits
 from .errors import StoreUnavailable
 from .ids import ENTITY, ActorId
 from .kinds import Stored
-from .partition import ActivationBroke, Partition
+from .partition import Partition
 from .relay import Relay
 from .settings import HostSettings
+from .slots import ActivationBroke
 from .store import Reader, Store
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 BACKOFF_S: Final = (0.02, 1.0)
 #: Passes over the partitions within one round: local messages may wake further actors.
 PASSES_MAX: Final = 8
+#: An activation that breaks so often is left alone, its messages stay in the mailbox.
+BREAKS_MAX: Final = 50
 #: A round that has kept the event loop for this long lets others run: heartbeats, commits, replies (s).
 SLICE_S: Final = 0.02
 
@@ -67,6 +71,7 @@ class Rounds:
         self._ahead = 0
         #: Partitions whose state could not be loaded; each is tried by a task of its own.
         self._loading: dict[Partition, asyncio.Task[None]] = {}
+        self._breaks: Counter[ActorId] = Counter()
         self.messages = 0
         self.commits = Commits(
             store,
@@ -244,8 +249,12 @@ class Rounds:
         try:
             self.messages += partition.run(self._settings.round_runs_max, self._settings.commit_bytes_max)
         except ActivationBroke as error:
-            logger.exception("%s: set aside until the host restarts", error)
-            self._lose(partition, "an activation broke", error.actor)
+            # It is loaded again; if it breaks again and again, the message at fault is found (``caution``).
+            # An actor that breaks whatever it is given is left alone.
+            self._breaks[error.actor] += 1
+            is_hopeless = self._breaks[error.actor] >= BREAKS_MAX
+            logger.exception("%s%s", error, ": left alone until the host restarts" if is_hopeless else "")
+            self._lose(partition, "an activation broke", error.actor if is_hopeless else None)
         finally:
             self._in_run = False
 

@@ -145,7 +145,7 @@ class PartitionImage:
         position: id of the last inbox entry that is part of the state.
         sequences: last sequence number used per target of the outbox.
         mailbox: accepted, unfinished messages by row id; timers: id → (due ms, payload).
-        released: the previous owner let go by itself.
+        deaths: how many owners in a row did not let go, each soon after its claim (see ``caution``).
     """
 
     partition: int
@@ -158,6 +158,7 @@ class PartitionImage:
     timers: dict[str, tuple[int, bytes]]
     activities: dict[str, bytes]
     outbox: list[OutboxEntry]
+    deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ class Commit:
         histories: instance id → batches to append, after ``forget_histories`` is applied.
         index: (index, member) → score: entries of the partition's indexes (see ``index``).
         delivered: outbox ids that have reached their target and can go.
-        dead: inbox payloads that could not be decoded, set aside.
+        dead: messages that are set aside, as ``letters`` packs them.
     """
 
     partition: int
@@ -403,6 +404,14 @@ class Store(Protocol):
         A commit whose number is already applied under the same token answers as it
         did the first time. In ``replicated`` mode returns after the replicas have it.
         """
+        ...
+
+    async def dead(self, partition: int, after: str, count: int) -> list[Entry]:
+        """Return up to ``count`` of the messages that were set aside, after an id; the oldest first."""
+        ...
+
+    async def remove_dead(self, partition: int, ids: Sequence[str]) -> None:
+        """Delete messages that were set aside; unknown ids are no error."""
         ...
 
     async def claim(self, partition: int, host: str, token: str) -> PartitionImage:

@@ -1,11 +1,21 @@
 -- claim: write a new owner token, so that commits under any other are refused from here on.
 --
 -- KEYS[1]  {hub:p}:owner
--- ARGV     token, host
--- Result   the owner row: {field, value, ...}
--- Fails    only as a whole. A repeat under the same token keeps the epoch.
+-- ARGV     token, host, how soon after the claim before an owner's death counts as one of a row (ms)
+-- Result   the owner row: {field, value, ...}; deaths: how many owners in a row did not let go
+-- Fails    only as a whole. A repeat under the same token keeps epoch and deaths.
 
-local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or 0)
-if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then epoch = epoch + 1 end
-redis.call('HSET', KEYS[1], 'token', ARGV[1], 'host', ARGV[2], 'epoch', epoch, 'released', '')
+local row = redis.call('HMGET', KEYS[1], 'token', 'epoch', 'claimed', 'deaths')
+if row[1] ~= ARGV[1] then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local deaths = 0
+  if row[1] and row[1] ~= '' then
+    deaths = 1
+    if now - tonumber(row[3] or 0) <= tonumber(ARGV[3]) then deaths = tonumber(row[4] or 0) + 1 end
+  end
+  redis.call('HSET', KEYS[1], 'epoch', tonumber(row[2] or 0) + 1, 'deaths', deaths,
+    'claimed', string.format('%.0f', now))
+end
+redis.call('HSET', KEYS[1], 'token', ARGV[1], 'host', ARGV[2], 'released', '')
 return redis.call('HGETALL', KEYS[1])

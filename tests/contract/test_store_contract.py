@@ -1047,3 +1047,26 @@ class TestQueueLimits:
 def activity_task(row: str) -> ActivityTask:
     owner = ActorId(ORCHESTRATION, "", "i")
     return ActivityTask(owner, "x", 1, 1, "a", b"\xc4\x03abc", "key", 0, row, 0, b"details", 0, 0)
+
+
+async def test_messages_that_are_set_aside_are_listed_in_pages_and_removed(store: Store) -> None:
+    await store.claim(1, "a", "t")
+    for number in range(1, 4):
+        dead = [b"%d.%d" % (number, n) for n in range(2)]
+        assert await store.commit([Commit(1, "t", number, dead=dead)]) == [Committed()]
+    first = await store.dead(1, START, 4)
+    rest = await store.dead(1, first[-1].id, 4)
+    expected = [b"%d.%d" % (number, n) for number in range(1, 4) for n in range(2)]
+    assert [entry.payload for entry in (*first, *rest)] == expected
+    await store.remove_dead(1, [])
+    await store.remove_dead(1, [first[1].id, "1-1"])
+    await store.remove_dead(1, [first[1].id])
+    assert [entry.payload for entry in await store.dead(1, START, 10)] == [expected[0], *expected[2:]]
+    assert await store.dead(2, START, 10) == []
+
+
+async def test_deaths_in_a_row_are_counted_and_a_release_is_none(store: Store) -> None:
+    deaths = [(await store.claim(1, "a", token)).deaths for token in ("t1", "t2", "t3", "t3", "t4")]
+    assert deaths == [0, 1, 2, 2, 3]
+    assert await store.release(1, "t4")
+    assert [(await store.claim(1, "a", token)).deaths for token in ("t5", "t6")] == [0, 1]

@@ -57,10 +57,12 @@ def unrest(hub: Hub) -> Iterator[str]:
     """Yield what is unfinished, or was left behind."""
     yield from unread(hub)
     for number, rows in list(hub.partitions.items()):
-        for what in ("mailbox", "timers", "activities", "outbox", "dead"):
+        for what in ("mailbox", "timers", "activities", "outbox"):
             left = getattr(rows, what)
             if left:
                 yield f"partition {number}: {len(left)} rows in {what}: {_some(left)}"
+        if rows.dead.payloads:
+            yield f"partition {number}: set aside: {rows.dead.payloads[:3]}"
         for instance, row in rows.instances.items():
             status = OrchestrationKind.read_status(instance, row)
             if not status.runtime_status.is_terminal:

@@ -395,6 +395,12 @@ class FaultyStore:
     async def ended_before(self, ends: Sequence[tuple[int, str, int]], *, count: int) -> list[list[str]]:
         return await self._call(f"ended {len(ends)}", lambda: self._inner.ended_before(ends, count=count))
 
+    async def dead(self, partition: int, after: str, count: int) -> list[Entry]:
+        return await self._call(f"dead {partition}", lambda: self._inner.dead(partition, after, count))
+
+    async def remove_dead(self, partition: int, ids: Sequence[str]) -> None:
+        await self._call(f"bury {partition}", lambda: self._inner.remove_dead(partition, ids))
+
     async def sweep_producers(self, partition: int, older_ms: int) -> int:
         return await self._call(
             f"sweep {partition}", lambda: self._inner.sweep_producers(partition, older_ms)

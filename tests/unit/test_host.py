@@ -16,9 +16,9 @@ from lungfish.runtime.host import Host
 from lungfish.runtime.ids import ENTITY, ActorId
 from lungfish.runtime.kinds import Effects, Item
 from lungfish.runtime.local import LocalRuntime
+from lungfish.runtime.mailbox_rows import unpack_item
 from lungfish.runtime.memory_store import MemoryStore
 from lungfish.runtime.messages import Signal
-from lungfish.runtime.partition import _unpack_item
 from lungfish.runtime.settings import HostSettings
 from lungfish.runtime.store import Commit, HubMeta, partition_target
 from tests.unit.fakes import FakeActivation, FakeKind
@@ -290,14 +290,13 @@ def breaking_kind(broken: ActorId, *, when: str) -> FakeKind:
     return Kind(handle)
 
 
-@pytest.mark.parametrize("when", ["activating", "running"])
-def test_an_actor_that_breaks_is_set_aside_and_its_neighbours_go_on(when: str) -> None:
+def test_an_actor_that_cannot_be_activated_is_left_alone_and_its_neighbours_go_on() -> None:
     broken, neighbour = ActorId(ENTITY, "Counter", HERE), ActorId(ENTITY, "Counter", ALSO_HERE)
 
     async def run() -> None:
         async with hub_of(app) as hub:
             host = await hub.start("a")
-            host._kinds[ENTITY] = breaking_kind(broken, when=when)
+            host._kinds[ENTITY] = breaking_kind(broken, when="activating")
             await hub.settled()
             async with hub.client() as client:
                 for number in range(3):
@@ -310,7 +309,7 @@ def test_an_actor_that_breaks_is_set_aside_and_its_neighbours_go_on(when: str) -
             # Once for the first message, and never again: the others wait, in order, for a fixed release.
             assert epoch(hub) == 2
             rows = [hub.row(1).mailbox[row] for row in sorted(hub.row(1).mailbox)]
-            kept = [_unpack_item(number, row) for number, row in enumerate(rows)]
+            kept = [unpack_item(number, row) for number, row in enumerate(rows)]
             assert [item.message for item in kept if item is not None] == [
                 Signal(broken, "add", codec.encode([[b"%d" % number]])) for number in range(3)
             ]
@@ -320,6 +319,34 @@ def test_an_actor_that_breaks_is_set_aside_and_its_neighbours_go_on(when: str) -
                 with pytest.raises(lungfish.InvalidArguments):  # b"0" is no int, but it is run
                     await client.entity("Counter", broken.key).call("add", b"x")
             assert hub.row(1).mailbox == {}
+
+    virtually(run)
+
+
+def test_messages_that_break_their_actor_are_set_aside_one_by_one_and_neighbours_go_on() -> None:
+    broken, neighbour = ActorId(ENTITY, "Counter", HERE), ActorId(ENTITY, "Counter", ALSO_HERE)
+
+    async def run() -> None:
+        async with hub_of(app) as hub:
+            host = await hub.start("a")
+            host._kinds[ENTITY] = breaking_kind(broken, when="running")
+            await hub.settled()
+            async with hub.client() as client:
+                for number in range(2):
+                    await client.entity("Counter", broken.key).signal("add", number)
+                    await client.entity("Counter", neighbour.key).signal("add", b"%d" % number)
+                await client.entity("Counter", neighbour.key).signal("add", b"last")
+                assert b"last" in await _snapshot(hub, neighbour)
+                await hub.until(lambda: len(hub.row(1).dead.ids) == 2, "both to be set aside")
+                letters = [letter async for letter in client.dead_letters("Counter")]
+                assert [letter.target for letter in letters] == [str(broken)] * 2
+                assert hub.row(1).mailbox == {}
+                # With a fixed release they are applied, once.
+                await hub.kill("a")
+                await hub.start_all("fixed")
+                assert await client.dead_letters().replay() == 2
+                assert await client.entity("Counter", broken.key).call("add", 0) == 1
+                assert [letter async for letter in client.dead_letters()] == []
 
     virtually(run)
 

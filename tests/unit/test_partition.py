@@ -9,8 +9,10 @@ import pytest
 from lungfish.runtime import wire
 from lungfish.runtime.ids import CLIENT, ORCHESTRATION, ActorId
 from lungfish.runtime.kinds import Effects, Item, Stored
+from lungfish.runtime.letters import UNREADABLE, unpack_letter
 from lungfish.runtime.messages import ActivityTask, Message, Response, Signal
-from lungfish.runtime.partition import ActivationBroke, Partition
+from lungfish.runtime.partition import Partition
+from lungfish.runtime.slots import ActivationBroke
 from lungfish.runtime.store import Entry
 from tests.unit.fakes import Clock, FakeActivation, FakeKind, actor_in, make_partition, run_all
 
@@ -221,7 +223,9 @@ def test_bytes_that_are_no_batch_are_set_aside_and_what_is_around_them_is_run() 
     run_all(partition)
     commit = partition.take_commit()
     assert words(kind.made[HERE]) == [b"1", b"2", b"3"]
-    assert commit.dead == [b"rubbish", wire.pack_rows([[99, "what"]])]
+    letters = [unpack_letter(letter) for letter in commit.dead]
+    assert [letter.payload for letter in letters] == [b"rubbish", wire.pack_rows([[99, "what"]])]
+    assert {letter.reason for letter in letters} == {UNREADABLE}
     assert (partition.malformed, commit.position) == (2, "3-0")
 
 

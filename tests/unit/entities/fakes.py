@@ -59,7 +59,7 @@ class FakeEffects:
         assert item not in self.finished, "done twice"
         self.finished.append(item)
 
-    def set_aside(self, item: Item) -> None:
+    def set_aside(self, item: Item, reason: str = "") -> None:
         self.aside.append(item)
         self.done(item)
 

@@ -100,7 +100,7 @@ class FakeEffects:
         assert item not in self.finished
         self.finished.append(item)
 
-    def set_aside(self, item: Item) -> None:
+    def set_aside(self, item: Item, reason: str = "") -> None:
         raise AssertionError("orchestrations set nothing aside")
 
     def record(self, item: Item, record: bytes) -> None:
