@@ -49,11 +49,12 @@ class PulseWatch:
         """Do what is due now; raises ``StoreUnavailable``, and then goes on where it was."""
         running = self._runner.open
         if running:
-            await self._keep_details(running)
+            await self.keep_details()
             await self._cancel_unwanted(running)
 
-    async def _keep_details(self, running: list[Attempt]) -> None:
-        news = [(a, a.pulse.beats) for a in running if a.pulse.beats != a.kept]
+    async def keep_details(self) -> None:
+        """Store what heartbeats have said since the last time; raises ``StoreUnavailable``."""
+        news = [(a, a.pulse.beats) for a in self._runner.open if a.pulse.beats != a.kept]
         said = {a.entry: a.pulse.details for a, _ in news if a.pulse.details is not None}
         if said:
             await self._store.keep_details(said)

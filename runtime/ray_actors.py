@@ -109,13 +109,18 @@ class WorkerActor:
     """One worker process."""
 
     async def __init__(self, deployment: Deployment, slot: str, *app: bytes) -> None:  # type: ignore[misc]
-        self._process = WorkerProcess(deployment, unpack_app(app), slot=slot, launcher=RayLauncher())
+        self._launcher = RayLauncher()
+        self._process = WorkerProcess(deployment, unpack_app(app), slot=slot, launcher=self._launcher)
         await self._process.start()
 
     async def ping(self) -> tuple[str, int]:
         """Return worker id and process id."""
         worker = self._process.worker
         return (worker.worker_id if worker is not None else ""), os.getpid()
+
+    async def beat(self, name: str, beats: int, details: bytes | None) -> str:
+        """Take heartbeats of a task that this worker has started; see ``RayLauncher.beat``."""
+        return self._launcher.beat(name, beats, details)
 
     async def ready(self) -> None:
         """Return at once: a worker is ready when it was made."""

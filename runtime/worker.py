@@ -147,6 +147,8 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(drain_s):
                     await self._drained.wait()
+        with contextlib.suppress(StoreUnavailable):  # then who runs it next finds a little less
+            await self._pulses.keep_details()
         await self._halt()
         with contextlib.suppress(StoreUnavailable):  # then it is missed soon, and no harm is done
             await self._store.remove_worker(self.worker_id)

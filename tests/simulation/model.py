@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.simulation import purses
+from tests.simulation import films, purses
 
 MODULUS: Final = 1_000_003
 
@@ -31,6 +31,7 @@ SORTS: Final = (
     "doomed",
     "steps",
     *purses.SORTS,
+    *films.SORTS,
 )
 
 
@@ -109,6 +110,8 @@ def _ends(name: str, args: tuple[Any, ...], events: dict[str, int]) -> list[End]
             return [End("Completed", sum(step(n, step(0, value)) for n in range(width)) % MODULUS)]
         case "doomed":
             return []
+        case name if name in films.SORTS:
+            return [End("Completed", output) for output in films.outputs(args)]
     return [End("Completed", output) for output in purses.outputs(name, args)]
 
 

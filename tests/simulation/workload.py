@@ -21,7 +21,7 @@ import lungfish
 from lungfish.runtime.client import Client
 from lungfish.runtime.refs import OrchestrationHandle
 from tests.simulation import app as sim
-from tests.simulation import purses, registers
+from tests.simulation import films, purses, registers
 from tests.simulation.model import SORTS, End, Plan
 from tests.simulation.shape import Shape
 
@@ -322,6 +322,8 @@ class Program:
             case name if name in purses.SORTS:
                 terminate = rng.random() < purses.SORTS[name]
                 return Plan(name, purses.arguments(name, rng), (), terminate, suspend)
+            case name if name in films.SORTS:
+                return Plan(name, films.arguments(rng), (), terminate, suspend)
             case "chain":
                 return Plan("chain", (rng.randint(0, 4), rng.randrange(100)), (), terminate, suspend)
             case "fan":

@@ -6,7 +6,7 @@ is not rolled back. That is the point: it shows what was *executed*, where the s
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,12 +25,14 @@ class World:
         report: takes a violation.
         attempts: (idempotency key, attempt) of an activity → how often it was begun.
         told: (worker, idempotency key): the worker was told that the activity needs no result any more.
+        said: what the heartbeats of an activity said, by its idempotency key.
     """
 
     now_ms: Callable[[], int]
     report: Callable[[str], None]
     attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
     told: set[tuple[str, str]] = field(default_factory=set)
+    said: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     timers: int = 0
     late_ms: int = 0
 

@@ -114,6 +114,37 @@ def test_details_survive_the_worker() -> None:
     virtually(test)
 
 
+def test_a_worker_that_stops_leaves_the_latest_details_to_the_next() -> None:
+    async def test() -> None:
+        async with Bench() as bench:
+            seen: list[Any] = []
+
+            @bench.app.activity
+            async def convert() -> str:
+                info = lungfish.activity_info()
+                seen.append(info.heartbeat_details(int))
+                if len(seen) > 1:
+                    return "done"
+                for n in range(10**6):
+                    info.heartbeat(n)
+                    await asyncio.sleep(0.001)
+                return "too late"
+
+            task = make_task("convert")
+            await bench.put(task)
+            await bench.keep_row(task)
+            lazy = WorkerSettings(heartbeat_ms=5_000, alive_ms=20_000, watch_ms=10**9)
+            first = await bench.worker("w1", settings=lazy)
+            await asyncio.sleep(1.0)
+            await first.stop(drain_s=1.0)
+            await bench.worker("w2", settings=SETTINGS)
+            assert value_of(await bench.one()) == "done"
+            assert seen[0] is None
+            assert seen[1] > 1_900, "nothing of it had been stored before the worker stopped"
+
+    virtually(test)
+
+
 def test_details_of_an_earlier_attempt_are_there_and_are_kept_by_a_failure() -> None:
     async def test() -> None:
         async with Bench() as bench:
