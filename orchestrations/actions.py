@@ -58,6 +58,7 @@ class StartOrchestration:
     input: bytes
     detached: bool = False
     again: bool = False
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 _NAMESPACE: Final = uuid.UUID("6b9f1f0c-6f0e-5c0a-9d7e-1f5bd3c1a5e1")
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -60,7 +61,8 @@ class OrchestrationContext:
     Attributes:
         instance_id: this instance's id.
         parent_id: id of the orchestration that started it as a sub-orchestration, or None.
-        version: the code version that this execution was started with; empty if none was given.
+        version: the version of the code (``@app.orchestration(version=...)``), or else that of the app
+            which started it; empty if there is neither.
         logger: like any logger, with the instance id in its records; silent in replay.
     """
 
@@ -160,10 +162,13 @@ class OrchestrationContext:
             InstanceExists, NotRegistered: at the await.
         """
         instance = None if id is None else check_id("instance id", id)
-        name, encoded, decode = self._orchestration(orchestration, args, kwargs, "call_orchestration")
+        name, encoded, decode, version = self._orchestration(
+            orchestration, args, kwargs, "call_orchestration"
+        )
 
         def begin(attempt: int) -> Task[Any]:
-            return self._execution.start_child(name, instance, encoded, decode, again=attempt > 1)
+            again = attempt > 1
+            return self._execution.start_child(name, instance, encoded, decode, version, again=again)
 
         if retry is None:
             return begin(1)
@@ -190,22 +195,28 @@ class OrchestrationContext:
             InvalidArguments, SerializationError, PayloadTooLarge, InvalidId: at once.
         """
         instance = None if id is None else check_id("instance id", id)
-        name, encoded, _ = self._orchestration(orchestration, args, kwargs, "start_orchestration")
-        return self._execution.start_other(name, instance, encoded)
+        name, encoded, _, version = self._orchestration(orchestration, args, kwargs, "start_orchestration")
+        return self._execution.start_other(name, instance, encoded, version)
 
     def _orchestration(
         self, orchestration: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str
-    ) -> tuple[str, bytes, Callable[[bytes | None], Any]]:
-        """Return the name, the encoded arguments, and how to read the result."""
+    ) -> tuple[str, bytes, Callable[[bytes | None], Any], str]:
+        """Return the name, the encoded arguments, how to read the result, and the version.
+
+        The object says which code is meant; a name means the newest.
+        """
+        version = ""
         if isinstance(orchestration, str):
             found = self._execution.app.orchestrations.get(orchestration)
             if found is None:
-                return orchestration, encode_arguments(args, kwargs, orchestration), _plain
+                return orchestration, encode_arguments(args, kwargs, orchestration), _plain, version
             orchestration = found
-        if not isinstance(orchestration, Orchestration):
+        elif isinstance(orchestration, Orchestration):
+            version = orchestration.version
+        else:
             raise UsageError(f"{where} takes an @app.orchestration or its name, not {orchestration!r}")
         signature = orchestration.signature
-        return orchestration.name, signature.encode(args, kwargs), signature.decode_result
+        return orchestration.name, signature.encode(args, kwargs), signature.decode_result, version
 
     # --- entities ---
 
@@ -307,6 +318,56 @@ class OrchestrationContext:
             check_id("instance id", instance_id), check_id("event name", name), payload
         )
 
+    # --- queries and updates ---
+
+    @overload
+    def on_query(self, name: F, /) -> F: ...
+    @overload
+    def on_query(self, name: str, /) -> Callable[[F], F]: ...
+    @overload
+    def on_query(self, name: str, handler: F, /) -> F: ...
+    def on_query(self, name: Any, handler: Any = None, /) -> Any:
+        """Register a function that answers ``handle.query(name, ...)``; also as a decorator.
+
+        It is a plain function that only looks, usually at local variables of the orchestration. It is called
+        in the live instance, or in one that was replayed for it, also after the end. As in Temporal.
+
+        Raises:
+            UsageError: it is ``async def``, or a generator.
+            ReadOnly: in the handler, for whatever it schedules, or any chance that it draws.
+        """
+        return _registered(self._execution.handlers.on_query, name, handler)
+
+    @overload
+    def on_update(
+        self, name: str | None = None, /, *, validator: Callable[..., Any] | None = None
+    ) -> Callable[[F], F]: ...
+    @overload
+    def on_update(self, name: F, /, *, validator: Callable[..., Any] | None = None) -> F: ...
+    @overload
+    def on_update(self, name: str, handler: F, /, *, validator: Callable[..., Any] | None = None) -> F: ...
+    def on_update(
+        self, name: Any = None, handler: Any = None, /, *, validator: Callable[..., Any] | None = None
+    ) -> Any:
+        """Register a function that does ``handle.update(name, ...)``; also as a decorator.
+
+        It may be ``async`` and use the context; it runs beside the orchestration's main code, once for each
+        update id. What it returns or raises is the update's outcome; the instance goes on. As in Temporal.
+
+        Args:
+            validator: takes the same arguments, only looks, and refuses the update by raising: then nothing
+                is recorded. May not be ``async``.
+        """
+
+        def register(name: str, function: Any) -> None:
+            self._execution.handlers.on_update(name, function, validator)
+
+        return _registered(register, name, handler)
+
+    def updates_finished(self) -> asyncio.Future[None]:
+        """Return a future that is done when no update's handler runs: await it before the code ends."""
+        return self._execution.updates_finished()
+
     # --- life ---
 
     def continue_as_new(self, *args: Any, **kwargs: Any) -> None:
@@ -318,6 +379,7 @@ class OrchestrationContext:
 
     def set_custom_status(self, value: Any) -> None:
         """Publish a value in the instance's status; None clears it."""
+        self._execution.may_change("set the custom status")
         self._execution.custom_status = (None if value is None else codec.encode(value, "custom status"),)
 
     def patched(self, patch: str) -> bool:
@@ -333,12 +395,14 @@ class OrchestrationContext:
 
     def uuid4(self) -> uuid.UUID:
         """Return a fresh UUID, the same at every replay."""
+        self._execution.may_change("draw chance")
         self._uuids += 1
         return uuid.uuid5(_NAMESPACE, f"{self._seed}\x00{self._uuids}")
 
     @functools.cached_property
     def random(self) -> random.Random:
         """A random generator with a seed of this execution."""
+        self._execution.may_change("draw chance")
         return random.Random(self._seed)  # noqa: S311 - not for secrets
 
     def reseed(self, execution: str) -> None:
@@ -454,6 +518,22 @@ class _ReplayLogger(logging.LoggerAdapter[logging.Logger]):
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
         return not self._context.is_replaying and self.logger.isEnabledFor(level)
+
+
+def _registered(register: Callable[[str, Any], None], name: Any, handler: Any) -> Any:
+    """Register in each of the three forms: with a name, with a function, with both."""
+    if handler is not None:
+        register(name, handler)
+        return handler
+    if name is not None and not isinstance(name, str):
+        register(getattr(name, "__name__", ""), name)
+        return name
+
+    def decorate(function: Any) -> Any:
+        register(getattr(function, "__name__", "") if name is None else name, function)
+        return function
+
+    return decorate
 
 
 def _plain(payload: bytes | None) -> Any:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import logging
 
-from lungfish.runtime.errors import FailureDetails, InternalError, LungfishError
-from lungfish.runtime.messages import Control, Start, Watch
+from lungfish.runtime.errors import FailureDetails, InstanceEnded, InternalError, LungfishError
+from lungfish.runtime.messages import Update
 
 from . import events
 from .attempts import timer_id
@@ -21,7 +21,7 @@ from .instance import Instance
 from .matching import Outstanding
 from .outcomes import CANCELS_CHILDREN, FAILED, TERMINATED, Ended
 from .outgoing import release_locks, request_id, to_child
-from .replies import announce, refuse
+from .replies import Request, announce, refuse, refuse_updates
 from .row import Status
 
 log = logging.getLogger("lungfish.orchestrations")
@@ -33,16 +33,22 @@ def end(instance: Instance, ended: Ended, outstanding: Outstanding) -> None:
     assert not row.terminal
     if not row.begun:
         instance.effects.cancel_timer(timer_id(instance.actor, row.execution, 0, "start"))
+    execution = instance.execution
+    if execution is not None:  # else the batches stay: a query may want them
+        instance.ended = execution if execution.handlers else None
+        instance.history.clear()
     clean_up(instance, outstanding)
     _end_children(instance, ended, outstanding)
     row.status = Status(ended.status)
+    refuse_updates(instance.effects, row, instance.id)
     row.output, row.failure = ended.result, ended.failure
     announce(instance.effects, row)
     instance.write_row()
     for item in instance.held:
+        if isinstance(item.message, Update):
+            instance.refuse(item.message, InstanceEnded(f"instance {instance.id!r} has ended ({row.status})"))
         instance.effects.done(item)
     instance.held.clear()
-    instance.history.clear()
 
 
 def _end_children(instance: Instance, ended: Ended, outstanding: Outstanding) -> None:
@@ -87,7 +93,7 @@ def end_broken(instance: Instance, error: Exception) -> None:
     failure = FailureDetails.of(wrapped)
     for item in (instance.current, *instance.inbox):
         if item is not None:
-            if isinstance(item.message, Start | Control | Watch):
+            if isinstance(item.message, Request):
                 refuse(instance.effects, item.message, failure)
             instance.effects.done(item)
     instance.inbox.clear()

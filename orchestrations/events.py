@@ -42,10 +42,12 @@ class TurnStarted:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStarted:
-    """An execution begins: the first event, but for its turn and external events that were carried over.
+    """An execution begins: the first event, but for its turn and events that were carried over.
 
     Attributes:
         seed: of ``ctx.random`` and ``ctx.uuid4``, where it is not this instance's own (a fork).
+        pinned: only code of exactly ``version`` may run it.
+        updates: outcomes of updates of the executions before this one (see ``handlers.pack_outcomes``).
     """
 
     execution: str
@@ -57,6 +59,8 @@ class ExecutionStarted:
     parent_request: str = ""
     schema: int = SCHEMA
     seed: str = ""
+    pinned: bool = False
+    updates: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +304,25 @@ class Forked:
     at_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class UpdateAccepted:
+    """An update passed its validator; its handler begins."""
+
+    update: str
+    name: str
+    args: bytes
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateCompleted:
+    """The outcome of an update."""
+
+    update: str
+    result: bytes | None = field(default=None, compare=False)
+    failure: FailureDetails | None = field(default=None, compare=False)
+
+
 Arrived: TypeAlias = (
     TurnStarted
     | ExecutionStarted
@@ -317,6 +340,7 @@ Arrived: TypeAlias = (
     | CancelRequested
     | Rewound
     | Forked
+    | UpdateAccepted
 )
 Decided: TypeAlias = (
     TaskScheduled
@@ -334,6 +358,7 @@ Decided: TypeAlias = (
     | LockReleased
     | SubOrchestrationCanceled
     | OrchestrationStarted
+    | UpdateCompleted
 )
 Event: TypeAlias = Arrived | Decided
 
@@ -370,6 +395,8 @@ _EVENTS: Final[tuple[type[Any], ...]] = (
     CancelRequested,
     Rewound,
     Forked,
+    UpdateAccepted,
+    UpdateCompleted,
 )
 #: The classes of ``Decided``, for quick tests.
 DECIDED: Final[frozenset[type[Any]]] = frozenset(Decided.__args__)

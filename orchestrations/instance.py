@@ -11,12 +11,12 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from lungfish.runtime.definitions import Orchestration
 from lungfish.runtime.errors import FailureDetails, LungfishError
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Effects, Item, Stored
-from lungfish.runtime.messages import Control, Start, Watch
 
 from . import events
 from .attempts import Attempts
@@ -27,7 +27,7 @@ from .matching import Outstanding
 from .outcomes import Restart
 from .outgoing import Outgoing
 from .replay import Execution
-from .replies import refuse
+from .replies import Request, refuse
 from .row import InstanceRow
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Instance:
         outgoing: what the code asked for in the open turn.
         continues: times it continued as new in this run.
         restart: the execution to begin next in this run.
+        ended: the code of an instance that has ended, for queries; None: not there, or never asked for.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Instance:
         self.outgoing = Outgoing()
         self.continues = 0
         self.restart: Restart | None = None
+        self.ended: Execution | None = None
         self.effects: Effects
         self._attempts: Attempts | None = None
 
@@ -93,6 +95,16 @@ class Instance:
         """What the present execution has begun and not ended."""
         return self.execution.outstanding if self.execution is not None else self.history.outstanding()
 
+    def definition(self) -> Orchestration[Any, Any]:
+        """Return the instance's code; raises ``NotRegistered``."""
+        row = self.known
+        return self.app.code_of(row.name, row.version, pinned=row.pinned)
+
+    def forget_batches(self) -> None:
+        """Forget the history in memory, now that the code is there, unless it is replayed at every turn."""
+        if not self.always_replay or self.known.terminal:
+            self.history.clear()
+
     def record(self, *turn: events.Event) -> None:
         """Append to the history."""
         # Needed again only by who replays: an execution that is not in memory, or one that always does.
@@ -105,7 +117,7 @@ class Instance:
         self.effects.instance(self.actor, self.known.pack())
         self.listing.write(self.effects, self.known)
 
-    def refuse(self, message: Start | Control | Watch, error: LungfishError) -> None:
+    def refuse(self, message: Request, error: LungfishError) -> None:
         """Answer a request with an error."""
         refuse(self.effects, message, FailureDetails.of(error))
 
@@ -114,7 +126,7 @@ class Instance:
         assert self.known.terminal
         self.effects.forget_history(self.actor)
         self.history = History(self.actor, (), self.limits)
-        self.row, self._attempts = None, None
+        self.row, self._attempts, self.ended = None, None, None
 
     def hold(self, item: Item) -> None:
         """Leave an item in the mailbox until ``release_held``."""

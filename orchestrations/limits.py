@@ -16,6 +16,7 @@ class Limits:
         steps_max: callbacks of the event loop after one event; more is taken for a busy loop.
         continues_max: times an instance may continue as new in one round, without waiting.
         watchers_max: requests that wait for the outcome of one instance.
+        updates_remembered: outcomes of updates that survive a continue-as-new, the newest.
         slow_turn_s: user code that keeps the host's loop longer than this is reported.
     """
 
@@ -25,4 +26,5 @@ class Limits:
     steps_max: int = 1_000_000
     continues_max: int = 10_000
     watchers_max: int = 1_000
+    updates_remembered: int = 1_000
     slow_turn_s: float = 1.0

@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import math
@@ -23,10 +24,10 @@ import types
 import weakref
 from asyncio import events
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator, Iterator
 from typing import Any, Final, NoReturn, Protocol, TypeVar, TypeVarTuple
 
-from lungfish.runtime.errors import LimitExceeded, NotDurable, UsageError
+from lungfish.runtime.errors import LimitExceeded, NotDurable, ReadOnly, UsageError
 
 from . import ambient
 
@@ -72,6 +73,17 @@ class _Handle(asyncio.Handle):
         self._cancelled = False
         self._repr = None
         self._source_traceback = None
+
+
+class _NoCallbacks(deque[asyncio.Handle]):
+    """The ready queue while somebody may only look."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+    def append(self, _: asyncio.Handle) -> None:
+        raise ReadOnly(f"the {self.what} may only look: it must not wake up, cancel or start anything")
 
 
 class _TimerHandle(asyncio.TimerHandle):
@@ -191,6 +203,17 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             self._ready.append(handle)
         return handle is not None
 
+    @contextlib.contextmanager
+    def frozen(self, what: str) -> Iterator[None]:
+        """Be the running loop of code that may only look: whatever it schedules raises ``ReadOnly``."""
+        ready, self._ready = self._ready, _NoCallbacks(what)
+        outer = self._enter()
+        try:
+            yield
+        finally:
+            self._leave(outer)
+            self._ready = ready
+
     @property
     def waits(self) -> bool:
         """Whether a durable timer of this loop has not fired."""
@@ -212,7 +235,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Handle:
         """Run a callback after those that are ready."""
         handle = _Handle(callback, args, self, context)
-        if not self._disposed:
+        if not self._disposed or self._ready.__class__ is _NoCallbacks:
             self._ready.append(handle)
         return handle
 
@@ -238,7 +261,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         handle.timer_id = 0
         # Rounded up: never early. Floats of this size are exact to a quarter of a microsecond only.
         due_ms = math.ceil(round(when * 1000, 2))
-        if self._disposed:
+        if self._disposed and self._ready.__class__ is not _NoCallbacks:
             return handle
         if due_ms <= self.now_ms:
             self._ready.append(handle)
@@ -265,8 +288,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         **_options: Any,
     ) -> asyncio.Task[T]:
         """Return a new task; it starts when those before it have run (never eagerly)."""
-        if self._disposed:
+        if self._disposed or isinstance(self._ready, _NoCallbacks):
             coro.close()
+            self.call_soon(_nothing)  # the refusal, if nothing may be started just now
             raise GeneratorExit
         if sys._getframe(1).f_code in _ENSURE_FUTURE:
             ordered = self._task_of_as_completed(coro)
@@ -381,6 +405,10 @@ def close_quietly(coroutine: Any) -> None:
         return
     log.warning("an orchestration's coroutine cannot be closed, it ignores GeneratorExit: %r", coroutine)
     _UNCLOSABLE.append(coroutine)
+
+
+def _nothing() -> None:
+    return None
 
 
 def running_loop(what: str) -> DeterministicLoop:

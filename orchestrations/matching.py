@@ -44,6 +44,7 @@ from .events import (
     TimerCanceled,
     TimerCreated,
     TimerFired,
+    UpdateCompleted,
 )
 
 #: Files whose frames are not the user's: ours and asyncio's.
@@ -90,6 +91,8 @@ def describe(event: Decided) -> str:  # noqa: PLR0911 - one line a kind
             return f"release of lock #{event.id}"
         case PatchMarked():
             return f"patch marker {event.patch!r}"
+        case UpdateCompleted():
+            return f"the end of update {event.update!r}"
         case ContinuedAsNew():
             return "the end of the code, continuing as new"
         case ExecutionCompleted():
@@ -165,11 +168,18 @@ def _target(event: Decided) -> tuple[str, ...]:
             return (event.patch,)
         case ExecutionCompleted():
             return (event.status,)
+        case UpdateCompleted():
+            return (event.update,)
         case LockRequested():
             return tuple(map(str, event.entities))
-        case TaskCanceled() | TimerCreated() | TimerCanceled() | LockReleased():
-            return ()
-        case SubOrchestrationCanceled() | ContinuedAsNew():
+        case (
+            TaskCanceled()
+            | TimerCreated()
+            | TimerCanceled()
+            | LockReleased()
+            | SubOrchestrationCanceled()
+            | ContinuedAsNew()
+        ):
             return ()
         case _:
             assert_never(event)

@@ -45,10 +45,11 @@ class Ended:
 
 
 class Restart(NamedTuple):
-    """An execution to begin, and the events that the one before did not consume."""
+    """An execution to begin, the events that the one before did not consume, and its updates' outcomes."""
 
     definition: Orchestration[Any, Any]
-    carried: Sequence[events.EventRaised]
+    carried: Sequence[events.EventRaised] = _NO_EVENTS
+    updates: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,15 @@ def message_of(
             if action.detached:
                 return Start(child, action.name, action.input, reuse=reuse)
             request = request_id(execution, action.id)
-            return Start(child, action.name, action.input, parent=actor, parent_request=request, reuse=reuse)
+            return Start(
+                child,
+                action.name,
+                action.input,
+                parent=actor,
+                parent_request=request,
+                version=action.version,
+                reuse=reuse,
+            )
         case actions.CancelOrchestration():
             request = request_id(execution, action.id)
             return to_child("cancel", "not waited for any more", action.instance, actor, request)

@@ -31,12 +31,14 @@ from lungfish.runtime.messages import (
     LockQuery,
     LockRelease,
     LockRequest,
+    Query,
     RaiseEvent,
     ReminderDue,
     Response,
     Signal,
     Start,
     TimerFired,
+    Update,
     Watch,
 )
 from lungfish.runtime.wire import MalformedBytes
@@ -48,7 +50,8 @@ from .endings import end_broken
 from .instance import Instance
 from .limits import Limits
 from .outgoing import sequence_of
-from .replies import add_watcher, lacks_code
+from .questions import answer_query, take_update
+from .replies import Request, add_watcher, lacks_code
 from .row import InstanceRow, Status
 from .sections import disclaim, wants_lock
 from .starting import start
@@ -163,6 +166,10 @@ class OrchestrationActivation:
                 self._on_watch(message)
             case RaiseEvent() | ActivityResult() | Response() | TimerFired():
                 return self._on_news(item, message)
+            case Query():
+                answer_query(self._instance, message)
+            case Update():
+                return self._on_update(item, message)
             case LockGranted() | LockQuery():
                 if not wants_lock(self._instance, message.lock):
                     disclaim(self._instance.effects, message)
@@ -200,6 +207,19 @@ class OrchestrationActivation:
             )
 
     # --- news for the code ---
+
+    def _on_update(self, item: Item, message: Update) -> bool:
+        """Take an update now, or when the instance goes on."""
+        instance = self._instance
+        row = instance.row
+        if row is not None and not row.terminal and (row.status is Status.SUSPENDED or self._waits(row)):
+            instance.hold(item)
+            return False
+        take_update(instance, message)
+        return True
+
+    def _waits(self, row: InstanceRow) -> bool:
+        return not row.begun or lacks_code(self._instance.app, row, self._instance.id)
 
     def _on_news(
         self, item: Item, message: RaiseEvent | ActivityResult | Response | TimerFired | LockGranted
@@ -286,7 +306,7 @@ class OrchestrationActivation:
             return True
         while instance.inbox:
             item = instance.inbox.popleft()
-            if isinstance(item.message, Start | Control | Watch):
+            if isinstance(item.message, Request):
                 instance.refuse(item.message, failure)
                 instance.effects.done(item)
             else:

@@ -28,6 +28,7 @@ def read_status(instance_id: str, packed: bytes) -> OrchestrationStatus:
         parent_id=row.parent.key if row.parent is not None else None,
         tags=row.tags,
         start_at=from_ms(row.due_ms) if row.due_ms else None,
+        version=row.version,
     )
 
 

@@ -20,7 +20,7 @@ import functools
 import inspect
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
 from lungfish.runtime import codec
 from lungfish.runtime.definitions import ActivityOptions, Orchestration
@@ -36,6 +36,7 @@ from lungfish.runtime.errors import (
     OrchestrationCanceled,
     OrchestrationFailed,
     OrchestrationTerminated,
+    ReadOnly,
     UsageError,
     qualified_name,
     usage_error,
@@ -46,6 +47,7 @@ from . import actions, events
 from .context import OrchestrationContext, seed_of
 from .driving import coroutine_of, stuck, taught
 from .external import ExternalEvents
+from .handlers import Handlers
 from .limits import Limits
 from .loop import DeterministicLoop
 from .matching import Outstanding, compare, recorded_decisions, user_line
@@ -113,6 +115,10 @@ class Execution:
         self._asked: set[int] = set()
         self._section: Section | None = None
         self._events = ExternalEvents()
+        #: The queries and updates that the code answers.
+        self.handlers = Handlers(self)
+        #: What looks at the execution just now and must not change it: a query, a validator. Else empty.
+        self.looking = ""
         self._marked: set[str] = set()
         self._patched: dict[str, bool] = {}
         self._next_input: bytes | None = None
@@ -199,6 +205,19 @@ class Execution:
         """Tell whether a completion of this id would find a task."""
         return sequence in self._open or sequence in self.outstanding.timers
 
+    def query(self, name: str, args: bytes) -> bytes:
+        """Answer a query, live or after the end; see ``Handlers.query``."""
+        return self.handlers.query(self._loop, name, args)
+
+    def validate(self, name: str, args: bytes) -> None:
+        """Let an update's validator look at it; see ``Handlers.validate``."""
+        self.handlers.validate(self._loop, name, args)
+
+    def updates_finished(self) -> asyncio.Future[None]:
+        """Return a future that is done when no update runs."""
+        assert self._loop is not None
+        return self.handlers.finished(self._loop)
+
     def close(self) -> None:
         """Drop the code. Nothing that it does on its way out has an effect."""
         self._end(self.ended or Ended(TERMINATED))
@@ -215,19 +234,13 @@ class Execution:
                 self._start(event)
             case events.TaskCompleted() | events.SubOrchestrationCompleted():
                 self._complete(event.id, event.result)
-            case events.TaskFailed():
-                self._fail(event.id, event.failure, ActivityTimedOut if event.timed_out else ActivityFailed)
-            case events.SubOrchestrationFailed():
-                self._fail(
-                    event.id, event.failure, _CHILD_ERRORS.get(event.failure.error_type, OrchestrationFailed)
-                )
-            case events.EntityResponded(failure=None):
-                self._complete(event.id, event.result)
-            case events.EntityResponded():
-                assert event.failure is not None
-                self._fail(event.id, event.failure, EntityOperationFailed)
             case events.LockGranted():
                 self._grant(event.id)
+            case events.EntityResponded(failure=None):
+                self._complete(event.id, event.result)
+            case events.TaskFailed() | events.SubOrchestrationFailed() | events.EntityResponded():
+                assert event.failure is not None
+                self._fail(event.id, event.failure, _kind_of(event))
             case events.TimerFired():
                 self._fire(event.id)
             case events.EventRaised():
@@ -236,6 +249,8 @@ class Execution:
                 self._end(Ended(TERMINATED, failure=terminated_failure(event.reason)))
             case events.CancelRequested():
                 self._cancel(event)
+            case events.UpdateAccepted():
+                self.handlers.accept(self._loop, event)
             case events.Suspended() | events.Resumed() | events.Rewound() | events.Forked():
                 self._pass_mark(event)
                 return
@@ -267,6 +282,7 @@ class Execution:
         self._loop = DeterministicLoop(self, salt, watched=self._watched)  # type: ignore[abstract]
         self._loop.now_ms = self._now_ms
         self.context = OrchestrationContext(self, event)
+        self.handlers.remember(event.updates)
         try:
             args, kwargs = self.definition.signature.decode(event.input)
             code = coroutine_of(self.definition, self.context, args, kwargs)
@@ -322,7 +338,7 @@ class Execution:
             self._decide_end(Ended(FAILED, failure=FailureDetails.of(self._overrun)))
         elif self._main.done():
             self._decide_end(self._outcome(self._main))
-        elif not self._open and not self._loop.waits and not self._events.awaited:
+        elif not (self._open or self._loop.waits or self._events.awaited or self.handlers.awaited):
             self._decide_end(Ended(FAILED, failure=FailureDetails.of(stuck(self._main))))
 
     def _outcome(self, main: asyncio.Task[Any]) -> Ended:
@@ -385,8 +401,14 @@ class Execution:
             self._actions.append(action)
             self._actions_left -= 1
 
+    def may_change(self, what: str) -> None:
+        """Raise ``ReadOnly`` if a query or a validator runs, which must not do ``what``."""
+        if self.looking:
+            raise ReadOnly(f"the {self.looking} may only look: it must not {what}")
+
     def next_sequence(self) -> int:
         """Return the next sequence id."""
+        self.may_change("schedule anything")
         self._sequence += 1
         return self._sequence
 
@@ -434,6 +456,7 @@ class Execution:
         instance: str | None,
         args: bytes,
         decode: Callable[[bytes | None], T],
+        version: str = "",
         *,
         again: bool = False,
     ) -> Task[T]:
@@ -443,16 +466,16 @@ class Execution:
         sequence = self.next_sequence()
         self._asked.add(sequence)
         instance = instance or self._default_id(sequence)
-        action = actions.StartOrchestration(sequence, name, instance, args, again=again)
+        action = actions.StartOrchestration(sequence, name, instance, args, again=again, version=version)
         self.decide(events.SubOrchestrationCreated(sequence, name, instance, events.shown(args)), action)
         cancel = functools.partial(self._cancel_child, instance)
         return self._task(sequence, f"sub-orchestration {name!r}", decode, cancel)
 
-    def start_other(self, name: str, instance: str | None, args: bytes) -> str:
+    def start_other(self, name: str, instance: str | None, args: bytes, version: str = "") -> str:
         """Decide to start an orchestration that lives by itself; return its id."""
         sequence = self.next_sequence()
         instance = instance or self._default_id(sequence)
-        action = actions.StartOrchestration(sequence, name, instance, args, detached=True)
+        action = actions.StartOrchestration(sequence, name, instance, args, detached=True, version=version)
         self.decide(events.OrchestrationStarted(sequence, name, instance, events.shown(args)), action)
         return instance
 
@@ -512,6 +535,7 @@ class Execution:
 
     def wait_for_event(self, name: str, decode: Callable[[bytes | None], T]) -> Task[T]:
         """Return a task for the next external event of that name. It takes no sequence id."""
+        self.may_change("wait for events")
         if self.ended is not None:
             raise GeneratorExit
         assert self._loop is not None
@@ -521,6 +545,7 @@ class Execution:
         """Tell whether this execution takes the changed path; one answer for its whole life."""
         answer = self._patched.get(patch)
         if answer is None:
+            self.may_change("take a patch")
             answer = self._patched[patch] = not self.replaying or patch in self._marked
             if answer:
                 self.decide(events.PatchMarked(patch))
@@ -528,6 +553,7 @@ class Execution:
 
     def continue_as_new(self, args: bytes) -> None:
         """Note the input of the next execution; it begins when the code returns."""
+        self.may_change("continue as new")
         if self.ended is not None:
             raise GeneratorExit
         self._next_input = args
@@ -553,6 +579,20 @@ class Execution:
 
     def _forget(self, task: Task[Any]) -> None:
         self._open.pop(task.id, None)
+
+
+def _kind_of(
+    event: events.TaskFailed | events.SubOrchestrationFailed | events.EntityResponded,
+) -> type[ExecutionFailed]:
+    match event:
+        case events.TaskFailed():
+            return ActivityTimedOut if event.timed_out else ActivityFailed
+        case events.SubOrchestrationFailed():
+            return _CHILD_ERRORS.get(event.failure.error_type, OrchestrationFailed)
+        case events.EntityResponded():
+            return EntityOperationFailed
+        case _:
+            assert_never(event)
 
 
 def _nothing(_: bytes | None) -> None:

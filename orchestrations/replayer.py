@@ -45,7 +45,7 @@ class Replayer:
             ):
                 raise SerializationError("a history without the start of its execution cannot be replayed")
             return  # it never began: nothing to repeat
-        definition = self.app.find_orchestration(began.name)
+        definition = self.app.code_of(began.name, began.version, pinned=began.pinned)
         execution = Execution(self.app, definition, instance_id)
         try:
             execution.replay(recorded)

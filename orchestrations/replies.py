@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from lungfish.runtime import codec
-from lungfish.runtime.errors import FailureDetails
+from lungfish.runtime.errors import FailureDetails, InstanceEnded, NotRegistered
 from lungfish.runtime.kinds import Effects
-from lungfish.runtime.messages import Control, Response, Start, Watch
+from lungfish.runtime.messages import Control, Query, Response, Start, Update, Watch
 
+from .handlers import Outcome
 from .row import InstanceRow
 
 if TYPE_CHECKING:
     from lungfish.runtime.app import App
+
+#: What somebody waits for an answer to.
+Request: TypeAlias = Start | Control | Watch | Query | Update
 
 log = logging.getLogger("lungfish.orchestrations")
 
@@ -26,7 +31,7 @@ def accept(effects: Effects, message: Start | Control, result: bytes = _NOTHING)
         effects.send(Response(message.reply_to, message.request, result))
 
 
-def refuse(effects: Effects, message: Start | Control | Watch, failure: FailureDetails) -> None:
+def refuse(effects: Effects, message: Request, failure: FailureDetails) -> None:
     """Tell the requester why not; for a sub-orchestration that is its outcome."""
     if isinstance(message, Start) and message.parent is not None:
         effects.send(Response(message.parent, message.parent_request, failure=failure))
@@ -41,6 +46,40 @@ def add_watcher(row: InstanceRow, message: Watch, most: int) -> bool:
         return False
     row.watchers = [*others, (message.request, message.reply_to)]
     return True
+
+
+def add_update_waiter(row: InstanceRow, message: Update, most: int) -> bool:
+    """Remember who waits for an update; return False if there are too many."""
+    waiting = (message.id, message.request, message.reply_to)
+    if waiting not in row.updates:
+        if len(row.updates) >= most:
+            return False
+        row.updates = [*row.updates, waiting]
+    return True
+
+
+def answer_updates(effects: Effects, row: InstanceRow, outcomes: Mapping[str, Outcome]) -> None:
+    """Tell the outcomes of updates to everyone who waits for one; they are told once."""
+    left = []
+    for update, request, reply_to in row.updates:
+        outcome = outcomes.get(update)
+        if outcome is None:
+            left.append((update, request, reply_to))
+        else:
+            effects.send(Response(reply_to, request, outcome.result, outcome.failure))
+    row.updates = left
+
+
+def refuse_updates(effects: Effects, row: InstanceRow, instance_id: str) -> None:
+    """The instance has ended before these updates."""
+    if row.updates:
+        error = InstanceEnded(
+            f"instance {instance_id!r} ended ({row.status}) before the update's handler did"
+        )
+        failure = FailureDetails.of(error)
+        for _, request, reply_to in row.updates:
+            effects.send(Response(reply_to, request, failure=failure))
+        row.updates = []
 
 
 def announce(effects: Effects, row: InstanceRow) -> None:
@@ -59,7 +98,9 @@ def lacks_code(app: App, row: InstanceRow, instance_id: str) -> bool:
     less
     must not fail what one with more can run. It can still be watched and terminated.
     """
-    if row.name in app.orchestrations:
-        return False
-    log.error("instance %s waits: this host's app %r has no orchestration %r", instance_id, app.hub, row.name)
-    return True
+    try:
+        app.code_of(row.name, row.version, pinned=row.pinned)
+    except NotRegistered as error:
+        log.error("instance %s waits for a host that has its code: %s", instance_id, error)
+        return True
+    return False

@@ -38,7 +38,7 @@ class Status(StrEnum):
 
 
 #: What fields hold that a row of an earlier release does not have.
-_LATER: Final[list[Any]] = [{}, 0, None, False]
+_LATER: Final[list[Any]] = [{}, 0, None, False, False, []]
 
 TERMINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED})
 
@@ -62,6 +62,8 @@ class InstanceRow:
         due_ms: when it was to begin (Unix ms); 0: at once.
         cancel: why it was asked to end; None: it was not, in this execution.
         cancel_told: the code has been told.
+        pinned: only code of exactly ``version`` may run it.
+        updates: ``(update, request, reply_to)`` of everyone who waits for an update's outcome.
     """
 
     name: str
@@ -83,6 +85,8 @@ class InstanceRow:
     due_ms: int = 0
     cancel: str | None = None
     cancel_told: bool = False
+    pinned: bool = False
+    updates: list[tuple[str, str, ActorId]] = field(default_factory=list)
 
     @property
     def terminal(self) -> bool:
@@ -114,6 +118,8 @@ class InstanceRow:
                 self.due_ms,
                 self.cancel,
                 self.cancel_told,
+                self.pinned,
+                self.updates,
             ]
         )
         return packed
@@ -133,7 +139,7 @@ class InstanceRow:
     def _of(cls, row: list[Any]) -> InstanceRow:
         name, status, created_ms, updated_ms, execution, given, output, failure, custom, parent, *rest = row
         parent_request, watchers, version, begun, length, *later = rest
-        tags, due_ms, cancel, cancel_told, *_ = [*later, *_LATER[len(later) :]]
+        tags, due_ms, cancel, cancel_told, pinned, updates, *_ = [*later, *_LATER[len(later) :]]
         return cls(
             name=name,
             status=Status(status),
@@ -154,4 +160,6 @@ class InstanceRow:
             due_ms=due_ms,
             cancel=cancel,
             cancel_told=cancel_told,
+            pinned=pinned,
+            updates=[(update, request, ActorId(*reply_to)) for update, request, reply_to in updates],
         )

@@ -26,7 +26,7 @@ def start(instance: Instance, message: Start) -> None:
     """Create the instance that a ``Start`` message asks for, or say why not."""
     try:
         _check_free(instance, message)
-        definition = instance.app.find_orchestration(message.name)
+        definition = instance.app.code_to_start(message.name, message.version)
         definition.signature.decode(message.input)
     except LungfishError as error:
         instance.refuse(message, error)
@@ -44,10 +44,11 @@ def start(instance: Instance, message: Start) -> None:
         input=message.input,
         parent=message.parent,
         parent_request=message.parent_request,
-        version=message.version or getattr(instance.app, "version", ""),
+        version=definition.version or instance.app.version,
         begun=not later,
         due_ms=message.due_ms,
         tags=tags.of_wire(message.tags),
+        pinned=bool(definition.version),
     )
     accept(effects, message, codec.encode(row.execution))
     if later:

@@ -23,6 +23,7 @@ from .instance import Instance
 from .matching import Outstanding
 from .outcomes import CONTINUED, FAILED, Ended, Restart
 from .replay import Execution
+from .replies import answer_updates
 from .row import InstanceRow, Status
 
 
@@ -30,7 +31,7 @@ def begin_stored(instance: Instance, row: InstanceRow) -> None:
     """Begin an instance whose start was delayed. What came meanwhile follows."""
     row.begun, row.status = True, Status.RUNNING
     try:
-        definition = instance.app.find_orchestration(row.name)
+        definition = instance.definition()
     except LungfishError as error:
         end(instance, Ended(FAILED, failure=FailureDetails.of(error)), Outstanding())
         return
@@ -40,7 +41,7 @@ def begin_stored(instance: Instance, row: InstanceRow) -> None:
 
 def begin(instance: Instance, definition: Orchestration[Any, Any]) -> None:
     """Begin the first execution."""
-    instance.restart = Restart(definition, ())
+    instance.restart = Restart(definition)
     _begin_pending(instance)
 
 
@@ -55,7 +56,7 @@ def _begin_execution(instance: Instance, restart: Restart) -> None:
     row = instance.known
     assert instance.execution is None
     instance.new_attempts()
-    instance.execution = _execution(instance, restart.definition)
+    instance.execution = execution_of(instance, restart.definition)
     # Before the start: the code may continue once more without waiting, and nothing must be lost then.
     for event in restart.carried:
         _apply(instance, event)
@@ -67,6 +68,8 @@ def _begin_execution(instance: Instance, restart: Restart) -> None:
         version=row.version,
         parent=row.parent,
         parent_request=row.parent_request,
+        pinned=row.pinned,
+        updates=restart.updates,
     )
     # The history has it from here on: rows are written at every turn.
     row.input = events.shown(row.input)
@@ -122,18 +125,18 @@ def ready(instance: Instance) -> Execution | None:
 def _load(instance: Instance) -> None:
     """Replay the stored history. What cannot be replayed ends the instance."""
     try:
-        definition = instance.app.find_orchestration(instance.known.name)
+        definition = instance.definition()
         history = instance.history.read()
     except LungfishError as error:
         fail(instance, error)
         return
-    instance.execution = _execution(instance, definition)
+    instance.execution = execution_of(instance, definition)
     instance.execution.replay(history)
-    if not instance.always_replay:
-        instance.history.clear()
+    instance.forget_batches()
 
 
-def _execution(instance: Instance, definition: Orchestration[Any, Any]) -> Execution:
+def execution_of(instance: Instance, definition: Orchestration[Any, Any]) -> Execution:
+    """Return an execution that has not begun."""
     watched = instance.always_replay
     return Execution(instance.app, definition, instance.id, instance.limits, watched=watched)
 
@@ -152,6 +155,10 @@ def close_turn(instance: Instance) -> None:
     if execution.custom_status is not None:
         (row.custom_status,) = execution.custom_status
     ended = execution.ended
+    if ended is not None and ended.status == CONTINUED:
+        execution.handlers.cut_off()
+    if row.updates:
+        answer_updates(instance.effects, row, execution.handlers.outcomes)
     too_long = instance.history.too_long(row) if ended is None else None
     if too_long is not None:
         instance.record(events.ExecutionCompleted(FAILED, failure=too_long))
@@ -186,4 +193,5 @@ def _continue_as_new(instance: Instance, execution: Execution, ended: Ended) -> 
     instance.effects.forget_history(instance.actor)
     row.execution, row.input, row.length = instance.effects.unique(), ended.result, 0
     row.cancel, row.cancel_told = None, False
-    instance.restart = Restart(execution.definition, ended.carried)
+    updates = execution.handlers.pack_outcomes(instance.limits.updates_remembered)
+    instance.restart = Restart(execution.definition, ended.carried, updates)

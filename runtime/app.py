@@ -47,8 +47,11 @@ class App:
     change that stored state sees, unless ``name=`` keeps the old one.
     """
 
-    def __init__(self, hub: str) -> None:
+    def __init__(self, hub: str, *, version: str = "") -> None:
         """Make an empty app for ``hub`` (letters, digits, ``-``, ``_``, ``.``).
+
+        Args:
+            version: of the deployment, recorded with each instance that it starts; it decides nothing.
 
         Raises:
             InvalidId: a name that cannot be part of a store key.
@@ -57,10 +60,14 @@ class App:
         if any(not (c.isalnum() or c in "-_.") for c in hub):
             raise UsageError(f"hub {hub!r}: only letters, digits, '-', '_' and '.' are allowed")
         self.hub = hub
+        self.version = check_id("version", version) if version else ""
         self.entities: dict[str, EntityDefinition] = {}
         self.activities: dict[str, Activity[Any, Any]] = {}
+        #: The newest code of each name.
         self.orchestrations: dict[str, Orchestration[Any, Any]] = {}
         self.queue_limits: dict[str, QueueLimits] = {}
+        #: All of it, by name and version.
+        self.versions: dict[str, dict[str, Orchestration[Any, Any]]] = {}
 
     def with_hub(self, hub: str) -> App:
         """Return an app with the same entities, activities and orchestrations for another hub.
@@ -68,11 +75,12 @@ class App:
         Raises:
             InvalidId: as when making an app.
         """
-        other = App(hub)
+        other = App(hub, version=self.version)
         other.entities.update(self.entities)
         other.activities.update(self.activities)
         other.orchestrations.update(self.orchestrations)
         other.queue_limits.update(self.queue_limits)
+        other.versions.update({name: dict(versions) for name, versions in self.versions.items()})
         return other
 
     def queue(
@@ -218,20 +226,40 @@ class App:
     ) -> Orchestration[P, R]: ...
     @overload
     def orchestration(
-        self, /, *, name: str
+        self, /, *, name: str | None = None, version: str = ""
     ) -> Callable[[Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]], Orchestration[P, R]]: ...
-    def orchestration(self, function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+    def orchestration(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        version: str = "",
+    ) -> Any:
         """Register an ``async def`` or generator function as an orchestration.
 
         Its first parameter is the ``OrchestrationContext``; the others are its input.
 
         Args:
             name: the stored name; default is the function's own.
+            version: of this code, such as ``"2"`` or ``"2.1"``. Several versions of one name may stand
+                side by side: new instances get the newest, running ones stay with theirs.
+
+        Raises:
+            UsageError: there is one of this name, and version, already.
         """
 
         def register(function: Callable[..., Any]) -> Orchestration[..., Any]:
-            made: Orchestration[..., Any] = Orchestration(function, _name_of(function, "orchestration", name))
-            self._register(self.orchestrations, "orchestration", made.name, made)
+            made: Orchestration[..., Any] = Orchestration(
+                function,
+                _name_of(function, "orchestration", name),
+                check_id("version", version) if version else "",
+            )
+            versions = self.versions.setdefault(made.name, {})
+            if made.version in versions:
+                raise self._taken("orchestration", made.name, "name= or version=")
+            versions[made.version] = made
+            self.orchestrations[made.name] = max(versions.values(), key=_age)
             return made
 
         return register if function is None else register(function)
@@ -257,6 +285,31 @@ class App:
         """Return the orchestration registered as ``name``; raises ``NotRegistered``."""
         return _find(self.orchestrations, "orchestration", name, self.hub)
 
+    def code_to_start(self, name: str, version: str = "") -> Orchestration[Any, Any]:
+        """Return the code of a new instance: that version, or else the newest; raises ``NotRegistered``."""
+        newest = self.find_orchestration(name)
+        return newest if version in ("", newest.version) else self.code_of(name, version, pinned=True)
+
+    def code_of(self, name: str, version: str, *, pinned: bool) -> Orchestration[Any, Any]:
+        """Return the code that runs an instance.
+
+        Args:
+            pinned: it was started by code of exactly this version; else by code without one.
+
+        Raises:
+            NotRegistered: that code is not here.
+        """
+        newest = self.find_orchestration(name)
+        wanted = version if pinned else ""
+        found = newest if newest.version == wanted else self.versions.get(name, {}).get(wanted)
+        if found is None:
+            which = f"version {wanted!r}" if wanted else "version without a name"
+            listed = _listed(known or "(none)" for known in self.versions.get(name, {}))
+            raise NotRegistered(
+                f"no {which} of orchestration {name!r} in app {self.hub!r}; there are: {listed}"
+            )
+        return found
+
     def queues(self) -> list[str]:
         """Return the names of all queues that this app's activities use, sorted."""
         named = (a.settings.queue for a in self.activities.values())
@@ -264,10 +317,13 @@ class App:
 
     def _register(self, table: dict[str, Any], sort: str, name: str, made: Any) -> None:
         if name in table:
-            raise UsageError(
-                f"app {self.hub!r} has an {sort} named {name!r} already; pass name= to tell them apart"
-            )
+            raise self._taken(sort, name)
         table[name] = made
+
+    def _taken(self, sort: str, name: str, ways: str = "name=") -> UsageError:
+        return UsageError(
+            f"app {self.hub!r} has an {sort} named {name!r} already; pass {ways} to tell them apart"
+        )
 
     def __repr__(self) -> str:
         return (
@@ -284,6 +340,12 @@ def _find(table: Mapping[str, T], sort: str, name: str, hub: str) -> T:
     if found is None:
         raise NotRegistered(f"no {sort} named {name!r} in app {hub!r}; there are: {_listed(table)}")
     return found
+
+
+def _age(orchestration: Orchestration[Any, Any]) -> list[tuple[int, int, str]]:
+    """Order versions: none is the oldest, numbers between dots count as numbers."""
+    parts = orchestration.version.split(".") if orchestration.version else []
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
 
 
 def _name_of(function: Any, sort: str, name: str | None) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overlo
 from .app import EntityClass
 from .client import Client, IfExists
 from .client_queries import InstanceFilters, StoredEntity
+from .connection import TIMEOUT_S
 from .dead_letters import DeadLetter, DeadLetters
 from .definitions import Orchestration
 from .errors import StoreUnavailable
@@ -242,6 +243,23 @@ class BlockingOrchestrationHandle(Generic[T]):
         """Send an external event; durable when this returns."""
         self._loop.run(self._handle.raise_event(name, payload))
 
+    def query(
+        self, query: Callable[..., Any] | str, *args: Any, timeout: float | None = TIMEOUT_S, **kwargs: Any
+    ) -> Any:
+        """Ask the orchestration's code; see ``OrchestrationHandle.query``."""
+        return self._loop.run(self._handle.query(query, *args, timeout=timeout, **kwargs))
+
+    def update(
+        self,
+        update: Callable[..., Any] | str,
+        *args: Any,
+        id: str | None = None,
+        timeout: float | None = TIMEOUT_S,
+        **kwargs: Any,
+    ) -> Any:
+        """Ask the orchestration's code for a change; see ``OrchestrationHandle.update``."""
+        return self._loop.run(self._handle.update(update, *args, id=id, timeout=timeout, **kwargs))
+
     def terminate(self, reason: str = "") -> None:
         """End the instance now."""
         self._loop.run(self._handle.terminate(reason))
@@ -403,6 +421,7 @@ class BlockingClient:
         tags: Mapping[str, str] | None = None,
         if_exists: IfExists = "return",
         at: dt.datetime | dt.timedelta | float | None = None,
+        version: str = "",
         **kwargs: Any,
     ) -> BlockingOrchestrationHandle[R]: ...
     @overload
@@ -414,6 +433,7 @@ class BlockingClient:
         tags: Mapping[str, str] | None = None,
         if_exists: IfExists = "return",
         at: dt.datetime | dt.timedelta | float | None = None,
+        version: str = "",
         **kwargs: Any,
     ) -> BlockingOrchestrationHandle[Any]: ...
     def start(self, orchestration: Any, *args: Any, **kwargs: Any) -> BlockingOrchestrationHandle[Any]:

@@ -158,6 +158,7 @@ class Client(ClientQueries):
         tags: Mapping[str, str] | None = None,
         if_exists: IfExists = "return",
         at: dt.datetime | dt.timedelta | float | None = None,
+        version: str = "",
         **kwargs: Any,
     ) -> OrchestrationHandle[R]: ...
     @overload
@@ -169,6 +170,7 @@ class Client(ClientQueries):
         tags: Mapping[str, str] | None = None,
         if_exists: IfExists = "return",
         at: dt.datetime | dt.timedelta | float | None = None,
+        version: str = "",
         **kwargs: Any,
     ) -> OrchestrationHandle[Any]: ...
     async def start(
@@ -179,6 +181,7 @@ class Client(ClientQueries):
         tags: Mapping[str, str] | None = None,
         if_exists: IfExists = "return",
         at: dt.datetime | dt.timedelta | float | None = None,
+        version: str = "",
         **kwargs: Any,
     ) -> OrchestrationHandle[Any]:
         """Create an orchestration instance, if its id is free; durable when this returns.
@@ -196,6 +199,7 @@ class Client(ClientQueries):
                 ``"terminate_and_start"``: as that, but one that runs is terminated.
             at: when to begin: an aware datetime, or a delay (timedelta, or seconds). The instance is Pending
                 until then, and can be cancelled and terminated. A time that has passed is now.
+            version: of the code that shall run it; default: the function's own, or for a name the newest.
 
         Raises:
             NotRegistered, InvalidArguments, SerializationError, PayloadTooLarge: refused; nothing was
@@ -212,12 +216,23 @@ class Client(ClientQueries):
             data = signature.encode(args, kwargs)
         else:
             data = encode_arguments(args, kwargs, name)
+        version = version or getattr(orchestration, "version", "")
         connection, labels = self._open, check_tags(tags)
         actor = ActorId(ORCHESTRATION, "", instance)
         due_ms = await self._due_ms(at)
 
         def make(request: str) -> Start:
-            return Start(actor, name, data, request, connection.me, due_ms=due_ms, tags=labels, reuse=reuse)
+            return Start(
+                actor,
+                name,
+                data,
+                request,
+                connection.me,
+                due_ms=due_ms,
+                version=version,
+                tags=labels,
+                reuse=reuse,
+            )
 
         response = await connection.request(actor, make, timeout_s=TIMEOUT_S, what=f"start of {name}")
         handle = self._handle(instance, signature)

@@ -130,12 +130,17 @@ class Activity(Generic[P, R_co]):
 
 
 class Orchestration(Generic[P, R_co]):
-    """A registered orchestration: ``async def`` or generator, first parameter the context."""
+    """A registered orchestration: ``async def`` or generator, first parameter the context.
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    Attributes:
+        version: of this code; instances that were started with it are run by it alone. Empty: not versioned.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str, version: str = "") -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
+        self.version = version
         self.is_generator = inspect.isgeneratorfunction(function)
         self.signature = Signature.of(function, name, skip=1)
         if self.is_generator:
@@ -149,7 +154,8 @@ class Orchestration(Generic[P, R_co]):
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<orchestration {self.name}>"
+        version = f" {self.version}" if self.version else ""
+        return f"<orchestration {self.name}{version}>"
 
 
 def _returned(annotation: Any) -> Any:

@@ -14,6 +14,7 @@
     │  ├─ InstanceNotFound     no such instance
     │  ├─ InstanceEnded        the instance has ended; it cannot be controlled any more
     │  ├─ NotDurable           an orchestration did what replay cannot repeat (I/O, threads, foreign futures)
+    │  ├─ ReadOnly             a query or validator tried to change something
     │  ├─ LimitExceeded        a bound on what one actor may do (history length, actions per turn)
     │  ├─ HubMismatch          this process and the hub disagree on something fixed
     │  ├─ UnsafeStore          the store may drop data (evicting maxmemory-policy)
@@ -24,6 +25,9 @@
     │  ├─ ActivityFailed
     │  │  ├─ ActivityTimedOut
     │  │  └─ WorkersLost       an attempt was lost with its worker too often
+    │  ├─ QueryFailed
+    │  ├─ UpdateFailed
+    │  │  └─ UpdateRejected    its validator refused it; nothing was recorded
     │  └─ OrchestrationFailed
     │     ├─ OrchestrationTerminated
     │     └─ OrchestrationCanceled
@@ -100,6 +104,10 @@ class InstanceEnded(UsageError):
 
 class NotDurable(UsageError):
     """An orchestration did, or waits for, what replay cannot repeat. Put it into an activity."""
+
+
+class ReadOnly(UsageError):
+    """A query's handler, or an update's validator, tried to change something. It may only look."""
 
 
 class LimitExceeded(UsageError):
@@ -331,6 +339,18 @@ class ActivityCancelled(LungfishError):
     """Nobody waits for this attempt any more: its time is up, or its orchestration goes on without it."""
 
     non_retriable = True
+
+
+class QueryFailed(ExecutionFailed):
+    """A query's handler raised; the instance is as it was."""
+
+
+class UpdateFailed(ExecutionFailed):
+    """An update's handler raised, or was cut off by the end of the execution; the instance goes on."""
+
+
+class UpdateRejected(UpdateFailed):
+    """An update's validator refused it: nothing was recorded, nothing has changed."""
 
 
 class OrchestrationFailed(ExecutionFailed):

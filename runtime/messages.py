@@ -63,7 +63,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The outcome of a ``Call``, ``Start``, ``Control``, ``Watch`` or sub-orchestration."""
+    """The outcome of a sub-orchestration, or of a message with a ``request``."""
 
     target: ActorId
     request: str
@@ -279,6 +279,38 @@ class EntityControl:
     reply_to: ActorId | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question to an orchestration's code; it changes nothing.
+
+    Attributes:
+        args: encoded ``[positional, keyword]``.
+    """
+
+    target: ActorId
+    name: str
+    args: bytes
+    request: str
+    reply_to: ActorId
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A change that an orchestration's code may refuse, and answers.
+
+    Attributes:
+        args: encoded ``[positional, keyword]``.
+        id: of the update: it is done once, however often it is sent.
+    """
+
+    target: ActorId
+    name: str
+    args: bytes
+    id: str
+    request: str
+    reply_to: ActorId
+
+
 Message: TypeAlias = (
     Signal
     | Call
@@ -297,6 +329,8 @@ Message: TypeAlias = (
     | Inspect
     | CancelCall
     | EntityControl
+    | Query
+    | Update
 )
 
 

@@ -6,6 +6,7 @@ A handle is an address: making one costs nothing and talks to nobody.
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
@@ -14,16 +15,31 @@ from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .definitions import EntityDefinition, Operation
 from .errors import (
     EntityOperationFailed,
+    ExecutionFailed,
     InstanceNotFound,
     NotRegistered,
     OrchestrationCanceled,
     OrchestrationFailed,
     OrchestrationTerminated,
     Overloaded,
+    QueryFailed,
+    UpdateFailed,
+    UpdateRejected,
     UsageError,
 )
 from .ids import ActorId, check_id
-from .messages import Call, CancelCall, Control, Inspect, RaiseEvent, Response, Signal, Watch
+from .messages import (
+    Call,
+    CancelCall,
+    Control,
+    Inspect,
+    Query,
+    RaiseEvent,
+    Response,
+    Signal,
+    Update,
+    Watch,
+)
 from .reminders import Reminder, When, from_rows, signal_due_ms
 from .signatures import Signature, encode_arguments, encode_signal_arguments
 from .status import EntityStatus, OrchestrationStatus, StatusReader, entity_status
@@ -377,6 +393,73 @@ class OrchestrationHandle(Generic[R]):
         data = codec.encode(payload, f"payload of event {check_id('event name', name)}")
         await self._connection.send(self._actor, [RaiseEvent(self._actor, name, data)])
 
+    async def query(
+        self, query: Callable[..., Any] | str, *args: Any, timeout: float | None = TIMEOUT_S, **kwargs: Any
+    ) -> Any:
+        """Ask the orchestration's code, and return the answer. Works after the end, too; changes nothing.
+
+        The answer is of what is committed: it never tells of a step that a crash could still undo.
+
+        Args:
+            query: the name that the code gave to ``ctx.on_query``, or the function.
+            timeout: longest wait (s); None waits for ever.
+
+        Raises:
+            InstanceNotFound: there is no such instance.
+            NotRegistered: the code answers no such query, or no host has the code.
+            InvalidArguments: they do not fit the handler.
+            ReadOnly: the handler tried to change something.
+            QueryFailed: the handler raised, or the instance cannot be replayed.
+            UsageError: the instance has not begun.
+            DeadlineExceeded: no answer in time.
+        """
+        name = handler_name(query, "query")
+        data = encode_arguments(args, kwargs, f"query {name!r}")
+
+        def make(request: str) -> Query:
+            return Query(self._actor, name, data, request, self._connection.me)
+
+        what = f"query {name!r} of {self.id}"
+        response = await self._connection.request(self._actor, make, timeout_s=timeout, what=what)
+        return answer(response, QueryFailed, what)
+
+    async def update(
+        self,
+        update: Callable[..., Any] | str,
+        *args: Any,
+        id: str | None = None,
+        timeout: float | None = TIMEOUT_S,
+        **kwargs: Any,
+    ) -> Any:
+        """Ask the orchestration's code for a change, and return what its handler returned.
+
+        It is done once for each id, whatever crashes; asking again with the id tells the same outcome. While
+        the instance is suspended, or has not begun, it waits.
+
+        Args:
+            update: the name that the code gave to ``ctx.on_update``, or the function.
+            id: of this update; default: a new one.
+            timeout: longest wait (s); None waits for ever.
+
+        Raises:
+            UpdateRejected: its validator refused it; nothing was recorded.
+            UpdateFailed: its handler raised, or was cut off by continue-as-new.
+            InstanceNotFound, InstanceEnded: nobody can do it any more.
+            NotRegistered: the code does no such update.
+            InvalidArguments, ReadOnly: refused; nothing was recorded.
+            DeadlineExceeded: no outcome in time; it may go on. Ask again with the same id.
+        """
+        name = handler_name(update, "update")
+        data = encode_arguments(args, kwargs, f"update {name!r}")
+        unique = check_id("update id", id) if id is not None else uuid.uuid4().hex
+
+        def make(request: str) -> Update:
+            return Update(self._actor, name, data, unique, request, self._connection.me)
+
+        what = f"update {name!r} of {self.id}"
+        response = await self._connection.request(self._actor, make, timeout_s=timeout, what=what)
+        return answer(response, UpdateFailed, what)
+
     async def terminate(self, reason: str = "") -> None:
         """End the instance now, and its running sub-orchestrations; ``reason`` becomes its output.
 
@@ -424,6 +507,29 @@ class OrchestrationHandle(Generic[R]):
 
     def __repr__(self) -> str:
         return f"<orchestration {self.id}>"
+
+
+def handler_name(handler: Any, sort: str) -> str:
+    """Return the name of a query or an update given as a function or a str."""
+    name = handler if isinstance(handler, str) else getattr(handler, "__name__", None)
+    if not isinstance(name, str):
+        raise UsageError(f"a {sort} is a function of the orchestration, or its name, not {handler!r}")
+    return check_id(f"{sort} name", name)
+
+
+def answer(response: Response, failed: type[ExecutionFailed], what: str) -> Any:
+    """Return what a query or an update came to, or raise it."""
+    details = response.failure
+    if details is None:
+        return None if response.result is None else codec.decode(response.result, f"result of {what}")
+    raise_usage_error(details)
+    kind = details.error_type.rpartition(".")[2]
+    if kind == Overloaded.__name__:
+        raise Overloaded(details.message)
+    known = {error.__name__: error for error in (QueryFailed, UpdateFailed, UpdateRejected)}.get(kind)
+    if known is not None:
+        raise known(details.message, details.cause or details)
+    raise failed(f"{what} failed: {details}", details)
 
 
 def _result(response: Response, signature: Signature | None, what: str) -> Any:

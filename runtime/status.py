@@ -49,6 +49,7 @@ class OrchestrationStatus:
         parent_id: the orchestration that started it, if one did.
         tags: what it was labelled with at its start.
         start_at: when it begins, or was to begin; None: at once.
+        version: of the code that runs it, or of the app that started it.
     """
 
     instance_id: str
@@ -63,6 +64,7 @@ class OrchestrationStatus:
     parent_id: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     start_at: dt.datetime | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,12 +33,14 @@ from .messages import (
     LockRelease,
     LockRequest,
     Message,
+    Query,
     RaiseEvent,
     ReminderDue,
     Response,
     Signal,
     Start,
     TimerFired,
+    Update,
     Watch,
 )
 
@@ -63,6 +65,8 @@ _MESSAGES: Final[tuple[type[Any], ...]] = (
     Inspect,
     CancelCall,
     EntityControl,
+    Query,
+    Update,
 )
 #: A tag is a position in ``_MESSAGES``: append only.
 _TAGS: Final = {cls: tag for tag, cls in enumerate(_MESSAGES)}

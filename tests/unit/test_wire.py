@@ -26,12 +26,14 @@ from lungfish.runtime.messages import (
     LockRelease,
     LockRequest,
     Message,
+    Query,
     RaiseEvent,
     ReminderDue,
     Response,
     Signal,
     Start,
     TimerFired,
+    Update,
     Watch,
 )
 
@@ -72,6 +74,8 @@ CLASSES: list[type[Any]] = [
     Inspect,
     CancelCall,
     EntityControl,
+    Query,
+    Update,
 ]
 
 
@@ -129,6 +133,8 @@ def test_tags_are_those_of_the_first_release(tag: int) -> None:
         Inspect(HITS, "1", ME),
         CancelCall(HITS, "1", ME),
         EntityControl(HITS, "watch"),
+        Query(HITS, "q", b"", "1", ME),
+        Update(HITS, "u", b"", "id", "1", ME),
     ]
     assert type(samples[tag]) is CLASSES[tag]
     assert wire.to_row(samples[tag])[0] == tag

@@ -18,7 +18,7 @@ PARENT = ActorId("o", "", "parent")
 
 EVERY: list[events.Event] = [
     events.TurnStarted(17),
-    events.ExecutionStarted("x", "name", b"in", 5, "v1", PARENT, "x:1"),
+    events.ExecutionStarted("x", "name", b"in", 5, "v1", PARENT, "x:1", 1, "s", True, b"outcomes"),
     events.ExecutionStarted("x", "name", b"in", 5),
     events.TaskScheduled(1, "a", b"args"),
     events.TaskCompleted(1, b"r"),
@@ -51,6 +51,9 @@ EVERY: list[events.Event] = [
     events.CancelRequested("r", 1),
     events.Rewound(7, "r", 1),
     events.Forked("source", "x2", 1),
+    events.UpdateAccepted("u", "rename", b"args", 5),
+    events.UpdateCompleted("u", b"r"),
+    events.UpdateCompleted("u", failure=FAILURE),
 ]
 
 
@@ -75,7 +78,7 @@ def test_tags_never_change() -> None:
         "EntityResponded", "EntitySignaled", "EventSent", "PatchMarked", "ContinuedAsNew", "Suspended",
         "Resumed", "ExecutionTerminated", "ExecutionCompleted", "LockRequested", "LockGranted",
         "LockReleased", "SubOrchestrationCanceled", "OrchestrationStarted", "CancelRequested", "Rewound",
-        "Forked",
+        "Forked", "UpdateAccepted", "UpdateCompleted",
     ]  # fmt: skip
 
 

@@ -726,7 +726,7 @@ def test_raising_after_continue_as_new_fails(host: FakeHost) -> None:
     assert "after all" in str(host.row().failure)
 
 
-@app.orchestration
+@app.orchestration(version="v7")
 async def shows_status(ctx: OrchestrationContext) -> list[Any]:
     ctx.set_custom_status("first")
     await ctx.call_activity(work)
@@ -808,7 +808,9 @@ def test_an_instance_waits_for_a_host_that_has_its_code(caplog: pytest.LogCaptur
     after.raise_event("anything")
     assert after.row() == before
     assert len(after.mailbox[instance("i")]) == 1
-    assert "has no orchestration 'parent_of_two'" in caplog.text
+    assert (
+        "instance i waits for a host that has its code: no orchestration named 'parent_of_two'" in caplog.text
+    )
     after.deliver(Control(instance("i"), "terminate", "not needed any more"))
     assert after.row().status == "Terminated"
 
