@@ -30,6 +30,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar, TypeVarTuple
 from lungfish.runtime.errors import LimitExceeded, NotDurable, ReadOnly, UsageError
 
 from . import ambient
+from .matching import user_line
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -433,8 +434,9 @@ _AS_COMPLETED: Final = _codes(
 def _refusal(name: str) -> Callable[..., NoReturn]:
     def refuse(_self: DeterministicLoop, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise NotDurable(
-            f"loop.{name}() cannot be used in an orchestration: replay would not repeat it. Put I/O, "
-            "threads and waiting for the outside into an activity and await ctx.call_activity(...)."
+            f"loop.{name}() at {user_line()} cannot be used in an orchestration: replay would not "
+            "repeat it. Put I/O, threads and waiting for the outside into an activity and await "
+            "ctx.call_activity(...)."
         )
 
     refuse.__name__ = name

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, assert_never
 
 from lungfish.runtime.definitions import Orchestration
 from lungfish.runtime.errors import (
+    ActivityFailed,
+    ActivityTimedOut,
+    EntityOperationFailed,
+    ExecutionFailed,
     FailureDetails,
     OrchestrationCanceled,
+    OrchestrationFailed,
     OrchestrationTerminated,
     qualified_name,
 )
@@ -26,6 +31,11 @@ CONTINUED: Final = "ContinuedAsNew"
 
 TERMINATED_NAME: Final = qualified_name(OrchestrationTerminated)
 CANCELED_NAME: Final = qualified_name(OrchestrationCanceled)
+#: What a sub-orchestration's outcome is raised as, by the type that its failure names.
+_CHILD_ERRORS: Final[dict[str, type[ExecutionFailed]]] = {
+    TERMINATED_NAME: OrchestrationTerminated,
+    CANCELED_NAME: OrchestrationCanceled,
+}
 _NO_EVENTS: Final[Sequence[events.EventRaised]] = ()
 
 
@@ -69,3 +79,18 @@ def terminated_failure(reason: str) -> FailureDetails:
 def canceled_failure(reason: str) -> FailureDetails:
     """Describe a cancellation, as the outcome that whoever waits for the instance gets."""
     return FailureDetails(CANCELED_NAME, reason or "canceled", non_retriable=True)
+
+
+def error_class(
+    event: events.TaskFailed | events.SubOrchestrationFailed | events.EntityResponded,
+) -> type[ExecutionFailed]:
+    """Return what a failure is raised as where the code waits for it."""
+    match event:
+        case events.TaskFailed():
+            return ActivityTimedOut if event.timed_out else ActivityFailed
+        case events.SubOrchestrationFailed():
+            return _CHILD_ERRORS.get(event.failure.error_type, OrchestrationFailed)
+        case events.EntityResponded():
+            return EntityOperationFailed
+        case _:
+            assert_never(event)

@@ -20,22 +20,17 @@ import functools
 import inspect
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lungfish.runtime import codec
 from lungfish.runtime.definitions import ActivityOptions, Orchestration
 from lungfish.runtime.errors import (
-    ActivityFailed,
-    ActivityTimedOut,
     DeadlineExceeded,
     EntityOperationFailed,
     ExecutionFailed,
     FailureDetails,
     InternalError,
     LimitExceeded,
-    OrchestrationCanceled,
-    OrchestrationFailed,
-    OrchestrationTerminated,
     ReadOnly,
     UsageError,
     qualified_name,
@@ -53,15 +48,14 @@ from .loop import DeterministicLoop
 from .matching import Outstanding, compare, recorded_decisions, user_line
 from .outcomes import (
     CANCELED,
-    CANCELED_NAME,
     COMPLETED,
     CONTINUED,
     FAILED,
     TERMINATED,
-    TERMINATED_NAME,
     Ended,
     Turn,
     canceled_failure,
+    error_class,
     terminated_failure,
 )
 from .sections import Section, check_entry, outside
@@ -73,12 +67,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LATE: Final = qualified_name(DeadlineExceeded)
-
-#: What a sub-orchestration's outcome is raised as, by the type that its failure names.
-_CHILD_ERRORS: Final[dict[str, type[ExecutionFailed]]] = {
-    TERMINATED_NAME: OrchestrationTerminated,
-    CANCELED_NAME: OrchestrationCanceled,
-}
 
 
 class Execution:
@@ -240,7 +228,7 @@ class Execution:
                 self._complete(event.id, event.result)
             case events.TaskFailed() | events.SubOrchestrationFailed() | events.EntityResponded():
                 assert event.failure is not None
-                self._fail(event.id, event.failure, _kind_of(event))
+                self._fail(event.id, event.failure, error_class(event))
             case events.TimerFired():
                 self._fire(event.id)
             case events.EventRaised():
@@ -579,20 +567,6 @@ class Execution:
 
     def _forget(self, task: Task[Any]) -> None:
         self._open.pop(task.id, None)
-
-
-def _kind_of(
-    event: events.TaskFailed | events.SubOrchestrationFailed | events.EntityResponded,
-) -> type[ExecutionFailed]:
-    match event:
-        case events.TaskFailed():
-            return ActivityTimedOut if event.timed_out else ActivityFailed
-        case events.SubOrchestrationFailed():
-            return _CHILD_ERRORS.get(event.failure.error_type, OrchestrationFailed)
-        case events.EntityResponded():
-            return EntityOperationFailed
-        case _:
-            assert_never(event)
 
 
 def _nothing(_: bytes | None) -> None:
