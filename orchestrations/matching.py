@@ -16,35 +16,27 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final, assert_never
+from typing import Final
 
 from lungfish.runtime.errors import NonDeterminism
 from lungfish.runtime.ids import ActorId
 
+from .causes import describe, likely_cause
 from .events import (
     DECIDED,
-    ContinuedAsNew,
     Decided,
-    EntityCalled,
-    EntitySignaled,
     Event,
-    EventSent,
-    ExecutionCompleted,
     LockGranted,
     LockReleased,
     LockRequested,
-    OrchestrationStarted,
     PatchMarked,
     SubOrchestrationCanceled,
     SubOrchestrationCompleted,
     SubOrchestrationCreated,
     SubOrchestrationFailed,
-    TaskCanceled,
-    TaskScheduled,
     TimerCanceled,
     TimerCreated,
     TimerFired,
-    UpdateCompleted,
 )
 
 #: Files whose frames are not the user's: ours and asyncio's.
@@ -57,48 +49,6 @@ def user_line() -> str:
     while frame is not None and frame.f_code.co_filename.startswith(NOT_USERS):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "an unknown line"
-
-
-_CANCELED: Final[dict[type[Event], str]] = {
-    TaskCanceled: "activity",
-    TimerCanceled: "timer",
-    SubOrchestrationCanceled: "sub-orchestration",
-}
-
-
-def describe(event: Decided) -> str:  # noqa: PLR0911 - one line a kind
-    """Name a decided event in words."""
-    match event:
-        case TaskScheduled():
-            return f"activity {event.name!r} (#{event.id})"
-        case TaskCanceled() | TimerCanceled() | SubOrchestrationCanceled():
-            return f"cancellation of {_CANCELED[type(event)]} #{event.id}"
-        case TimerCreated():
-            return f"timer (#{event.id})"
-        case SubOrchestrationCreated():
-            return f"sub-orchestration {event.name!r} with id {event.instance!r} (#{event.id})"
-        case OrchestrationStarted():
-            return f"start of orchestration {event.name!r} with id {event.instance!r} (#{event.id})"
-        case EntityCalled():
-            return f"call of {event.operation!r} on entity {event.entity}/{event.key} (#{event.id})"
-        case EntitySignaled():
-            return f"signal {event.operation!r} to entity {event.entity}/{event.key} (#{event.id})"
-        case EventSent():
-            return f"event {event.name!r} to instance {event.instance!r} (#{event.id})"
-        case LockRequested():
-            return f"lock of {', '.join(map(str, event.entities))} (#{event.id})"
-        case LockReleased():
-            return f"release of lock #{event.id}"
-        case PatchMarked():
-            return f"patch marker {event.patch!r}"
-        case UpdateCompleted():
-            return f"the end of update {event.update!r}"
-        case ContinuedAsNew():
-            return "the end of the code, continuing as new"
-        case ExecutionCompleted():
-            return f"the end of the code, {event.status}"
-        case _:
-            assert_never(event)
 
 
 def recorded_decisions(history: Sequence[Event], at: int) -> list[Decided]:
@@ -128,10 +78,10 @@ def compare(
             here += 1
         elif not isinstance(expected, PatchMarked):
             line = lines[here] if actual is not None else ""
-            cause = _cause(expected, actual, recorded[place + 1 :], made[here + 1 :])
+            cause = likely_cause(expected, actual, recorded[place + 1 :], made[here + 1 :])
             return _mismatch(expected, actual, line=line, at=at + place, of=of, cause=cause)
     if here < len(made):
-        cause = _cause(None, made[here], (), made[here + 1 :])
+        cause = likely_cause(None, made[here], (), made[here + 1 :])
         return _mismatch(None, made[here], line=lines[here], at=at + len(recorded), of=of, cause=cause)
     return None
 
@@ -149,65 +99,6 @@ def _mismatch(
         f"Let running instances finish on the old code, or keep the old path for them: "
         f"`if ctx.patched('name-of-the-change'): new path, else: old path`."
     )
-
-
-def _same(one: Decided, other: Decided) -> bool:
-    """Tell whether two decisions are the same but for their sequence ids."""
-    return type(one) is type(other) and _target(one) == _target(other)
-
-
-def _target(event: Decided) -> tuple[str, ...]:
-    match event:
-        case TaskScheduled() | SubOrchestrationCreated() | OrchestrationStarted():
-            return (event.name,)
-        case EntityCalled() | EntitySignaled():
-            return event.entity, event.key, event.operation
-        case EventSent():
-            return event.instance, event.name
-        case PatchMarked():
-            return (event.patch,)
-        case ExecutionCompleted():
-            return (event.status,)
-        case UpdateCompleted():
-            return (event.update,)
-        case LockRequested():
-            return tuple(map(str, event.entities))
-        case (
-            TaskCanceled()
-            | TimerCreated()
-            | TimerCanceled()
-            | LockReleased()
-            | SubOrchestrationCanceled()
-            | ContinuedAsNew()
-        ):
-            return ()
-        case _:
-            assert_never(event)
-
-
-def _cause(
-    expected: Decided | None, actual: Decided | None, recorded: Sequence[Decided], made: Sequence[Decided]
-) -> str:
-    chance = "or the code depends on what is not repeated (clock, random, environment, I/O, a set's order)"
-    if expected is None or actual is None:
-        verb = "added" if expected is None else "removed"
-        what = actual if expected is None else expected
-        assert what is not None
-        return f"{describe(what)} was {verb} here since this instance ran, {chance}"
-    later, earlier = _any_same(actual, recorded), _any_same(expected, made)
-    if later and earlier:
-        return f"the two were swapped since this instance ran, {chance}"
-    if earlier:
-        return f"{describe(actual)} was added before {describe(expected)} since this instance ran, {chance}"
-    if later:
-        return f"{describe(expected)} was removed, or moved behind {describe(actual)}, {chance}"
-    if type(expected) is type(actual):
-        return f"renamed or replaced since this instance ran, {chance}"
-    return f"added, removed or reordered since this instance ran, {chance}"
-
-
-def _any_same(wanted: Decided, among: Sequence[Decided]) -> bool:
-    return any(_same(wanted, other) for other in among)
 
 
 #: What ends the wait for a sub-orchestration.

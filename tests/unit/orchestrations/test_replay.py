@@ -218,8 +218,8 @@ CHANGES = [
     (removed_last, "activity 'c' (#3)", "nothing more", 7, "was removed here"),
     (swapped, "activity 'b' (#2)", "activity 'c' (#2)", 6, "swapped"),
     (renamed, "activity 'b' (#2)", "activity 'b2' (#2)", 6, "renamed"),
-    (another_kind, "activity 'b' (#2)", "timer (#2)", 6, "added, removed or reordered"),
-    (ends_early, "activity 'b' (#2)", "the end of the code, Completed", 6, "added, removed or reordered"),
+    (another_kind, "activity 'b' (#2)", "timer (#2)", 6, "another kind of step"),
+    (ends_early, "activity 'b' (#2)", "the end of the code, Completed", 6, "the code ends here now"),
 ]
 
 
