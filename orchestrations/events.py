@@ -478,7 +478,10 @@ def unpack(batch: bytes) -> list[Event]:
         raise MalformedBytes(f"not a batch of history events: {error!r}") from error
     if schema != SCHEMA or not isinstance(rows, list):
         raise MalformedBytes(f"history of schema {schema!r}; this release reads {SCHEMA}")
-    return [_from_row(row) for row in rows]
+    try:
+        return [_ROW_READERS[row[0]](row) for row in rows]
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise MalformedBytes(f"not a history event: {error}") from error
 
 
 def unpack_all(batches: Iterable[bytes]) -> list[Event]:
@@ -486,13 +489,39 @@ def unpack_all(batches: Iterable[bytes]) -> list[Event]:
     return [event for batch in batches for event in unpack(batch)]
 
 
-def _from_row(row: Any) -> Event:
-    try:
-        tag = row[0]
-        if not 0 <= tag < len(_EVENTS) or len(row) - 1 < _REQUIRED[tag]:
-            raise ValueError(f"event {tag!r} of {len(row) - 1} fields")
-        values = [read(value) for read, value in zip(_FIELD_READERS[tag], row[1:], strict=False)]
-        event: Event = _EVENTS[tag](*values)
-        return event
-    except (TypeError, ValueError, IndexError, KeyError) as error:
-        raise MalformedBytes(f"not a history event: {error}") from error
+def _read_slowly(row: Any) -> Event:
+    tag = row[0]
+    if not 0 <= tag < len(_EVENTS) or len(row) - 1 < _REQUIRED[tag]:
+        raise ValueError(f"event {tag!r} of {len(row) - 1} fields")
+    values = [read(value) for read, value in zip(_FIELD_READERS[tag], row[1:], strict=False)]
+    event: Event = _EVENTS[tag](*values)
+    return event
+
+
+#: What a value looks like that needs no reading, by annotation.
+_USUAL: Final = {
+    "ActorId | None": "{0} is None",
+    "FailureDetails | None": "{0} is None",
+    "str": "type({0}) is str",
+    "int": "type({0}) is int",
+    "bool": "type({0}) is bool",
+    "bytes": "type({0}) is bytes",
+    "bytes | None": "({0} is None or type({0}) is bytes)",
+}
+
+
+def _row_reader(cls: type[Any], tag: int) -> Callable[[Any], Event]:
+    """Compile a function that reads the usual row at once: a long history is read at each takeover."""
+    checks = [
+        _USUAL.get(str(item.type), "False").format(f"row[{at}]") for at, item in enumerate(fields(cls), 1)
+    ]
+    usual = " and ".join([f"len(row) == {len(checks) + 1} and row[0] == {tag}", *checks])
+    values = ", ".join(f"row[{at}]" for at in range(1, len(checks) + 1))
+    names = {"cls": cls, "slowly": _read_slowly}
+    reader: Callable[[Any], Event] = eval(  # noqa: S307 - own names
+        f"lambda row: cls({values}) if {usual} else slowly(row)", names
+    )
+    return reader
+
+
+_ROW_READERS: Final = {tag: _row_reader(cls, tag) for tag, cls in enumerate(_EVENTS)}

@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
-from types import FrameType
-from typing import Final
+from types import CodeType, FrameType
+from typing import Final, NamedTuple
 
 from lungfish.runtime.errors import NonDeterminism
 from lungfish.runtime.ids import ActorId
@@ -43,12 +44,42 @@ from .events import (
 NOT_USERS: Final = (str(Path(__file__).parent), str(Path(asyncio.__file__).parent))
 
 
+#: Whether a file is one of those: asked for every step of a replay.
+_known_files: Final[dict[str, bool]] = {}
+
+
+class Place(NamedTuple):
+    """Where in the source a step was taken; the line is looked up only if somebody asks."""
+
+    code: CodeType | None
+    instruction: int = -1
+    words: str = ""
+
+    def __str__(self) -> str:
+        if self.code is None:
+            return self.words or "an unknown line"
+        lines = next(islice(self.code.co_positions(), self.instruction // 2, None), (None,))
+        return f"{self.code.co_filename}:{lines[0] or self.code.co_firstlineno}"
+
+
+def user_place() -> Place:
+    """Return where the innermost frame of user code is."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_not_users(frame.f_code.co_filename):
+        frame = frame.f_back
+    return Place(None) if frame is None else Place(frame.f_code, frame.f_lasti)
+
+
 def user_line() -> str:
     """Return ``file:line`` of the innermost frame of user code."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(NOT_USERS):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "an unknown line"
+    return str(user_place())
+
+
+def _is_not_users(file: str) -> bool:
+    known = _known_files.get(file)
+    if known is None:
+        known = _known_files[file] = file.startswith(NOT_USERS)
+    return known
 
 
 def recorded_decisions(history: Sequence[Event], at: int) -> list[Decided]:
@@ -60,7 +91,7 @@ def recorded_decisions(history: Sequence[Event], at: int) -> list[Decided]:
 
 
 def compare(
-    recorded: Sequence[Decided], made: Sequence[Decided], lines: Sequence[str], at: int, of: int
+    recorded: Sequence[Decided], made: Sequence[Decided], lines: Sequence[Place], at: int, of: int
 ) -> NonDeterminism | None:
     """Hold what the code decided against what the history has; return the first difference.
 
@@ -71,18 +102,20 @@ def compare(
         at: position in the history of the first of ``recorded``.
         of: length of the history.
     """
+    if recorded == made:
+        return None
     here = 0
     for place, expected in enumerate(recorded):
         actual = made[here] if here < len(made) else None
         if actual == expected:
             here += 1
         elif not isinstance(expected, PatchMarked):
-            line = lines[here] if actual is not None else ""
+            line = str(lines[here]) if actual is not None else ""
             cause = likely_cause(expected, actual, recorded[place + 1 :], made[here + 1 :])
             return _mismatch(expected, actual, line=line, at=at + place, of=of, cause=cause)
     if here < len(made):
         cause = likely_cause(None, made[here], (), made[here + 1 :])
-        return _mismatch(None, made[here], line=lines[here], at=at + len(recorded), of=of, cause=cause)
+        return _mismatch(None, made[here], line=str(lines[here]), at=at + len(recorded), of=of, cause=cause)
     return None
 
 

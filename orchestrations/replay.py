@@ -45,7 +45,7 @@ from .external import ExternalEvents
 from .handlers import Handlers
 from .limits import Limits
 from .loop import DeterministicLoop
-from .matching import Outstanding, compare, recorded_decisions, user_line
+from .matching import Outstanding, Place, compare, recorded_decisions, user_place
 from .outcomes import (
     CANCELED,
     COMPLETED,
@@ -113,7 +113,7 @@ class Execution:
         #: Why the code was asked to end; None: it was not.
         self._canceled: str | None = None
         self._made: list[events.Decided] = []
-        self._lines: list[str] = []
+        self._lines: list[Place] = []
         self._turn: list[events.Event] = []
         self._actions: list[actions.Action] = []
         self._actions_left = self.limits.actions_max
@@ -355,7 +355,8 @@ class Execution:
         else:
             self._made.append(events.ExecutionCompleted(ended.status, ended.result, ended.failure))
         code = inspect.unwrap(self.definition.function).__code__
-        self._lines.append(f"{code.co_filename}:{code.co_firstlineno} ({self.definition.name})")
+        where = f"{code.co_filename}:{code.co_firstlineno} ({self.definition.name})"
+        self._lines.append(Place(None, words=where))
         self._end(ended)
 
     def _end(self, ended: Ended) -> None:
@@ -384,7 +385,7 @@ class Execution:
             raise self._overrun
         self._made.append(event)
         if self.replaying:
-            self._lines.append(user_line())
+            self._lines.append(user_place())
         elif action is not None:
             self._actions.append(action)
             self._actions_left -= 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -147,8 +147,9 @@ async def sleeps(ctx: OrchestrationContext) -> Any:
 
 
 async def timeout_fires(ctx: OrchestrationContext) -> Any:
+    scope = asyncio.timeout(5)
     try:
-        async with asyncio.timeout(5) as scope:
+        async with scope:
             await ctx.wait_for_external_event("never")
     except TimeoutError:
         return [scope.expired(), await _work(ctx, 1)]
@@ -345,7 +346,7 @@ async def callbacks_and_cancellation(ctx: OrchestrationContext) -> Any:
 async def async_generators_finish(ctx: OrchestrationContext) -> Any:
     seen: list[int] = []
 
-    async def numbers() -> Any:
+    async def numbers() -> AsyncIterator[int]:
         try:
             for n in range(5):
                 yield await _work(ctx, n)
