@@ -8,6 +8,7 @@ again: events, actions and outcome must be the same, to the byte.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Awaitable, Sequence
@@ -97,6 +98,10 @@ async def run(ctx: OrchestrationContext, node: Node, trace: list[Any]) -> Any:
             ctx.entity("Counter", "k").signal("add", parts)
             ctx.send_event("other", "e", parts)
             return ctx.random.random()
+        case "lock":
+            refs = [ctx.entity("Counter", name) for name in ("a", "b")[: 1 + parts % 2]]
+            async with ctx.lock(*refs):
+                return await refs[0].call(Counter.add, parts)
         case "patched":
             return ctx.patched(f"patch-{parts}") and await ctx.call_activity("patched", str(ctx.uuid4()))
         case _:
@@ -118,6 +123,22 @@ async def first_of(ctx: OrchestrationContext, parts: list[Node], trace: list[Any
 
 async def program(ctx: OrchestrationContext, node: Any) -> Any:
     trace: list[Any] = []
+
+    @ctx.on_query
+    def look() -> int:
+        return len(trace)
+
+    def even(n: int) -> None:
+        if n % 2:
+            raise ValueError("odd")
+
+    @ctx.on_update(validator=even)
+    async def update(n: int) -> list[Any]:
+        trace.append(["update", n])
+        found = list(await asyncio.gather(leaf(ctx, ["activity", n]), asyncio.sleep(n % 3, "slept")))
+        trace.append(["updated", n, ctx.now().timestamp()])
+        return found
+
     result = await interpret(ctx, node, trace)
     ctx.set_custom_status(trace)
     if len(trace) > 6:
@@ -132,7 +153,7 @@ SMALL = st.one_of(
     LEAVES,
     LEAVES,
     st.tuples(st.just("cancel"), LEAVES),
-    st.tuples(st.sampled_from(["signal", "patched"]), st.integers(0, 2)),
+    st.tuples(st.sampled_from(["signal", "patched", "lock"]), st.integers(0, 2)),
 )
 KINDS = st.sampled_from(["seq", "gather", "group", "all", "any", "wait", "completed"])
 
@@ -157,7 +178,12 @@ class World:
     def take(self, decided: Sequence[actions.Action]) -> None:
         for action in decided:
             match action:
-                case actions.CancelActivity() | actions.CancelTimer():
+                case (
+                    actions.CancelActivity()
+                    | actions.CancelTimer()
+                    | actions.CancelOrchestration()
+                    | actions.ReleaseLock()
+                ):
                     self.open.pop(action.id, None)
                 case actions.SignalEntity() | actions.SendEvent():
                     pass
@@ -172,6 +198,10 @@ class World:
 
     def next_event(self) -> events.Arrived:
         chance = self.random.random()
+        if chance < 0.08:
+            number = self.random.randrange(6)
+            args = encode_arguments((2 * number,), {}, "")
+            return events.UpdateAccepted(f"u{number}", "update", args)
         if chance < 0.2 or not self.open:
             return events.EventRaised(self.random.choice(NAMES), codec.encode(self.random.randrange(9)))
         if chance < 0.3 and self.past:
@@ -190,12 +220,21 @@ class World:
             case actions.CreateTimer():
                 self.now_ms = max(self.now_ms, action.due_ms)
                 return events.TimerFired(number)
+            case actions.RequestLock():
+                return events.LockGranted(number)
             case actions.StartOrchestration() if fails:
                 return events.SubOrchestrationFailed(number, failure)
             case actions.StartOrchestration():
                 return events.SubOrchestrationCompleted(number, result)
             case _:
                 return events.EntityResponded(number, None if fails else result, failure if fails else None)
+
+
+def look_around(live: Execution) -> None:
+    """Ask, and be refused: neither may leave a trace in what follows."""
+    live.query("look", encode_arguments((), {}, ""))
+    with contextlib.suppress(ValueError):
+        live.validate("update", encode_arguments((1,), {}, ""))
 
 
 def begin() -> Execution:
@@ -223,6 +262,7 @@ def test_replaying_any_prefix_gives_the_same_actions(tree: Any, seed: int) -> No
         turn = live.turn(now_ms, arrived)
         turns.append((now_ms, arrived, turn, live.custom_status))
         world.take(turn.actions)
+        look_around(live)
         arrived = world.next_events()
     live.close()
     history: list[events.Event] = []
