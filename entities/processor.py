@@ -383,7 +383,9 @@ class EntityActivation:
         self._write_snapshot()
         if took_s > SLOW_S:
             logger.warning("%s held up its host for %.1f s: %s", self._actor, took_s, _listed(applied))
-        return limit if self._turns.careful else max(1, sum(one.taken for one in applied))
+        if self._turns.careful:
+            return limit
+        return max(1, applied[0].taken if len(applied) == 1 else sum(one.taken for one in applied))
 
     # --- async operations ------------------------------------------------------------------
 
@@ -478,13 +480,14 @@ class EntityActivation:
                 "%s: %d of %d signals failed and were rolled back; the first: %s\n%s",
                 job.operation.signature.what, one.failed, one.taken, one.failure, one.failure.traceback,
             )  # fmt: skip
-        job.journal.advance(one.taken)
-        job.at = job.journal.applied
         if job.is_tick:
             self._alarms.end(one, effects.now_ms)
         if one.finished:
             self._interrupted.pop(job.item.row, None)
             effects.done(job.item)
+        else:
+            job.journal.advance(one.taken)
+            job.at = job.journal.applied
 
     def _reply(self, call: Call, result: bytes | None, failure: FailureDetails | None) -> None:
         self._effects.send(Response(call.reply_to, call.request, result, failure))

@@ -35,5 +35,7 @@ class HubClock:
     def now_ms(self) -> int:
         """Return the time; it stands still rather than go back after a new reading."""
         now_ms = int(self._base_ms + (self._local_s() - self._base_s) * 1_000)
-        self._last_ms = max(self._last_ms, now_ms)
+        # max() would take longer than all the rest, and the clock is read several times per message.
+        if now_ms > self._last_ms:  # noqa: PLR1730
+            self._last_ms = now_ms
         return self._last_ms

@@ -80,7 +80,7 @@ class Commits:
 
     def begin(self, *, lazily: bool) -> None:
         """Commit what waits, if no call is under way (then it goes with the next)."""
-        if self.idle.is_set() and self._chosen(lazily):
+        if self.idle.is_set() and self._has_work(lazily):
             self.idle.clear()
             loop = asyncio.get_running_loop()
             self._task = loop.create_task(self._flush(lazily), name="lungfish flush")
@@ -97,6 +97,10 @@ class Commits:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _has_work(self, lazily: bool) -> bool:
+        held = self.held
+        return any((p.stale if lazily else p.dirty) and p not in held for p in self._partitions())
 
     def _chosen(self, lazily: bool) -> list[Partition]:
         return [p for p in self._partitions() if (p.stale if lazily else p.dirty) and p not in self.held]
@@ -195,7 +199,8 @@ class Commits:
             case Committed(outbox):
                 partition.acknowledged(commit.number)
                 # The output gate: only now may anything of this commit leave.
-                self._relay.add(partition, outbox)
+                if outbox:
+                    self._relay.add(partition, outbox)
             case LeaseLost(owner):
                 self._lose(partition, f"{owner or 'another host'} owns it", None)
             case StoreBehind(stored, expected):
@@ -204,16 +209,14 @@ class Commits:
 
 def commit_bytes(commit: Commit) -> int:
     """Return about how large a commit is on its way to the store."""
-    total = 0
+    total = sum(map(len, filter(None, commit.snapshots.values())))
     for delivery in commit.deliveries:
-        for payload in delivery.payloads:
-            total += len(payload)
-    for table in (commit.snapshots, commit.instances, commit.mailbox, commit.activities):
-        for row in table.values():
-            if row is not None:
-                total += len(row)
-    for batches in commit.histories.values():
-        total += sum(map(len, batches))
+        total += sum(map(len, delivery.payloads))
+    if commit.instances or commit.mailbox or commit.activities or commit.histories:
+        for table in (commit.instances, commit.mailbox, commit.activities):
+            total += sum(map(len, filter(None, table.values())))
+        for batches in commit.histories.values():
+            total += sum(map(len, batches))
     for timer in commit.timers.values():
         total += 0 if timer is None else len(timer[1])
     for index, member in commit.index:

@@ -407,7 +407,9 @@ class Partition(Effects):
         return self._pinned_ms or self._read_clock()
 
     def _read_clock(self) -> int:
-        self._last_ms = max(self._last_ms, self._clock())
+        now_ms = self._clock()
+        if now_ms > self._last_ms:  # noqa: PLR1730 - see HubClock.now_ms
+            self._last_ms = now_ms
         return self._last_ms
 
     def unique(self) -> str:
@@ -419,7 +421,7 @@ class Partition(Effects):
         self._urgent = True
         target = message.target
         if target.kind == CLIENT:
-            self._queue(client_target(target.key), wire.to_row(message))
+            self._queue(client_target(target.key), message)
             return
         number = partition_of(target, self._partitions)
         if number == self.number:
@@ -427,27 +429,23 @@ class Partition(Effects):
                 self.accept(message)
                 self._wake()
             return
-        self._queue(partition_target(number), wire.to_row(message))
+        self._queue(partition_target(number), message)
 
-    def _queue(self, target: str, row: list[Any]) -> None:
-        self._outgoing.setdefault(target, []).append(row)
-        size = 64
-        for value in row:
-            if type(value) is bytes:
-                size += len(value)
-        self.draft_bytes += size
+    def _queue(self, target: str, message: Message | ActivityTask) -> None:
+        self._outgoing.setdefault(target, []).append(wire.to_row(message))
+        self.draft_bytes += wire.size_of(message)
         self._wake()
 
     def publish(self, response: Response) -> None:
         self._urgent = True
         published = (response.target.key, response.request)
-        target, row = client_target(response.target.key), wire.to_row(response)
+        target = client_target(response.target.key)
         at = self._published.get(published)
         if at is None:
             self._published[published] = len(self._outgoing.get(target, ()))
-            self._queue(target, row)
+            self._queue(target, response)
         else:
-            self._outgoing[target][at] = row
+            self._outgoing[target][at] = wire.to_row(response)
 
     @property
     def commit_number(self) -> int:
@@ -520,7 +518,7 @@ class Partition(Effects):
 
     def dispatch(self, queue: str, task: ActivityTask) -> None:
         self._urgent = True
-        self._queue(queue_target(queue), wire.to_row(task))
+        self._queue(queue_target(queue), task)
 
     def done(self, item: Item) -> None:
         if self._fresh.pop(item.row, None) is None and self._kept.pop(item.row, None) is not None:

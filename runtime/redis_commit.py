@@ -177,24 +177,31 @@ class _CommitPacker:
         if commit.snapshots:
             for name, snapshots in _by_name(commit.snapshots).items():
                 rows += _hash_rows(numbers[names.entities(name)], snapshots)
-        if commit.instances:
-            rows += _hash_rows(numbers[names.instances], commit.instances.items())
+        if commit.instances or commit.histories or commit.forget_histories:
+            rows += self._instance_rows(names, commit)
         if commit.mailbox:
             rows += _hash_rows(numbers[names.mailbox], commit.mailbox.items())
         if commit.activities:
             rows += _hash_rows(numbers[names.activities], commit.activities.items())
         if commit.timers:
             rows += _timer_rows(numbers[names.timers], numbers[names.timer_rows], commit.timers)
-        for instance in commit.forget_histories:
-            rows.append(("UNLINK", numbers[names.history(instance)]))
-        for instance, batches in commit.histories.items():
-            rows += _cut("RPUSH", numbers[names.history(instance)], batches)
         if commit.index:
             rows += self._index_rows(names, commit.index)
         if commit.delivered:
             rows += _cut("XDEL", numbers[names.outbox], commit.delivered)
         for payload in commit.dead:
             rows.append(("XADD", numbers[names.dead], "MAXLEN", "~", DEAD_LENGTH_MAX, "*", "p", payload))
+        return rows
+
+    def _instance_rows(self, names: PartitionKeys, commit: Commit) -> list[Sequence[Any]]:
+        numbers = self.numbers
+        rows: list[Sequence[Any]] = []
+        if commit.instances:
+            rows += _hash_rows(numbers[names.instances], commit.instances.items())
+        for instance in commit.forget_histories:
+            rows.append(("UNLINK", numbers[names.history(instance)]))
+        for instance, batches in commit.histories.items():
+            rows += _cut("RPUSH", numbers[names.history(instance)], batches)
         return rows
 
     def _index_rows(
@@ -232,9 +239,8 @@ def _hash_rows(key: int, changes: Iterable[tuple[str, bytes | None]]) -> list[Se
             deleted.append(field)
         else:
             put += (field, value)
-    if not deleted:
-        return _cut("HSET", key, put)
-    return [*_cut("HSET", key, put), *_cut("HDEL", key, deleted)]
+    rows = _cut("HSET", key, put)
+    return rows if not deleted else [*rows, *_cut("HDEL", key, deleted)]
 
 
 def _timer_rows(zset: int, rows: int, timers: Mapping[str, tuple[int, bytes] | None]) -> list[Sequence[Any]]:

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from . import wire
 from .errors import InternalError, LungfishError, Overloaded, SerializationError, StoreUnavailable
-from .messages import ActivityResult, Call, Message, RaiseEvent, Response, Signal, Start
+from .messages import Message
 from .store import Append, Appended, Store
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Sender:
         if self._closed:
             raise StoreUnavailable("this connection was closed")
         rows = [wire.to_row(message) for message in messages]
-        waiting = _Waiting(rows, sum(map(_size, messages)), outcome, is_acknowledged)
+        waiting = _Waiting(rows, sum(map(wire.size_of, messages)), outcome, is_acknowledged)
         lane = self._lanes.get(target)
         if lane is None:
             lane = self._lanes[target] = _Lane(target)
@@ -252,21 +252,3 @@ class Sender:
         lane.not_before_s = 0.0
         if not lane.waiting:
             del self._active[lane.target]
-
-
-#: The field of a message that holds the user's payload.
-_PAYLOADS: Final[dict[type, str]] = {
-    Signal: "batch",
-    Call: "args",
-    Start: "input",
-    RaiseEvent: "payload",
-    Response: "result",
-    ActivityResult: "result",
-}
-
-
-def _size(message: Message) -> int:
-    """Return about how many bytes a message takes: its user payload and a bit."""
-    name = _PAYLOADS.get(type(message))
-    payload = None if name is None else getattr(message, name)
-    return 128 if payload is None else len(payload) + 64

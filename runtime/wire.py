@@ -12,8 +12,10 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, fields
+from types import NoneType
 from typing import Any, Final
 
 import msgpack
@@ -129,7 +131,7 @@ def _actors(value: Any) -> tuple[ActorId, ...]:
 
 
 def _are_strings(value: Any) -> bool:
-    return type(value) is list and set(map(type, value)) == {str}
+    return set(map(type, value)) == {str}
 
 
 #: How a field of a message is read back, by its annotation.
@@ -155,21 +157,24 @@ _FIELD_READERS: Final = tuple(tuple(_READERS[str(field.type)] for field in field
 _REQUIRED: Final = tuple(_required(cls) for cls in _MESSAGES)
 
 
-_ACTOR_CHECK: Final = (
-    "type({0}) is list and len({0}) == 3 and type({0}[0]) is type({0}[1]) is type({0}[2]) is str"
-)
-#: What a value looks like that needs no reading but that of ``_FAST_READS``, by annotation.
+#: Of which classes a usual value is, by annotation.
+_USUAL_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "ActorId": (list,),
+    "ActorId | None": (list, NoneType),
+    "FailureDetails | None": (NoneType,),
+    "tuple[str, ...]": (list,),
+    "tuple[ActorId, ...]": (list,),
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "bytes": (bytes,),
+    "bytes | None": (bytes, NoneType),
+}
+#: What else must hold of a value of these classes, so that it needs no reading but that of ``_FAST_READS``.
 _FAST_CHECKS: Final = {
-    "ActorId": _ACTOR_CHECK,
-    "ActorId | None": f"({{0}} is None or {_ACTOR_CHECK})",
-    "FailureDetails | None": "{0} is None",
-    "tuple[str, ...]": "({0} == [] or strings({0}))",
-    "tuple[ActorId, ...]": "type({0}) is list",
-    "str": "type({0}) is str",
-    "int": "type({0}) is int",
-    "bool": "type({0}) is bool",
-    "bytes": "type({0}) is bytes",
-    "bytes | None": "({0} is None or type({0}) is bytes)",
+    "ActorId": "tuple(map(type, {0})) == NAMES",
+    "ActorId | None": "({0} is None or tuple(map(type, {0})) == NAMES)",
+    "tuple[str, ...]": "(not {0} or strings({0}))",
 }
 _FAST_READS: Final = {
     "ActorId": "new(ActorId, {0})",
@@ -182,12 +187,15 @@ _FAST_READS: Final = {
 def _row_reader(cls: type[Any], tag: int) -> Callable[[Any], Any]:
     """Compile a function that reads the usual row at once, and leaves any other one to ``_read_slowly``."""
     kinds = [str(field.type) for field in fields(cls)]
-    values = [f"row[{at}]" for at in range(1, len(kinds) + 1)]
-    checks = [_FAST_CHECKS[kind].format(value) for kind, value in zip(kinds, values, strict=True)]
-    reads = [_FAST_READS.get(kind, "{0}").format(value) for kind, value in zip(kinds, values, strict=True)]
-    usual = " and ".join([f"len(row) == {len(kinds) + 1} and row[0] == {tag}", *checks])
+    values = [(kind, f"row[{at}]") for at, kind in enumerate(kinds, start=1)]
+    checks = [_FAST_CHECKS[kind].format(value) for kind, value in values if kind in _FAST_CHECKS]
+    reads = [_FAST_READS.get(kind, "{0}").format(value) for kind, value in values]
+    # All classes in one look-up: field by field took longer than all else that is done to an arriving call.
+    usual = " and ".join([f"tuple(map(type, row)) in TYPES and row[0] == {tag}", *checks])
     names = {
         "cls": cls,
+        "TYPES": frozenset(itertools.product((int,), *(_USUAL_TYPES[kind] for kind in kinds))),
+        "NAMES": (str, str, str),
         "new": tuple.__new__,
         "ActorId": ActorId,
         "slowly": _read_slowly,
@@ -214,6 +222,34 @@ _ROW_READERS: Final = tuple(_row_reader(cls, tag) for tag, cls in enumerate(_MES
 def to_row(message: Message | ActivityTask) -> list[Any]:
     """Return the positional form of a message, ready to be packed with others."""
     return _ROW_MAKERS[type(message)](message)
+
+
+#: The field of a message that holds the user's payload.
+_PAYLOADS: Final[dict[type, str]] = {
+    Signal: "batch",
+    Call: "args",
+    Start: "input",
+    RaiseEvent: "payload",
+    Response: "result",
+    ActivityResult: "result",
+    ActivityTask: "args",
+}
+
+
+def _sizer(cls: type[Any]) -> Callable[[Any], int]:
+    name = _PAYLOADS.get(cls)
+    sizer: Callable[[Any], int] = eval(  # noqa: S307 - own names
+        "lambda m: 128" if name is None else f"lambda m: 64 + len(m.{name}) if m.{name} else 128"
+    )
+    return sizer
+
+
+_SIZERS: Final = {cls: _sizer(cls) for cls in _MESSAGES}
+
+
+def size_of(message: Message | ActivityTask) -> int:
+    """Return about how many bytes a message takes: its user payload and a bit."""
+    return _SIZERS[type(message)](message)
 
 
 def from_row(row: Any) -> Any:
@@ -256,8 +292,11 @@ def unpack_rows(payload: bytes) -> list[Any]:
 
 def message_from_row(row: Any) -> Message:
     """Read a row that must be a message for an actor or a client."""
-    message = from_row(row)
-    if isinstance(message, ActivityTask):
+    try:
+        message = _ROW_READERS[row[0]](row)
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise MalformedBytes(f"not a message: {error}") from error
+    if type(message) is ActivityTask:
         raise MalformedBytes("an activity task is not a message for an actor")
     read: Message = message
     return read

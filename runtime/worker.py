@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 #: Waits after a failure of the store (s): doubled from the first to the second.
 BACKOFF_S: Final = (0.05, 1.0)
+#: How long an entry whose result is reported may stay in its queue (s).
+FINISH_AFTER_S: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -267,6 +269,10 @@ class Worker:
 
     async def _finish(self) -> None:
         await self._to_finish.wait()
+        if len(self._held) < self._settings.unfinished_max:
+            # Many together, and not while somebody waits for what they have led to: each call is a sync of
+            # the store's disk. If we die meanwhile, others find that these have their results.
+            await asyncio.sleep(FINISH_AFTER_S)
         batch = self._finished[: self._settings.unfinished_max]
         await self._store.finish_entries(batch)
         del self._finished[: len(batch)]
