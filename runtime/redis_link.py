@@ -163,13 +163,8 @@ class Link:
         if session is None or session.lost is not None or self._waiting:
             session = await self._connected()
         request = session.send(commands, wait_s)
-        deadline = asyncio.get_running_loop().call_later(
-            self._call_timeout_s + session.wait_s, session.drop, TimeoutError("no answer in time")
-        )
-        try:
-            return await request.future
-        finally:
-            deadline.cancel()
+        session.limit(request, self._call_timeout_s + session.wait_s)
+        return await request.future
 
     async def _connected(self) -> Session:
         # The lock's waiters are first come, first served, and while there are any, newcomers queue behind

@@ -8,11 +8,14 @@ Rules:
   that reads it cost another turn of the loop and some 20 µs per reply, and a lone call of an
   entity waits for four of them.
 * Nothing is retried: the first error fails everything that is in flight.
+* One timer serves the time limits of all requests: it is set for the earliest, and when it rings it is set
+  again. A timer for each took 3 µs, and is needed by next to none.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -30,13 +33,15 @@ Reply: TypeAlias = Any
 class Request:
     """Commands whose replies one caller awaits."""
 
-    __slots__ = ("future", "missing", "replies", "wait_s")
+    __slots__ = ("future", "missing", "replies", "until_s", "wait_s")
 
     def __init__(self, count: int, wait_s: float) -> None:
         self.future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
         self.missing = count
         self.replies: list[Reply] = []
         self.wait_s = wait_s
+        #: When its caller takes the server for gone (the loop's time).
+        self.until_s = math.inf
 
 
 class Session(asyncio.Protocol):
@@ -67,6 +72,8 @@ class Session(asyncio.Protocol):
         self.lost: BaseException | None = None
         #: How long the server may wait, of its own will, before it has answered everything in flight (s).
         self.wait_s = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_s = math.inf
         writer.transport.set_protocol(self)
 
     def send(self, commands: Sequence[Command], wait_s: float = 0.0) -> Request:
@@ -83,6 +90,30 @@ class Session(asyncio.Protocol):
         # a caller cancelled in such a wait would take the connection along.
         self._writer.transport.write(b"".join(hiredis.pack_command(command) for command in commands))
         return request
+
+    def limit(self, request: Request, timeout_s: float) -> None:
+        """Take the server for gone if a request that somebody awaits has no reply in time."""
+        loop = asyncio.get_running_loop()
+        request.until_s = loop.time() + timeout_s
+        if request.until_s < self._alarm_s and self.lost is None:
+            self._set_alarm(loop, request.until_s)
+
+    def _set_alarm(self, loop: asyncio.AbstractEventLoop, at_s: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_s = at_s
+        self._alarm = loop.call_at(at_s, self._ring, loop)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        # The loop may ring a little early, by the resolution of its clock.
+        now_s = max(loop.time(), self._alarm_s)
+        self._alarm, self._alarm_s = None, math.inf
+        awaited = [request.until_s for request in self._requests if not request.future.done()]
+        first_s = min(awaited, default=math.inf)
+        if first_s <= now_s:
+            self.drop(TimeoutError("no answer in time"))
+        elif first_s < math.inf:
+            self._set_alarm(loop, first_s)
 
     def data_received(self, data: bytes) -> None:
         """Hand out the replies that are complete."""
@@ -119,6 +150,8 @@ class Session(asyncio.Protocol):
         if self.lost is not None:
             return
         self.lost = error
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._writer.transport.abort()
         unavailable = f"lost the store at {self._where}: {describe(error)}"
         while self._requests:
