@@ -36,6 +36,7 @@ from lungfish.runtime.errors import (
     HubMismatch,
     InstanceExists,
     InstanceNotFound,
+    InstanceRunning,
     InternalError,
     InvalidArguments,
     InvalidId,
@@ -70,7 +71,7 @@ from lungfish.runtime.refs import EntityRef, OrchestrationHandle
 from lungfish.runtime.reminders import Reminder
 from lungfish.runtime.retry import RetryPolicy
 from lungfish.runtime.settings import HostSettings
-from lungfish.runtime.status import EntityStatus, OrchestrationStatus, RuntimeStatus
+from lungfish.runtime.status import ArchivedInstance, EntityStatus, OrchestrationStatus, RuntimeStatus
 from lungfish.runtime.store import PartitionLoad
 from lungfish.runtime.watching import StateWatch
 
@@ -84,6 +85,7 @@ __all__ = [
     "ActivityOptions",
     "ActivityTimedOut",
     "App",
+    "ArchivedInstance",
     "BlockingClient",
     "CallCycle",
     "Client",
@@ -105,6 +107,7 @@ __all__ = [
     "HubStatus",
     "InstanceExists",
     "InstanceNotFound",
+    "InstanceRunning",
     "InternalError",
     "InvalidArguments",
     "InvalidId",

@@ -15,7 +15,7 @@ from lungfish.runtime.errors import InstanceEnded, InstanceNotFound, UsageError
 from lungfish.runtime.kinds import Item
 from lungfish.runtime.messages import Control
 
-from . import events
+from . import events, purging
 from .endings import end
 from .instance import Instance
 from .matching import Outstanding
@@ -29,6 +29,9 @@ def control(instance: Instance, item: Item, message: Control) -> bool:
     """Do what a ``Control`` message says, and answer it; return False if it stays in the mailbox."""
     row = instance.row
     if message.parent is not None and not _is_child_of(row, message):
+        return True
+    if message.verb == purging.PURGE:
+        purging.purge(instance, message)
         return True
     if message.verb == "cancel" and row is not None and not row.terminal:
         accept(instance.effects, message)

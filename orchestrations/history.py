@@ -41,7 +41,10 @@ class History:
             keep: it will be replayed by this activation, so it is kept in memory, too.
         """
         batch = events.pack(turn)
+        if not row.length:  # another history begins
+            row.size, row.warning, self._warned = 0, "", False
         row.length += len(turn)
+        row.size += len(batch)
         effects.history(self._actor, batch)
         if keep:
             self._batches.append(batch)
@@ -64,16 +67,25 @@ class History:
             return Outstanding()
 
     def too_long(self, row: InstanceRow) -> FailureDetails | None:
-        """Warn once about a long history; return the failure if it is too long."""
+        """Warn once, before a history is too long; return the failure if it is.
+
+        The row keeps the warning: it is told once in the life of an execution, wherever that goes on.
+        """
         limits = self._limits
-        if row.length > limits.history_warn and not self._warned:
+        near = row.length > limits.history_warn or row.size > limits.history_bytes_warn
+        if near and not (row.warning or self._warned):
             self._warned = True
-            text = "instance %s of %s has a history of %d events; it fails at %d. Use ctx.continue_as_new."
-            log.warning(text, self._actor, row.name, row.length, limits.history_max)
-        if row.length <= limits.history_max:
+            row.warning = f"the history has {self._extent(row)}. Use ctx.continue_as_new."
+            log.warning("instance %s of %s: %s", self._actor, row.name, row.warning)
+        if row.length <= limits.history_max and row.size <= limits.history_bytes_max:
             return None
-        error = LimitExceeded(
-            f"the history has {row.length:,} events; the limit is {limits.history_max:,}. "
-            "Use ctx.continue_as_new."
+        return FailureDetails.of(
+            LimitExceeded(f"the history has {self._extent(row)}. Use ctx.continue_as_new.")
         )
-        return FailureDetails.of(error)
+
+    def _extent(self, row: InstanceRow) -> str:
+        limits = self._limits
+        return (
+            f"{row.length:,} events (the limit is {limits.history_max:,}) "
+            f"and {row.size:,} bytes (the limit is {limits.history_bytes_max:,})"
+        )

@@ -10,8 +10,9 @@ class Limits:
     """How much one orchestration may do.
 
     Attributes:
-        history_warn: events in a history from which on a warning is logged, once.
+        history_warn: events in a history from which on a warning is logged, once, and shown in the status.
         history_max: events in a history at which the instance fails.
+        history_bytes_warn, history_bytes_max: the same for its size (bytes).
         actions_max: actions that one turn may decide.
         steps_max: callbacks of the event loop after one event; more is taken for a busy loop.
         continues_max: times an instance may continue as new in one round, without waiting.
@@ -22,6 +23,8 @@ class Limits:
 
     history_warn: int = 10_000
     history_max: int = 200_000
+    history_bytes_warn: int = 100 * 1024 * 1024
+    history_bytes_max: int = 128 * 1024 * 1024
     actions_max: int = 10_000
     steps_max: int = 1_000_000
     continues_max: int = 10_000

@@ -43,7 +43,7 @@ from lungfish.runtime.messages import (
 )
 from lungfish.runtime.wire import MalformedBytes
 
-from . import events, reading, shown
+from . import archiving, events, purging, reading, shown
 from .ambient import watch_io
 from .control import control
 from .endings import end_broken
@@ -74,6 +74,9 @@ class OrchestrationKind:
 
     #: How the client reads what is stored here; see ``kinds.kind_class``.
     read_status = staticmethod(reading.read_status)
+    edition_of = staticmethod(purging.edition_of)
+    write_record = staticmethod(archiving.write_record)
+    read_record = staticmethod(archiving.read_record)
     read_history = staticmethod(reading.read_history)
     management_history = staticmethod(shown.management_history)
 

@@ -27,6 +27,9 @@ def read_status(instance_id: str, packed: bytes) -> OrchestrationStatus:
         execution_id=row.execution,
         parent_id=row.parent.key if row.parent is not None else None,
         tags=row.tags,
+        history_events=row.length,
+        history_bytes=row.size,
+        warning=row.warning,
         start_at=from_ms(row.due_ms) if row.due_ms else None,
         version=row.version,
     )

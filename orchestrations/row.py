@@ -38,7 +38,7 @@ class Status(StrEnum):
 
 
 #: What fields hold that a row of an earlier release does not have.
-_LATER: Final[list[Any]] = [{}, 0, None, False, False, []]
+_LATER: Final[list[Any]] = [{}, 0, None, False, False, [], 0, ""]
 
 TERMINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED})
 
@@ -64,6 +64,8 @@ class InstanceRow:
         cancel_told: the code has been told.
         pinned: only code of exactly ``version`` may run it.
         updates: ``(update, request, reply_to)`` of everyone who waits for an update's outcome.
+        size: bytes of the history.
+        warning: what was said when it came near a limit; empty: it did not.
     """
 
     name: str
@@ -87,6 +89,8 @@ class InstanceRow:
     cancel_told: bool = False
     pinned: bool = False
     updates: list[tuple[str, str, ActorId]] = field(default_factory=list)
+    size: int = 0
+    warning: str = ""
 
     @property
     def terminal(self) -> bool:
@@ -120,6 +124,8 @@ class InstanceRow:
                 self.cancel_told,
                 self.pinned,
                 self.updates,
+                self.size,
+                self.warning,
             ]
         )
         return packed
@@ -139,7 +145,10 @@ class InstanceRow:
     def _of(cls, row: list[Any]) -> InstanceRow:
         name, status, created_ms, updated_ms, execution, given, output, failure, custom, parent, *rest = row
         parent_request, watchers, version, begun, length, *later = rest
-        tags, due_ms, cancel, cancel_told, pinned, updates, *_ = [*later, *_LATER[len(later) :]]
+        tags, due_ms, cancel, cancel_told, pinned, updates, size, warning, *_ = [
+            *later,
+            *_LATER[len(later) :],
+        ]
         return cls(
             name=name,
             status=Status(status),
@@ -162,4 +171,6 @@ class InstanceRow:
             cancel_told=cancel_told,
             pinned=pinned,
             updates=[(update, request, ActorId(*reply_to)) for update, request, reply_to in updates],
+            size=size,
+            warning=warning,
         )

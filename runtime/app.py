@@ -24,6 +24,7 @@ from .definitions import (
 from .errors import NotRegistered, UsageError
 from .ids import check_id
 from .queues import DEFAULT_PRIORITY, QueueLimits
+from .retention import Place, Retention
 from .retry import RetryPolicy
 
 
@@ -65,6 +66,8 @@ class App:
         self.activities: dict[str, Activity[Any, Any]] = {}
         #: The newest code of each name.
         self.orchestrations: dict[str, Orchestration[Any, Any]] = {}
+        #: By name of the orchestration; the empty name is for all others.
+        self.retentions: dict[str, Retention] = {}
         self.queue_limits: dict[str, QueueLimits] = {}
         #: All of it, by name and version.
         self.versions: dict[str, dict[str, Orchestration[Any, Any]]] = {}
@@ -79,6 +82,7 @@ class App:
         other.entities.update(self.entities)
         other.activities.update(self.activities)
         other.orchestrations.update(self.orchestrations)
+        other.retentions.update(self.retentions)
         other.queue_limits.update(self.queue_limits)
         other.versions.update({name: dict(versions) for name, versions in self.versions.items()})
         return other
@@ -309,6 +313,44 @@ class App:
                 f"no {which} of orchestration {name!r} in app {self.hub!r}; there are: {listed}"
             )
         return found
+
+    def retention(
+        self,
+        *,
+        default: dt.timedelta | float | None = None,
+        completed: dt.timedelta | float | None = None,
+        failed: dt.timedelta | float | None = None,
+        terminated: dt.timedelta | float | None = None,
+        canceled: dt.timedelta | float | None = None,
+        orchestration: Orchestration[Any, Any] | str | None = None,
+        archive: Place | None = None,
+    ) -> None:
+        """Purge instances by themselves, some time after they ended. Without this they are kept for ever.
+
+        Hosts do it, a bounded number at a time; how late depends on how much there is. An instance that has
+        not ended is never purged. Instances of orchestrations that the app does not have are kept.
+
+        Args:
+            default: how long those are kept that no other argument speaks of (timedelta, or seconds).
+            completed, failed, terminated, canceled: how long those are kept that ended so.
+            orchestration: of this one only; what is said for it replaces what is said for all.
+            archive: where each instance is written before it is purged: a folder, or an address such as
+                ``s3://bucket/path`` (needs ``lungfish[archive]``). What cannot be written is kept, reported
+                and tried again. Read it with ``client.archived``.
+
+        Raises:
+            UsageError: no time, a negative one, or something else that cannot be used.
+        """
+        name = orchestration.name if isinstance(orchestration, Orchestration) else orchestration
+        self.retentions[name or ""] = Retention.of(
+            archive, default, completed=completed, failed=failed, terminated=terminated, canceled=canceled
+        )
+
+    def find_retentions(self) -> dict[str, Retention]:
+        """Return the retention of every orchestration that has one, by name."""
+        general = self.retentions.get("")
+        found = {name: self.retentions.get(name, general) for name in self.orchestrations}
+        return {name: retention for name, retention in found.items() if retention is not None}
 
     def queues(self) -> list[str]:
         """Return the names of all queues that this app's activities use, sorted."""

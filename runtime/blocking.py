@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -27,7 +28,7 @@ from .queue_handle import QueueHandle
 from .queues import QueueInfo
 from .refs import EntityRef, OrchestrationHandle
 from .reminders import Reminder, When
-from .status import EntityStatus, OrchestrationStatus
+from .status import ArchivedInstance, EntityStatus, OrchestrationStatus
 from .watching import StateWatch
 
 E = TypeVar("E", bound=EntityClass)
@@ -541,6 +542,28 @@ class BlockingClient:
     def count_entities(self, entity: Any, *, prefix: str = "") -> int:
         """Return how many entities of a class have a state; see ``Client.count_entities``."""
         return self._open.run(self._client.count_entities(entity, prefix=prefix))
+
+    def purge(self, instance_id: str, *, recursive: bool = True) -> None:
+        """Delete an ended instance; see ``Client.purge``."""
+        self._open.run(self._client.purge(instance_id, recursive=recursive))
+
+    def purge_instances(
+        self,
+        *,
+        older_than: dt.timedelta | float | None = None,
+        recursive: bool = True,
+        **filters: Unpack[InstanceFilters],
+    ) -> int:
+        """Purge all ended instances that fit; see ``Client.purge_instances``."""
+        return self._open.run(
+            self._client.purge_instances(older_than=older_than, recursive=recursive, **filters)
+        )
+
+    def archived(
+        self, instance_id: str, *, archive: str | os.PathLike[str] | None = None
+    ) -> ArchivedInstance:
+        """Return the latest record of a purged instance; see ``Client.archived``."""
+        return self._open.run(self._client.archived(instance_id, archive=archive))
 
     def _each(self, found: AsyncIterator[R]) -> Iterator[R]:
         async def following() -> list[R]:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeVar, overload
 
 from . import kinds
 from .app import App, EntityClass
-from .client_queries import ClientQueries
+from .client_lives import ClientLives
 from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .dead_letters import DeadLetters
 from .definitions import EntityDefinition, Orchestration, as_duration
@@ -39,7 +39,7 @@ E = TypeVar("E", bound=EntityClass)
 R = TypeVar("R")
 
 
-class Client(ClientQueries):
+class Client(ClientLives):
     """A session with a hub. Use it as ``async with lungfish.connect(app) as client``.
 
     What is sent within one tick of the event loop travels in one batch, so many concurrent calls
@@ -325,7 +325,14 @@ class Client(ClientQueries):
 
     def _handle(self, instance: str, signature: Signature | None) -> OrchestrationHandle[Any]:
         reader = _orchestrations()
-        return OrchestrationHandle(self._open, instance, signature, reader.read_status, reader.read_history)
+        return OrchestrationHandle(
+            self._open,
+            instance,
+            signature,
+            reader.read_status,
+            reader.read_history,
+            find_archived=self._find_archived,
+        )
 
 
 def _orchestrations() -> Any:

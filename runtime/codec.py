@@ -20,6 +20,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import logging
 import pathlib
 import sys
 import uuid
@@ -31,6 +32,8 @@ import msgpack
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from .errors import InvalidArguments, LungfishError, PayloadTooLarge, SerializationError
+
+logger = logging.getLogger(__name__)
 
 #: Largest encoded value that travels in a message or is kept as a state (bytes).
 PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -174,6 +177,11 @@ def _unpackb(data: bytes) -> Any:
         )
 
 
+#: Values that came near the limit of their size, by their names; told once each, up to so many.
+_told_large: Final = set[str]()
+_TOLD_MAX: Final = 1_000
+
+
 def encode(value: Any, what: str = "value", limit: int = PAYLOAD_BYTES_MAX) -> bytes:
     """Encode a user's value.
 
@@ -193,12 +201,22 @@ def encode(value: Any, what: str = "value", limit: int = PAYLOAD_BYTES_MAX) -> b
     except (TypeError, ValueError, OverflowError) as error:
         # msgpack raises OverflowError for big integers before it asks ``default``.
         data = _encode_slowly(value, what, error)
-    if len(data) > limit:
+    if 5 * len(data) > 4 * limit:
+        _check_size(len(data), what, limit)
+    return data
+
+
+def _check_size(size: int, what: str, limit: int) -> None:
+    """Refuse what is over the limit; tell once about what comes near it."""
+    if size > limit:
         raise PayloadTooLarge(
-            f"{what} is {len(data):,} bytes encoded; the limit is {limit:,}. "
+            f"{what} is {size:,} bytes encoded; the limit is {limit:,}. "
             "Store it elsewhere and send a reference."
         )
-    return data
+    if what not in _told_large and len(_told_large) < _TOLD_MAX:
+        _told_large.add(what)
+        text = "%s is %s bytes encoded; it will be refused over %s. Store it elsewhere and send a reference."
+        logger.warning(text, what, f"{size:,}", f"{limit:,}")
 
 
 def _encode_slowly(value: Any, what: str, first: Exception) -> bytes:

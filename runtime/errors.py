@@ -13,6 +13,7 @@
     │  ├─ InstanceExists       the instance id is taken
     │  ├─ InstanceNotFound     no such instance
     │  ├─ InstanceEnded        the instance has ended; it cannot be controlled any more
+    │  ├─ InstanceRunning      the instance has not ended; it cannot be purged
     │  ├─ NotDurable           an orchestration did what replay cannot repeat (I/O, threads, foreign futures)
     │  ├─ ReadOnly             a query or validator tried to change something
     │  ├─ LimitExceeded        a bound on what one actor may do (history length, actions per turn)
@@ -100,6 +101,10 @@ class InstanceNotFound(UsageError):
 
 class InstanceEnded(UsageError):
     """The instance has ended, so it cannot be suspended, resumed or terminated."""
+
+
+class InstanceRunning(UsageError):
+    """The orchestration instance has not ended; it cannot be purged."""
 
 
 class NotDurable(UsageError):

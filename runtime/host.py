@@ -27,6 +27,7 @@ from .relay import Relay
 from .rounds import Rounds
 from .settings import HostSettings
 from .store import HubMeta, PartitionImage, Store
+from .sweeping import Sweeper
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +93,10 @@ class Host:
         """Open the store, join the hub and begin to run what the placement gives us.
 
         Raises:
+            UsageError: an archive of the app's ``retention`` cannot be used.
             HubMismatch, UnsafeStore, StoreUnavailable: see ``Store.open``. The store is closed then.
         """
+        sweeper = self._make_sweeper()
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._store.close)
             self._meta = await self._store.open(wanted)
@@ -114,6 +117,8 @@ class Host:
         self._begin(self._rounds.commits.lazily_forever, "lazy flush")
         self._begin(self._relay.run_forever, "relay")
         self._begin(self._patrol.run_forever, "patrol")
+        if sweeper is not None:
+            self._begin(sweeper.run_forever, "retention")
         self._begin(self._passivate_forever, "passivation")
         self._begin(self._sweep_producers_forever, "producers")
 
@@ -136,6 +141,19 @@ class Host:
             adopt=self._adopt,
             token=self._unique,
             beaten=self._beaten,
+        )
+
+    def _make_sweeper(self) -> Sweeper | None:
+        retentions = self.app.find_retentions()
+        if not retentions:
+            return None
+        return Sweeper(
+            self._store,
+            retentions,
+            lambda: self.partitions,
+            self._clock.now_ms,
+            self.wake,
+            sweep_s=self.settings.retention_sweep_s,
         )
 
     async def stop(self, *, drain: bool = True) -> None:

@@ -317,8 +317,11 @@ class OrchestrationHandle(Generic[R]):
         signature: Signature | None,
         read_status: StatusReader,
         read_history: Callable[[Sequence[bytes]], list[Any]],
+        *,
+        find_archived: Callable[[str], Coroutine[Any, Any, Any]] | None = None,
     ) -> None:
         self._connection = connection
+        self._find_archived = find_archived
         self._actor = ActorId("o", "", instance_id)
         self._signature = signature
         self._read_status = read_status
@@ -343,16 +346,19 @@ class OrchestrationHandle(Generic[R]):
         return self._read_status(self.id, stored.row)
 
     async def history(self) -> list[Any]:
-        """Return the events of the current execution, oldest first.
+        """Return the events of the current execution, oldest first; of a purged one, from the app's archive.
 
         Raises:
             InstanceNotFound: there is no such instance.
         """
         partition = self._connection.partition(self._actor)
         (stored,) = await self._connection.store.instances([(partition, self.id)], history=True)
-        if stored.row is None:
+        if stored.row is not None:
+            return self._read_history(stored.history)
+        archived = None if self._find_archived is None else await self._find_archived(self.id)
+        if archived is None:
             raise InstanceNotFound(f"no orchestration instance {self.id!r}")
-        return self._read_history(stored.history)
+        return list(archived.history)
 
     async def result(self, timeout: float | None = None) -> R:
         """Wait for the end and return the result.

@@ -27,6 +27,7 @@ class HostSettings:
         commit_bytes_max: about the size of the commits sent in one call to the store (bytes).
         patrol_ms: how often a host looks whether the queues still have what its instances wait for: an
             activity that a failover lost begins again after one to two of these.
+        retention_sweep_s: how often ended instances are looked for whose time to be kept is over (s).
         producer_idle_ms: a producer's last sequence number is kept this long after its last message.
     """
 
@@ -44,6 +45,7 @@ class HostSettings:
     commit_bytes_max: int = 8_000_000
     producer_idle_ms: int = 24 * 3_600_000
     patrol_ms: int = 10_000
+    retention_sweep_s: float = 10.0
 
     def __post_init__(self) -> None:
         if self.lease_ms < 2 * self.heartbeat_ms:

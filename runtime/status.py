@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -48,6 +48,8 @@ class OrchestrationStatus:
         execution_id: new for every run of the instance (continue-as-new).
         parent_id: the orchestration that started it, if one did.
         tags: what it was labelled with at its start.
+        history_events, history_bytes: extent of the history of its present execution.
+        warning: which limit it has come near, and what to do; empty: none.
         start_at: when it begins, or was to begin; None: at once.
         version: of the code that runs it, or of the app that started it.
     """
@@ -63,6 +65,9 @@ class OrchestrationStatus:
     execution_id: str = ""
     parent_id: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    history_events: int = 0
+    history_bytes: int = 0
+    warning: str = ""
     start_at: dt.datetime | None = None
     version: str = ""
 
@@ -98,6 +103,22 @@ def entity_status(told: dict[str, Any]) -> EntityStatus:
 
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedInstance:
+    """An instance as it was when it was archived.
+
+    Attributes:
+        status: as ``OrchestrationHandle.status`` returned it last.
+        history: the events of its last execution, oldest first.
+        exported: the same as JSON, as ``export_history`` returns it, for ``Replayer``.
+    """
+
+    status: OrchestrationStatus
+    history: Sequence[Any]
+    exported: str
+
 
 #: Reads a stored row of an instance: instance id, row → status.
 StatusReader = Callable[[str, bytes], OrchestrationStatus]

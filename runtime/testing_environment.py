@@ -61,7 +61,9 @@ class Environment:
         self._counts = (hosts, workers)
         self._always_replay = always_replay
         # With several hosts, placement is settled by heartbeats: a test should not wait for them.
-        self._settings = HostSettings(heartbeat_ms=500 if hosts == 1 else 20, producer_idle_ms=10**15)
+        self._settings = HostSettings(
+            heartbeat_ms=500 if hosts == 1 else 20, producer_idle_ms=10**15, retention_sweep_s=0.05
+        )
         self._server = HeldServer(app.hub, (start - _EPOCH) // _MS)
         self._skipper = TimeSkipper(
             self._server, idle=self._is_idle, awaited=self._is_awaited, moved=self._wake

@@ -17,7 +17,7 @@ from lungfish.runtime import host
 from lungfish.runtime.errors import LungfishError
 from lungfish.runtime.sender import Sender
 from lungfish.runtime.store import HubMeta
-from tests.simulation import invariants
+from tests.simulation import invariants, purging
 from tests.simulation.app import app
 from tests.simulation.faults import Profile, Trace, profile_of
 from tests.simulation.indexes import indexes
@@ -232,16 +232,18 @@ class Simulation:
     def _unrest(self) -> list[str]:
         hub = self.server.hub(app.hub)
         hosts = {p.name: p.host for p in self.cluster.of("host") if p.host is not None}
-        return [*invariants.unrest(hub), *invariants.memory(hosts, hub)]
+        return [*invariants.unrest(hub), *purging.unrest(hub), *invariants.memory(hosts, hub)]
 
     def _check(self) -> Iterator[str]:
         stored = invariants.Stored(self.server.hub(app.hub))
+        purging.leave_out(stored.instances)
         yield from stored.misplaced
         if self.ledger.lossy:
             forget_acknowledgements(self.ledger)
         yield from invariants.logs(stored, self.ledger)
         yield from invariants.cells(stored, self.ledger)
         yield from invariants.instances(stored, self.ledger)
+        yield from self.ledger.purges.are_gone(self.server.hub(app.hub))
         yield from indexes(self.server.hub(app.hub))
         yield from invariants.sections(stored, self.ledger)
         yield from invariants.registers(stored, self.ledger)

@@ -57,6 +57,7 @@ WORK = {
     "cell": 2.0,
     "register": 2.0,
     "start": 3.0,
+    "purge": 1.0,
 }
 
 
@@ -77,6 +78,7 @@ def shape_of(seed: int) -> Shape:
         buffer_entries_max=3 if small else 512,
         round_messages_max=3 if small else 4_000,
         round_runs_max=2 if small else 2_000,
+        retention_sweep_s=0.5,
     )
     dropped = rng.choice((0.0, 0.3, 0.6))
     work = {name: weight for name, weight in WORK.items() if rng.random() >= dropped}

@@ -23,6 +23,7 @@ from lungfish.runtime.refs import OrchestrationHandle
 from tests.simulation import app as sim
 from tests.simulation import films, purses, registers
 from tests.simulation.model import SORTS, End, Plan
+from tests.simulation.purging import Purges, start_and_purge
 from tests.simulation.shape import Shape
 
 T = TypeVar("T")
@@ -102,6 +103,7 @@ class Ledger:
     outcomes: Counter[str] = field(default_factory=Counter)
     #: Sort of operation, name of orchestration → how many of it were begun.
     work: Counter[str] = field(default_factory=Counter)
+    purges: Purges = field(default_factory=Purges)
 
 
 class Program:
@@ -145,6 +147,8 @@ class Program:
         match sort:
             case "start":
                 await self._start()
+            case "purge":
+                await self._purge()
             case "cell":
                 await self._cell()
             case "read" | "state":
@@ -314,6 +318,17 @@ class Program:
             self._tending.add(task)
             task.add_done_callback(self._tending.discard)
 
+    async def _purge(self) -> None:
+        ledger, rng = self._ledger, self._rng
+        name, value = f"{self._name}-{ledger.work['purge']}", rng.randrange(100)
+        try:
+            outcome = await start_and_purge(self._client, ledger.purges, name, value, self._shape.patience_s)
+        except lungfish.LungfishError as error:
+            outcome = UNKNOWN
+            if not (ledger.lossy and isinstance(error, lungfish.InstanceNotFound)):
+                ledger.report(f"{self._name}: {name}, which was to be purged: {error!r}")
+        ledger.outcomes[outcome] += 1
+
     def _plan(self) -> Plan:
         rng = self._rng
         suspend = rng.random() < 0.15
@@ -447,6 +462,7 @@ def forget_acknowledgements(ledger: Ledger) -> None:
         for cell_op in cell:
             if cell_op.outcome == OK:
                 cell_op.outcome = UNKNOWN
+    ledger.purges.acknowledged.clear()
     for instance in ledger.instances.values():
         instance.outcome = UNKNOWN
         instance.terminated = ""

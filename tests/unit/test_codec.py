@@ -354,3 +354,15 @@ class Broken(BaseModel):
 def test_a_validator_that_breaks_is_a_typed_error() -> None:
     with pytest.raises(InvalidArguments, match="it: validation raised KeyError"):
         codec.validate({"n": 1}, Broken, "it")
+
+
+def test_what_comes_near_the_limit_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "_told_large", set[str]())
+    for what in ("small", "near", "near", "other"):
+        codec.encode(b"x" * (70 if what == "small" else 85), what, limit=100)
+    assert [record.args[0] for record in caplog.records if record.args] == ["near", "other"]  # type: ignore[index]
+    monkeypatch.setattr(codec, "_TOLD_MAX", 2)
+    codec.encode(b"x" * 85, "one more", limit=100)
+    assert len(caplog.records) == 2, "bounded"

@@ -64,8 +64,10 @@ class FakeEffects:
 
     def instance(self, actor: ActorId, row: bytes | None) -> None:
         self.log.append("instance")
-        assert row is not None
-        self.rows[actor] = row
+        if row is None:
+            self.rows.pop(actor, None)
+        else:
+            self.rows[actor] = row
 
     def history(self, actor: ActorId, batch: bytes) -> None:
         self.log.append("history")
@@ -123,6 +125,8 @@ class FakeHost:
         self.active: dict[ActorId, OrchestrationActivation] = {}
         self.mailbox: dict[ActorId, list[Item]] = {}
         self._numbers = itertools.count()
+        #: For tests: whether to crash where they can.
+        self.crashes = False
 
     def deliver(self, *messages: Message) -> None:
         """Give messages to their instances, all of them in one round."""

@@ -8,8 +8,9 @@ import lungfish
 from lungfish import OrchestrationContext
 from lungfish.orchestrations.listing import entries
 from lungfish.orchestrations.row import InstanceRow
+from lungfish.runtime import codec
 from lungfish.runtime.ids import CLIENT, ORCHESTRATION, ActorId
-from lungfish.runtime.messages import Start
+from lungfish.runtime.messages import Control, Message, RaiseEvent, Start
 from lungfish.runtime.signatures import encode_arguments
 from tests.unit.orchestrations.fakes import FakeHost, instance
 
@@ -27,7 +28,7 @@ async def waits(ctx: OrchestrationContext) -> str:
     return answer
 
 
-@pytest.fixture(params=["live", "always_replay", "crash"])
+@pytest.fixture(params=["live", "always_replay"])
 def host(request: pytest.FixtureRequest) -> FakeHost:
     return FakeHost(app, always_replay=request.param == "always_replay")
 
@@ -61,6 +62,23 @@ def test_entries_follow_the_row(host: FakeHost) -> None:
     host.deliver(start("waits", "a", "b", parent="p"))
     assert listed(host) == expected(host)
     assert {index for index, _ in listed(host)} == {"status:Running", "name:waits", "tag:a\0b", "parent:p"}
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_entries_follow_every_status(host: FakeHost, crash: bool) -> None:
+    steps: list[Message] = [
+        start("waits", "a", "b"),
+        Control(instance("i"), "suspend"),
+        Control(instance("i"), "resume"),
+        RaiseEvent(instance("i"), "go", codec.encode("x")),
+    ]
+    for step, status in zip(steps, ("Running", "Suspended", "Running", "Completed"), strict=True):
+        host.effects.now_ms += 1
+        host.deliver(step)
+        assert host.row().status == status
+        assert listed(host) == expected(host)
+        if crash:
+            host.crash()
 
 
 @pytest.mark.parametrize("crash", [False, True])

@@ -14,6 +14,7 @@ import pytest
 from lungfish.orchestrations import OrchestrationContext, events
 from lungfish.orchestrations.limits import Limits
 from lungfish.orchestrations.processor import OrchestrationKind
+from lungfish.orchestrations.reading import read_status
 from lungfish.runtime import codec
 from lungfish.runtime.app import App
 from lungfish.runtime.definitions import EntityDefinition, operations_of
@@ -751,10 +752,41 @@ def test_a_long_history_is_told_once_and_then_fails(host: FakeHost, caplog: pyte
         host.raise_event("else", 1)
     assert host.row().status == "Failed"
     assert "the limit is 25" in str(host.row().failure)
-    assert "has a history of" in caplog.text
+    assert caplog.text.count("the history has") == 1
     assert host.row().length == len(history(host))
     assert not host.effects.activities
     assert not host.effects.timers
+
+
+@pytest.mark.parametrize("limits", [Limits(history_warn=10), Limits(history_bytes_warn=100)])
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_warning_comes_once_and_stays_in_the_status(
+    host: FakeHost, caplog: pytest.LogCaptureFixture, limits: Limits, crash: bool
+) -> None:
+    host.kind.limits = limits
+    host.start("sums")
+    assert host.row().warning == ""
+    for _ in range(20):
+        host.raise_event("else", 1)
+        if crash:
+            host.crash()
+    assert caplog.text.count("Use ctx.continue_as_new") == 1
+    status = read_status("i", host.effects.rows[instance("i")])
+    assert "Use ctx.continue_as_new" in status.warning
+    assert status.runtime_status == "Running"
+    stored = host.effects.histories[instance("i")]
+    assert status.history_bytes == sum(map(len, stored))
+    assert status.history_events == len(history(host))
+
+
+def test_a_history_of_too_many_bytes_fails(host: FakeHost) -> None:
+    host.kind.limits = Limits(history_bytes_warn=100, history_bytes_max=200)
+    host.start("sums")
+    for _ in range(40):
+        host.raise_event("else", 1)
+    assert host.row().status == "Failed"
+    assert "the limit is 200" in str(host.row().failure)
+    assert "LimitExceeded" in str(host.row().failure)
 
 
 def test_a_slow_turn_is_told(host: FakeHost, caplog: pytest.LogCaptureFixture) -> None:
