@@ -69,3 +69,38 @@ async def waiter(ctx: lungfish.OrchestrationContext, number: int) -> list[int]:
     given = await ctx.wait_for_external_event("go", int)
     second = await ctx.call_activity(double, given)
     return [first, given, second]
+
+
+@app.entity
+class Account(lungfish.Entity):
+    """Money, and what moved it."""
+
+    balance: int = 0
+    transfers: list[str] = []
+
+    def move(self, amount: int, transfer: str) -> int:
+        """Add an amount, in a transfer."""
+        self.balance += amount
+        self.transfers.append(transfer)
+        return self.balance
+
+    def put(self, value: int) -> int:
+        """Replace the balance; return the old one."""
+        old, self.balance = self.balance, value
+        return old
+
+    @lungfish.shared
+    def look(self) -> int:
+        """Return the balance."""
+        return self.balance
+
+
+@app.orchestration
+async def transfer(ctx: lungfish.OrchestrationContext, source: str, target: str, amount: int) -> int:
+    """Move money between two accounts that nobody else uses meanwhile."""
+    giver, taker = ctx.entity(Account, source), ctx.entity(Account, target)
+    async with ctx.lock(giver, taker):
+        before = await giver.call(Account.look)
+        left = await giver.call(Account.move, -amount, ctx.instance_id)
+        await taker.call(Account.move, amount, ctx.instance_id)
+    return before - left

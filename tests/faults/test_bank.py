@@ -1,0 +1,126 @@
+"""Hosts are killed while money moves and registers are written: the sum stays, some order explains it all."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lungfish
+from tests.linearizability import UNKNOWN, Operation, explains
+
+from .app import Account, app, transfer
+from .harness import Cluster, running
+
+KILLS = 8
+ACCOUNTS = 12
+CLIENTS = 6
+REGISTERS = 3
+
+
+class Bank:
+    """Clients that transfer between few accounts, so that most of them wait for one another."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.moves: dict[str, tuple[int, int, int]] = {}
+        self.histories: dict[str, list[Operation]] = {}
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._transfer(n)) for n in range(CLIENTS)]
+        self._tasks += [asyncio.create_task(self._write(n)) for n in range(CLIENTS)]
+
+    async def stop(self) -> None:
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _transfer(self, teller: int) -> None:
+        rng = random.Random(teller)
+        async with lungfish.connect(app, url=self.cluster.store.url) as client:
+            number = 0
+            while not self._stop.is_set():
+                number += 1
+                source, target = rng.sample(range(ACCOUNTS), 2)
+                name, amount = f"t{teller}-{number}", rng.randint(1, 9)
+                while True:
+                    try:
+                        await client.start(transfer, f"a{source}", f"a{target}", amount, id=name)
+                        break
+                    except (lungfish.DeadlineExceeded, lungfish.StoreUnavailable):
+                        continue  # unknown: started again under the same id, which starts it once
+                self.moves[name] = (source, target, amount)
+                await asyncio.sleep(0.01)
+
+    async def _write(self, writer: int) -> None:
+        rng = random.Random(f"w{writer}")
+        async with lungfish.connect(app, url=self.cluster.store.url) as client:
+            while not self._stop.is_set():
+                key = f"r{rng.randrange(REGISTERS)}"
+                ref = client.entity(Account, key).options(timeout=rng.choice((0.5, 20.0)))
+                value = rng.randrange(1_000)
+                writes = rng.random() < 0.6
+                began = time.monotonic()
+                try:
+                    told: Any = await (ref.call(Account.put, value) if writes else ref.call(Account.look))
+                except (lungfish.DeadlineExceeded, lungfish.StoreUnavailable):
+                    told = UNKNOWN
+                self._note(key, began, told, value if writes else None)
+                await asyncio.sleep(0.02)
+
+    def _note(self, key: str, began: float, told: Any, value: int | None) -> None:
+        ended = time.monotonic() if told is not UNKNOWN else float("inf")
+        step = (lambda state: (state, state)) if value is None else (lambda state: (value, state))
+        self.histories.setdefault(key, []).append(Operation(f"put {value}", step, told, began, ended))
+
+
+async def _check(bank: Bank, client: lungfish.Client) -> None:
+    handles = {name: client.orchestration(name) for name in bank.moves}
+    results = await asyncio.gather(*(handle.result(timeout=60) for handle in handles.values()))
+    assert results == [amount for _, _, amount in bank.moves.values()], "somebody came between"
+    expected: dict[int, int] = dict.fromkeys(range(ACCOUNTS), 0)
+    seen: Counter[tuple[int, str]] = Counter()
+    for source, target, amount in bank.moves.values():
+        expected[source] -= amount
+        expected[target] += amount
+    for number in range(ACCOUNTS):
+        ref = client.entity(Account, f"a{number}")
+        assert await ref.call(Account.look) == expected[number]
+        status = await ref.inspect()
+        assert (status.holder, status.waiting, status.operations) == (None, (), 0), "a lock was left"
+        state = await ref.state()
+        seen.update((number, name) for name in (state.transfers if state is not None else ()))
+    assert seen == Counter(
+        (end, name) for name, (source, target, _) in bank.moves.items() for end in (source, target)
+    ), "every transfer is there once"
+    for key, history in bank.histories.items():
+        assert explains(history, 0), f"no order explains what clients were told of {key}"
+
+
+@pytest.mark.slow
+async def test_kills_neither_make_money_nor_leave_locks(tmp_path: Path) -> None:
+    async with running(tmp_path, hosts=3, workers=1) as cluster:
+        store = cluster.open_store()
+        await store.open()
+        await cluster.wait_owned(store)
+        bank = Bank(cluster)
+        bank.start()
+        rng = random.Random(2)
+        for _ in range(KILLS):
+            await asyncio.sleep(0.5)  # under load: kills must hit locks that are held
+            victim = rng.choice(cluster.hosts)
+            cluster.hosts.remove(victim)
+            await victim.kill()
+            await cluster.add("host")
+            await cluster.wait_owned(store)
+        await bank.stop()
+        async with lungfish.connect(app, url=cluster.store.url) as client:
+            assert len(bank.moves) > 100
+            await _check(bank, client)
+        await store.close()
