@@ -9,7 +9,8 @@ Rules:
 * A call waits no longer than whoever waits for the operation that makes it: deadlines are inherited.
 * A call that nobody waits for any more is cancelled: if it was not started, it never is.
 * A call that would come back to an entity that waits for it fails where it is made. The chain of waiting
-  entities travels with the call; a signal's sender does not wait, so signals start a new chain.
+  entities travels with the call; a signal's sender does not wait, so signals start a new chain. A
+  ``@reentrant`` operation may be called back: it only reads.
 """
 
 from __future__ import annotations
@@ -57,10 +58,10 @@ def make_call(
     if not scope.operation.is_async:
         raise UsageError(f"{scope.operation.signature.what} must be 'async def' to call other entities")
     waiting = scope.waiting
-    if str(target) in waiting:
+    if str(target) in waiting and not operation.reentrant:
         raise CallCycle(
             f"{' → '.join((*waiting, str(target)))}: {target} waits for this call and would never answer it. "
-            "Use a signal, or an orchestration that calls both."
+            "Use a signal, an orchestration that calls both, or, to read only, a @reentrant operation."
         )
     if scope.section and target not in scope.section:
         raise CriticalSectionError(

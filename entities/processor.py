@@ -113,6 +113,8 @@ class EntityActivation:
         self._alarms = Alarms(actor, definition, self._turns)
         self._arrived: deque[Item] = deque()
         self._mailbox: deque[Entry] = deque()
+        #: Calls back from those whom an operation of this entity waits for.
+        self._nested: deque[Job] = deque()
         #: Made when the first orchestration asks for the entity.
         self._locks: Locks | None = None
         #: Unfinished jobs of an earlier activation, by row: answers to their calls may come before they run.
@@ -146,6 +148,8 @@ class EntityActivation:
                 left -= 1
             else:
                 left -= self._run_turn(left)
+        while self._nested:  # behind the start of an operation that is run again: they run inside it
+            self._finish(self._turns.read_inside(self._nested.popleft(), self._effects))
         self._ready = bool(self._mailbox) and self._may_start(self._mailbox[0])
         if self._controls.untold:
             self._controls.tell(effects)
@@ -169,6 +173,7 @@ class EntityActivation:
                 running.drop()
         self._arrived.clear()
         self._mailbox.clear()
+        self._nested.clear()
         self._locks = None
         self._ended.clear()
         # The state refers to its context, and through it to what holds the state: no cycle may outlive this.
@@ -214,6 +219,9 @@ class EntityActivation:
             self._refuse(item, message, error)
             return
         job = Job(item, operation, message, journal, journal.applied)
+        if operation.reentrant and isinstance(message, Call) and str(self._actor) in message.chain:
+            self._nested.append(job)
+            return
         if item.record:
             self._interrupted[item.row] = job
         if self._locks is None or self._locks.holding is None:

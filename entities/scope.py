@@ -68,7 +68,7 @@ class Scope:
         self.open = False
         self.section: tuple[ActorId, ...] = ()
         self.task: asyncio.Task[Any] | None = None
-        self.branches: dict[asyncio.Task[Any] | None, int] = {}
+        self.branches: dict[asyncio.Task[Any] | None, int] | None = None
         self.effects: Effects
         self.item: Item
         self.operation: Operation
@@ -107,7 +107,11 @@ class Scope:
     def branch(self) -> int:
         """Return 0 for the operation's own code, and the number of a branch that runs beside it."""
         task = asyncio.current_task()
-        return 0 if task is self.task else self.branches.setdefault(task, len(self.branches) + 1)
+        if task is self.task:
+            return 0
+        if self.branches is None:
+            self.branches = {}
+        return self.branches.setdefault(task, len(self.branches) + 1)
 
     @property
     def waiting(self) -> tuple[str, ...]:

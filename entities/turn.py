@@ -27,6 +27,7 @@ from types import MethodType
 from typing import Any, Final
 
 from lungfish.runtime.errors import FailureDetails, LungfishError, PayloadTooLarge, SerializationError
+from lungfish.runtime.kinds import Effects
 from lungfish.runtime.messages import Call
 from lungfish.runtime.reminders import NONE, Reminder, Reminders, without
 
@@ -283,6 +284,23 @@ class Turns:
             self.reset()
         else:
             raise _Unguarded
+
+    def read_inside(self, job: Job, effects: Effects) -> Applied:
+        """Run a reentrant call beside the operation that waits for it, on a copy of what the state is now."""
+        expired = expiry(job, effects.now_ms)
+        if expired is not None:
+            return refused(job, expired)
+        scope = Scope(self.scope.actor, self.scope.app)
+        scope.effects, scope.turns = effects, self
+        try:
+            args, kwargs = job.arguments()
+            scope.begin(job.item, job.operation, job.journal)
+            result = encode_result(job.operation, job.operation.function(self.reader(scope), *args, **kwargs))
+        except BaseException as error:  # also SystemExit: user code does not stop a host
+            return Applied(job, failure=describe(error), failed=1)
+        finally:
+            scope.end()
+        return Applied(job, messages=scope.outgoing, result=result)
 
     # --- a batch of signals ------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from lungfish.runtime.client import Client
 from lungfish.runtime.client_queries import StoredEntity
 from lungfish.runtime.connect import connect, connect_sync
 from lungfish.runtime.dead_letters import DeadLetter, DeadLetters
-from lungfish.runtime.definitions import Activity, ActivityOptions, Orchestration, shared
+from lungfish.runtime.definitions import Activity, ActivityOptions, Orchestration, reentrant, shared
 from lungfish.runtime.errors import (
     ActivityCancelled,
     ActivityFailed,
@@ -152,6 +152,7 @@ __all__ = [
     "attach",
     "connect",
     "connect_sync",
+    "reentrant",
     "shared",
     "start",
     "when_all",

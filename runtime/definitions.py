@@ -27,6 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_QUEUE: Final = "default"
 _SHARED: Final = "__lungfish_shared__"
+_REENTRANT: Final = "__lungfish_reentrant__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,7 @@ class Operation:
     signature: Signature
     shared: bool
     is_async: bool
+    reentrant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,27 @@ def shared(function: F) -> F:
     """
     setattr(function, _SHARED, True)
     return function
+
+
+def reentrant(function: F) -> F:
+    """Let a ``@shared`` operation be called back by those whom its entity waits for (Orleans: call chains).
+
+    Without it such a call is a ``CallCycle``. It runs inside the operation that waits, on a copy of the state
+    as that operation has left it so far: what it sees may yet be rolled back. Sync operations only.
+    """
+    setattr(function, _REENTRANT, True)
+    return function
+
+
+def _is_reentrant(raw: Any, what: str) -> bool:
+    if not getattr(raw, _REENTRANT, False):
+        return False
+    if not getattr(raw, _SHARED, False) or inspect.iscoroutinefunction(raw):
+        raise UsageError(
+            f"{what} cannot be reentrant: only a @shared operation that is not async can. What a nested "
+            "operation changed would be lost, or counted twice, when the one that waits is run again"
+        )
+    return True
 
 
 def operations_of(
@@ -244,6 +267,7 @@ def operations_of(
             signature=Signature.of(raw, what, skip=1),
             shared=bool(getattr(raw, _SHARED, False)),
             is_async=inspect.iscoroutinefunction(raw),
+            reentrant=_is_reentrant(raw, what),
         )
     return found
 

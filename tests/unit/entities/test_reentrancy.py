@@ -1,0 +1,142 @@
+"""Cycles of calls fail at once and name the chain; what is reentrant runs inside the operation that waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import lungfish
+from lungfish.entities import Entity
+from lungfish.runtime.errors import UsageError
+from lungfish.testing import Environment, crash_everywhere, environment
+
+app = lungfish.App("circles")
+
+
+@app.entity
+class Node(Entity):
+    value: int = 0
+
+    async def visit(self, path: list[str], last: str) -> int:
+        """Call the next node on a path; the last one calls ``last`` on the first."""
+        self.value += 1
+        if not path:
+            return 0
+        operation = Node.visit if len(path) > 1 else getattr(Node, last)
+        args = (path[1:], last) if len(path) > 1 else ()
+        return int(await self.context.entity(Node, path[0]).call(operation, *args))
+
+    async def visit_and_fail(self, path: list[str], last: str) -> int:
+        self.value += 100
+        found = await self.context.entity(Node, path[0]).call(Node.visit, path[1:], last)
+        raise ValueError(str(found))
+
+    @lungfish.reentrant
+    @lungfish.shared
+    def peek(self) -> int:
+        return self.value
+
+    @lungfish.reentrant
+    @lungfish.shared
+    def peek_and_raise(self) -> int:
+        raise KeyError("no")
+
+    @lungfish.reentrant
+    @lungfish.shared
+    def poke(self) -> int:
+        """Change the state, which is not kept."""
+        self.value += 1_000
+        return self.value
+
+    @lungfish.shared
+    def look(self) -> int:
+        return self.value
+
+    def bump(self) -> int:
+        self.value += 1
+        return self.value
+
+
+async def visit(env: Environment, path: list[str], last: str) -> int:
+    return await env.client.entity(Node, "a").call(Node.visit, path, last)
+
+
+@pytest.mark.parametrize("last", ["look", "bump"])
+async def test_a_cycle_fails_at_once_and_names_the_whole_chain(last: str) -> None:
+    async with environment(app) as env:
+        env.auto_skip = False
+        with pytest.raises(lungfish.CallCycle) as caught:
+            await visit(env, ["b", "c", "a"], last)
+        assert "Node/a → Node/b → Node/c → Node/a" in str(caught.value)
+        for key in "abc":
+            assert await env.client.entity(Node, key).call(Node.look) == 0, "all of it was rolled back"
+
+
+@app.orchestration
+async def calls_a_cycle(ctx: lungfish.OrchestrationContext) -> None:
+    await ctx.entity(Node, "a").call(Node.visit, ["b", "a"], "look")
+
+
+async def test_the_chain_names_the_orchestration_that_waits() -> None:
+    async with environment(app) as env:
+        with pytest.raises(lungfish.OrchestrationFailed) as caught:
+            await (await env.client.start(calls_a_cycle, id="top")).result(20)
+        assert "orchestration top → Node/a → Node/b → Node/a" in str(caught.value)
+
+
+@pytest.mark.parametrize("path", [["a"], ["b", "a"], ["b", "c", "a"]])
+async def test_a_reentrant_read_runs_inside(path: list[str]) -> None:
+    async with environment(app) as env:
+        a = env.client.entity(Node, "a")
+        assert await visit(env, path, "peek") == 1, "it sees what the operation that waits has done so far"
+        assert await a.call(Node.look) == 1
+        assert await visit(env, path, "poke") == 1_002
+        assert await a.call(Node.look) == 2, "what a shared operation changes is not kept"
+
+
+async def test_what_it_saw_may_be_rolled_back() -> None:
+    async with environment(app) as env:
+        a = env.client.entity(Node, "a")
+        with pytest.raises(lungfish.EntityOperationFailed, match="ValueError: 100"):
+            await a.call(Node.visit_and_fail, ["b", "a"], "peek")
+        assert await a.call(Node.look) == 0
+
+
+async def test_a_reentrant_read_that_raises_fails_alone() -> None:
+    async with environment(app) as env:
+        with pytest.raises(lungfish.EntityOperationFailed, match="KeyError"):
+            await visit(env, ["b", "a"], "peek_and_raise")
+        assert await env.client.entity(Node, "a").call(Node.bump) == 1
+
+
+async def test_others_do_not_come_in_through_it() -> None:
+    async with environment(app) as env:
+        results = await asyncio.gather(
+            visit(env, ["b", "a"], "peek"), *(env.client.entity(Node, "a").call(Node.peek) for _ in range(5))
+        )
+        assert results[0] == 1
+
+
+def test_only_reads_are_reentrant() -> None:
+    class Writes(Entity):
+        @lungfish.reentrant
+        def add(self) -> None: ...
+
+    class Waits(Entity):
+        @lungfish.reentrant
+        @lungfish.shared
+        async def get(self) -> None: ...
+
+    for cls in (Writes, Waits):
+        with pytest.raises(UsageError, match="cannot be reentrant"):
+            lungfish.App("x").entity(cls)
+
+
+async def circle(client: lungfish.Client) -> tuple[int, int]:
+    found = await client.entity(Node, "a").call(Node.visit, ["b", "a"], "peek")
+    return found, await client.entity(Node, "a").call(Node.look)
+
+
+def test_a_crash_at_any_instant_changes_nothing() -> None:
+    assert not crash_everywhere(app, circle).findings
