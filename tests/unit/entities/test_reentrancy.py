@@ -23,9 +23,10 @@ class Node(Entity):
         self.value += 1
         if not path:
             return 0
-        operation = Node.visit if len(path) > 1 else getattr(Node, last)
-        args = (path[1:], last) if len(path) > 1 else ()
-        return int(await self.context.entity(Node, path[0]).call(operation, *args))
+        following = self.context.entity(Node, path[0])
+        if len(path) > 1:
+            return await following.call(Node.visit, path[1:], last)
+        return int(await following.call(last))
 
     async def visit_and_fail(self, path: list[str], last: str) -> int:
         self.value += 100
