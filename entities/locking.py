@@ -179,7 +179,7 @@ class Locks:
             return
         self._checking = True
         due_ms = effects.now_ms + CHECK_MS
-        effects.timer(f"lock\x00{actor}", due_ms, TimerFired(actor, "", 0, due_ms, CHECK))
+        effects.timer(f"lock\x00{actor.name}\x00{actor.key}", due_ms, TimerFired(actor, "", 0, due_ms, CHECK))
 
     def check(self, effects: Effects, actor: ActorId) -> None:
         """Ask the holder whether it still is; if it waits for others, see that they know of it."""

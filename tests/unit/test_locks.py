@@ -12,11 +12,19 @@ import pytest
 
 import lungfish
 from lungfish import OrchestrationContext
+from lungfish.entities.locking import Locks
 from lungfish.runtime.ids import ORCHESTRATION, ActorId
 from lungfish.runtime.messages import LockGranted, LockRelease, LockRequest
 from lungfish.testing import Environment, crash_everywhere, environment
 
 app = lungfish.App("locks")
+
+
+@pytest.fixture(autouse=True)
+def nobody_asks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave locks alone that nobody releases, where that is not the question: else it would be mended."""
+    if "nobody" not in request.node.name:
+        monkeypatch.setattr(Locks, "check", lambda *_: None)
 
 
 @app.entity
@@ -92,6 +100,20 @@ async def hold(ctx: OrchestrationContext, keys: list[str], how: str) -> str:
             case _:
                 pass
     return how
+
+
+#: What ``fickle`` does differently when it is replayed.
+CHANGED = False
+
+
+@app.orchestration
+async def fickle(ctx: OrchestrationContext) -> None:
+    """Hold an entity, and take another path in replay."""
+    ref = ctx.entity(Account, "a")
+    async with ctx.lock(ref):
+        await (ctx.call_activity(nothing) if CHANGED else ref.call(Account.add, 1, ctx.instance_id))
+        ctx.set_custom_status("holds")
+        await ctx.wait_for_external_event("leave")
 
 
 @app.orchestration
@@ -367,6 +389,36 @@ async def test_termination_lets_go(opened: Any, suspended: bool) -> None:
         if suspended:
             await holder.suspend()
         await holder.terminate("enough")
+        await waiter.result(60)
+        await assert_free(env, "a", "b")
+
+
+async def test_code_that_cannot_be_replayed_lets_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with environment(app) as env:
+        holder = await env.client.start(fickle, id="holder")
+        await status_is(holder, "holds")
+        waiter = await env.client.start(transfer, "a", "b", 1)
+        monkeypatch.setattr("tests.unit.test_locks.CHANGED", True)
+        await holder.raise_event("leave")
+        with pytest.raises(lungfish.OrchestrationFailed, match="another path"):
+            await holder.result(60)
+        await waiter.result(60)
+        await assert_free(env, "a", "b")
+
+
+async def test_an_error_of_ours_lets_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with environment(app, always_replay=False) as env:
+        holder = await holding(env, ["a", "b"])
+        waiter = await env.client.start(transfer, "b", "a", 1)
+
+        def broken(*_: Any) -> None:
+            raise RuntimeError("a bug")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("lungfish.orchestrations.processor.feed", broken)
+            await holder.raise_event("leave")
+            with pytest.raises(lungfish.OrchestrationFailed, match="a bug"):
+                await holder.result(60)
         await waiter.result(60)
         await assert_free(env, "a", "b")
 
