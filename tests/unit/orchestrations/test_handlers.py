@@ -299,6 +299,8 @@ def test_a_failed_handler_fails_its_update_only(host: FakeHost, asked: Asked) ->
 def test_the_outcome_is_told_after_the_end_too(host: FakeHost, asked: Asked) -> None:
     asked.update("1", "pay", "card")
     assert host.row().status == "Completed"
+    # What its result woke up came later: the outcome stands before the end that it led to.
+    assert [type(event).__name__ for event in history(host)][-2:] == ["UpdateCompleted", "ExecutionCompleted"]
     assert asked.updated("1", "pay", "card") == "ann by card"
     host.crash()
     assert asked.updated("1", "pay", "card") == "ann by card"
