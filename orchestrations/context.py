@@ -122,8 +122,17 @@ class OrchestrationContext:
         orchestration: Orchestration[..., R],
         /,
         *args: Any,
-        id: str | None = None,
+        id: str,
         retry: RetryPolicy | None = None,
+        **kwargs: Any,
+    ) -> Task[R]: ...
+    @overload
+    def call_orchestration(
+        self,
+        orchestration: Orchestration[..., R],
+        /,
+        *args: Any,
+        retry: RetryPolicy,
         **kwargs: Any,
     ) -> Task[R]: ...
     @overload
