@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.simulation import films, purses
+from tests.simulation import books, films, purses
 
 MODULUS: Final = 1_000_003
 
@@ -32,6 +32,7 @@ SORTS: Final = (
     "steps",
     *purses.SORTS,
     *films.SORTS,
+    *books.SORTS,
 )
 
 
@@ -110,6 +111,8 @@ def _ends(name: str, args: tuple[Any, ...], events: dict[str, int]) -> list[End]
             return [End("Completed", sum(step(n, step(0, value)) for n in range(width)) % MODULUS)]
         case "doomed":
             return []
+        case name if name in books.SORTS:
+            return [End("Completed", sorted(events.values()))]
         case name if name in films.SORTS:
             return [End("Completed", output) for output in films.outputs(args)]
     return [End("Completed", output) for output in purses.outputs(name, args)]

@@ -21,7 +21,7 @@ import lungfish
 from lungfish.runtime.client import Client
 from lungfish.runtime.refs import OrchestrationHandle
 from tests.simulation import app as sim
-from tests.simulation import films, purses, registers
+from tests.simulation import books, films, purses, registers
 from tests.simulation.model import SORTS, End, Plan
 from tests.simulation.purging import Purges, start_and_purge
 from tests.simulation.shape import Shape
@@ -337,6 +337,9 @@ class Program:
             case name if name in purses.SORTS:
                 terminate = rng.random() < purses.SORTS[name]
                 return Plan(name, purses.arguments(name, rng), (), terminate, suspend)
+            case name if name in books.SORTS:
+                args = books.arguments(rng)
+                return Plan(name, args, books.owed(args, rng))
             case name if name in films.SORTS:
                 return Plan(name, films.arguments(rng), (), terminate, suspend)
             case "chain":
@@ -381,7 +384,7 @@ class Program:
                 await _unless_ended(handle.suspend("for a while"))
             for event, value in list(instance.to_raise.items()):
                 await asyncio.sleep(rng.expovariate(5.0))
-                await handle.raise_event(event, value)
+                await books.give(handle, event, value)
                 del instance.to_raise[event]
             if instance.to_resume:
                 await asyncio.sleep(rng.expovariate(5.0))
@@ -437,7 +440,7 @@ async def settle_debts(client: Client, ledger: Ledger) -> None:
             instance.to_raise = dict(plan.events)
             instance.to_resume, instance.to_terminate = plan.suspend, plan.terminate
         for event, value in instance.to_raise.items():
-            await handle.raise_event(event, value)
+            await books.give(handle, event, value)
         if instance.to_resume:
             await _unless_ended(handle.resume())
         if instance.to_terminate:
