@@ -62,6 +62,7 @@ from lungfish.runtime.errors import (
     UpdateRejected,
     UsageError,
 )
+from lungfish.runtime.hot import HotEntity
 from lungfish.runtime.launch import attach, start
 from lungfish.runtime.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
 from lungfish.runtime.query import Page
@@ -103,6 +104,7 @@ __all__ = [
     "FailureDetails",
     "HostSettings",
     "HostStatus",
+    "HotEntity",
     "HubMismatch",
     "HubStatus",
     "InstanceExists",

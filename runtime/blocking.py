@@ -22,6 +22,7 @@ from .connection import TIMEOUT_S
 from .dead_letters import DeadLetter, DeadLetters
 from .definitions import Orchestration
 from .errors import StoreUnavailable
+from .hot import HotEntity
 from .overview import HubStatus
 from .query import PAGE_SIZE, Order, Page
 from .queue_handle import QueueHandle
@@ -465,6 +466,10 @@ class BlockingClient:
     def run(self, orchestration: Any, *args: Any, **kwargs: Any) -> Any:
         """Start an orchestration and wait for its result; see ``Client.run``."""
         return self._open.run(self._client.run(orchestration, *args, **kwargs))
+
+    def hot_entities(self) -> list[HotEntity]:
+        """Return the busiest entities of each host; see ``Client.hot_entities``."""
+        return self._open.run(self._client.hot_entities())
 
     def dead_letters(self, target: str | None = None) -> BlockingDeadLetters:
         """Return the messages of the hub that were set aside; see ``Client.dead_letters``."""

@@ -16,6 +16,7 @@ from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .dead_letters import DeadLetters
 from .definitions import EntityDefinition, Orchestration, as_duration
 from .errors import InstanceExists, OrchestrationFailed, UsageError
+from .hot import HotEntity, read_hot
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .messages import Start
 from .overview import HubStatus, read_hub
@@ -286,6 +287,12 @@ class Client(ClientLives):
         """
         handle = await self.start(orchestration, *args, **kwargs)
         return await handle.result(timeout)
+
+    async def hot_entities(self) -> list[HotEntity]:
+        """Return the busiest entities of each host in the last minutes, the busiest first; sampled."""
+        view = await self._open.store.heartbeat("", b"", lease_ms=0, lead=False)
+        found = [hot for beat in view.hosts for hot in read_hot(beat.host, beat.record)]
+        return sorted(found, key=lambda hot: -hot.share)
 
     def dead_letters(self, target: str | None = None) -> DeadLetters:
         """Return the messages of the hub that were set aside: iterate over it with ``async for``.

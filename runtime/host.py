@@ -8,6 +8,7 @@ store's clock; so a simulation can run several hosts in one thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import uuid
@@ -18,10 +19,12 @@ from typing import Any, Final
 from .app import App
 from .clock import HubClock
 from .errors import StoreUnavailable
+from .hot import Hottest
 from .ids import ActorId
 from .kinds import ActorKind, load_kinds
 from .ownership import HostRecord, Ownership
 from .partition import Partition
+from .passivation import Shedding, read_memory, spread
 from .patrol import Patrol
 from .relay import Relay
 from .rounds import Rounds
@@ -31,8 +34,11 @@ from .sweeping import Sweeper
 
 logger = logging.getLogger(__name__)
 
-#: How often idle activations are looked for (s).
+#: How often idle activations are looked for, and how often memory is looked at (s).
 PASSIVATION_S: Final = 5.0
+MEMORY_S: Final = 1.0
+#: How soon after letting activations go more may go (s).
+SHED_PAUSE_S: Final = 0.01
 #: How often old producers are forgotten, one partition at a time (s).
 PRODUCER_SWEEP_S: Final = 60.0
 
@@ -86,6 +92,8 @@ class Host:
         self._kinds = kinds or load_kinds(app)
         self._loops: list[asyncio.Task[None]] = []
         self._quarantine: set[ActorId] = set()
+        self._hottest = Hottest()
+        self._shedding = Shedding(self.settings.activations_max)
         self._meta = HubMeta()
         self.failed: asyncio.Future[None] | None = None
 
@@ -210,6 +218,7 @@ class Host:
             clock=self._clock.now_ms,
             wake=self._rounds.wake,
             quarantine=self._quarantine,
+            hottest=self._hottest,
         )
 
     def _adopt(self, partition: Partition, image: PartitionImage) -> None:
@@ -229,19 +238,37 @@ class Host:
             partitions=len(partitions),
             activations=sum(partition.activations for partition in partitions),
             commits=self._rounds.commits.count,
+            hot=tuple(self._hottest.told(self._clock.now_ms())),
         )
 
     async def _passivate_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        idle_s = loop.time()
         while True:
-            await asyncio.sleep(PASSIVATION_S)
-            partitions = self._rounds.partitions
-            now_ms = self._clock.now_ms()
-            for partition in partitions:
-                partition.passivate(now_ms - self.settings.idle_ms, most=1_000_000)
-            over = sum(p.activations for p in partitions) - self.settings.activations_max
-            for partition in sorted(partitions, key=lambda p: -p.activations):
-                if over > 0:
-                    over -= partition.passivate(now_ms, most=over)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(PASSIVATION_S, MEMORY_S)):
+                    await self._rounds.crowded.wait()
+            self._rounds.crowded.clear()
+            if loop.time() - idle_s >= PASSIVATION_S:
+                idle_s = loop.time()
+                self._passivate_idle()
+            self._shed()
+            # What was loaded just now may go only when its commit is acknowledged: not in a busy loop.
+            await asyncio.sleep(SHED_PAUSE_S)
+
+    def _passivate_idle(self) -> None:
+        now_ms = self._clock.now_ms()
+        for partition in self._rounds.partitions:
+            partition.passivate(now_ms - self.settings.idle_ms, most=1_000_000)
+
+    def _shed(self) -> None:
+        partitions = self._rounds.partitions
+        sizes = [partition.activations for partition in partitions]
+        count = self._shedding.count(sum(sizes), read_memory())
+        now_ms = self._clock.now_ms()
+        for partition, most in zip(partitions, spread(count, sizes), strict=True):
+            if most:
+                partition.passivate(now_ms, most=most)
 
     async def _sweep_producers_forever(self) -> None:
         at = 0

@@ -30,6 +30,7 @@ from typing import Any
 from . import wire
 from .caution import ATTEMPTS_MAX, CALM_MS, DEATHS_MAX, PATIENCE_MS, Caution, Step
 from .errors import InternalError
+from .hot import SAMPLED, Hottest
 from .ids import CLIENT, ActorId, partition_of
 from .kinds import ActorKind, Effects, Item, Stored
 from .letters import UNREADABLE, pack_letter, refusal_of
@@ -53,6 +54,7 @@ class Partition(Effects):
         clock: Callable[[], int],
         wake: Callable[[], None],
         quarantine: Iterable[ActorId] = (),
+        hottest: Hottest | None = None,
     ) -> None:
         self.number = image.partition
         self.target = partition_target(image.partition)
@@ -67,6 +69,8 @@ class Partition(Effects):
         self._clock = clock
         self._wake = wake
         self._quarantine = frozenset(quarantine)
+        self._hottest = hottest
+        self._turns = 0
         self._last_ms = 0
         #: The time while an actor runs: one reading of the clock is enough for that; 0 at other times.
         self._pinned_ms = 0
@@ -257,6 +261,9 @@ class Partition(Effects):
         finally:
             self._pinned_ms = 0
         slot.commit = self._number + 1
+        self._turns += 1
+        if not self._turns % SAMPLED and self._hottest is not None:
+            self._hottest.add(actor)
         if slot.activation.ready:
             self._ready[actor] = None
 

@@ -73,6 +73,8 @@ class Rounds:
         self._loading: dict[Partition, asyncio.Task[None]] = {}
         self._breaks: Counter[ActorId] = Counter()
         self.messages = 0
+        #: Set when there are more activations than there should be.
+        self.crowded = asyncio.Event()
         self.commits = Commits(
             store,
             relay,
@@ -299,6 +301,8 @@ class Rounds:
             found = await self._store.instances([(p.number, a.key) for p, a in others], history=True)
             for (partition, actor), stored in zip(others, found, strict=True):
                 self._activate(partition, actor, Stored(stored.row, tuple(stored.history)))
+        if sum(partition.activations for partition in self.partitions) > self._settings.activations_max:
+            self.crowded.set()
 
     def _activate(self, partition: Partition, actor: ActorId, stored: Stored) -> None:
         if partition.dropped:

