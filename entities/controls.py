@@ -14,6 +14,7 @@ from lungfish.runtime.kinds import Effects, Item
 from lungfish.runtime.messages import EntityControl, Response
 from lungfish.runtime.watching import NO_NEWS, pack_state, unpack_seen
 
+from .expiry import Expiry
 from .jobs import describe
 from .turn import Turns
 from .watching import Watchers
@@ -22,11 +23,17 @@ logger = logging.getLogger(__name__)
 
 
 class Controls:
-    """The controls of one activation."""
+    """The controls of one activation.
+
+    Attributes:
+        expiry: of an entity that has a ttl.
+    """
 
     def __init__(self, actor: ActorId, turns: Turns) -> None:
         self._actor = actor
         self._turns = turns
+        ttl_ms = turns.plan.cls.lungfish_options.ttl_ms
+        self.expiry = Expiry(actor, ttl_ms) if ttl_ms else None
         self._watchers = Watchers()
         #: The state has changed in this run, and somebody watches.
         self.untold = False
@@ -44,7 +51,7 @@ class Controls:
         for watcher in told:
             effects.publish(Response(watcher.target, watcher.request, state))
 
-    def take(self, effects: Effects, item: Item, message: EntityControl) -> None:
+    def take(self, effects: Effects, item: Item, message: EntityControl, *, is_idle: bool) -> None:
         """Do what is asked, at once."""
         effects.done(item)
         client = message.reply_to
@@ -54,12 +61,25 @@ class Controls:
                     self._watch(effects, client, message)
                 case "unwatch" if client is not None:
                     self._watchers.leave(client, message.request)
+                case "expire":
+                    self._expire(effects, message, is_idle=is_idle)
                 case _:
                     raise UsageError(f"{self._actor}: {message.verb!r} is unknown to this release")
         except (LungfishError, ValueError) as error:
             logger.warning("%s: %s refused: %s", self._actor, message.verb, error)
             if client is not None:
                 effects.send(Response(client, message.request, None, describe(error)))
+
+    def _expire(self, effects: Effects, message: EntityControl, *, is_idle: bool) -> None:
+        exists = self._turns.base is not None
+        if self.expiry is not None and self.expiry.is_over(effects, message, is_idle=is_idle, exists=exists):
+            logger.info("%s had no message for its ttl and is deleted", self._actor)
+            self._turns.delete()
+
+    def used(self, effects: Effects) -> None:
+        """Note that operations were run."""
+        if self.expiry is not None:
+            self.expiry.used(effects, exists=self._turns.base is not None)
 
     def _watch(self, effects: Effects, client: ActorId, message: EntityControl) -> None:
         seen, lost = unpack_seen(message.payload)

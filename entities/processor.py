@@ -151,6 +151,8 @@ class EntityActivation:
         while self._nested:  # behind the start of an operation that is run again: they run inside it
             self._finish(self._turns.read_inside(self._nested.popleft(), self._effects))
         self._ready = bool(self._mailbox) and self._may_start(self._mailbox[0])
+        if self._controls.expiry is not None and left < OPERATIONS_MAX:
+            self._controls.used(effects)
         if self._controls.untold:
             self._controls.tell(effects)
 
@@ -192,7 +194,8 @@ class EntityActivation:
                 case ReminderDue() as message:
                     self._take_tick(item, message)
                 case EntityControl() as message:
-                    self._controls.take(self._effects, item, message)
+                    self._controls.take(self._effects, item, message, is_idle=self.passive)
+                    self._write_snapshot()
                 case LockRequest() | LockRelease() as message:
                     self._take_lock_message(item, message)
                 case Inspect() as message:

@@ -22,6 +22,7 @@ from lungfish.runtime.messages import (
 )
 
 from .calls import refusal
+from .expiry import EXPIRE
 from .locking import CHECK, Claim, Entry, Locks, Release, lock_state
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,9 @@ class Refusing:
             case Inspect():
                 told = codec.encode(lock_state(self._locks, 0, []), "state of an entity")
                 effects.send(Response(message.reply_to, message.request, told))
+            case EntityControl() if message.verb == EXPIRE:
+                self._kept += 1
+                return
             case EntityControl() if message.reply_to is not None:
                 effects.publish(Response(message.reply_to, message.request, None, refusal(self._error)))
             case TimerFired() if message.purpose == CHECK:

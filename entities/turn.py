@@ -176,6 +176,12 @@ class Turns:
         give_context(self.state, scope)
         return self.state
 
+    def delete(self) -> None:
+        """Delete the state, as an operation that called ``context.delete`` would; nothing may be running."""
+        self._adopt(fresh_state(self.plan))
+        self._touch = Touch.DELETED
+        self.snapshot()
+
     # --- a turn --------------------------------------------------------------------------
 
     def apply(self, jobs: Sequence[Job], limit: int, now_ms: int) -> list[Applied]:

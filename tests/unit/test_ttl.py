@@ -1,0 +1,154 @@
+"""Entities with a ttl: deleted after that long without a message, not earlier, whatever happened."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Sequence
+
+import lungfish
+from lungfish.runtime.store import Commit
+from lungfish.testing import Environment, environment
+from tests.unit.hub import hub_of, key_in
+from tests.virtual import virtually
+
+app = lungfish.App("ttl")
+DAY = dt.timedelta(days=1)
+TTL = 30 * DAY
+LATE = TTL / 16 + dt.timedelta(seconds=1)
+
+
+@app.entity
+class Cart(lungfish.Entity, ttl=TTL):
+    items: int = 0
+
+    def add(self) -> int:
+        self.items += 1
+        return self.items
+
+    @lungfish.shared
+    def count(self) -> int:
+        return self.items
+
+    def clear(self) -> None:
+        self.context.delete()
+
+    async def dawdle(self) -> None:
+        await asyncio.sleep(0.05)
+
+
+@app.entity
+class Brief(Cart, ttl=30): ...
+
+
+@app.entity
+class Kept(lungfish.Entity):
+    items: int = 0
+
+    def add(self) -> int:
+        self.items += 1
+        return self.items
+
+
+async def items(env: Environment, key: str = "c") -> int | None:
+    state = await env.client.entity(Cart, key).state()
+    return None if state is None else state.items
+
+
+def stored_timers(env: Environment) -> int:
+    return sum(len(rows.timers) for rows in env._server.hub(app.hub).partitions.values())
+
+
+async def test_an_idle_entity_is_deleted_and_others_are_not() -> None:
+    async with environment(app, auto_skip=False) as env:
+        await env.client.entity(Cart, "c").call(Cart.add)
+        await env.client.entity(Kept, "k").call(Kept.add)
+        await env.advance(TTL - DAY)
+        assert await items(env) == 1
+        await env.advance(DAY + LATE)
+        assert await items(env) is None
+        assert await env.client.entity(Kept, "k").state() is not None
+        assert await env.client.entity(Cart, "c").call(Cart.add) == 1
+        await env.advance(TTL + LATE)
+        assert await items(env) is None
+        assert stored_timers(env) == 0
+
+
+async def test_any_message_prolongs_also_one_that_changes_nothing() -> None:
+    async with environment(app, auto_skip=False) as env:
+        cart = env.client.entity(Cart, "c")
+        await cart.call(Cart.add)
+        for _ in range(10):
+            await env.advance(TTL - dt.timedelta(hours=1))
+            assert await cart.call(Cart.count) == 1
+        await env.advance(TTL - dt.timedelta(seconds=1))
+        assert await items(env) == 1
+        await env.advance(LATE)
+        assert await items(env) is None
+
+
+async def test_an_entity_that_was_deleted_leaves_no_timer() -> None:
+    async with environment(app, auto_skip=False) as env:
+        cart = env.client.entity(Cart, "c")
+        await cart.call(Cart.add)
+        await cart.call(Cart.clear)
+        assert stored_timers(env) == 0
+        await cart.call(Cart.count)
+        assert await items(env) is None
+
+
+async def test_watchers_see_the_end() -> None:
+    async with environment(app, auto_skip=False) as env:
+        cart = env.client.entity(Cart, "c")
+        await cart.call(Cart.add)
+        watch = cart.watch()
+        assert (await anext(watch)) is not None
+        await env.advance(TTL + LATE)
+        assert await anext(watch) is None
+
+
+KEY = key_in(1, "Brief")
+
+
+def test_it_costs_no_write_per_operation_and_survives_takeovers() -> None:
+    timers = 0
+
+    def count(commits: Sequence[Commit]) -> None:
+        nonlocal timers
+        timers += sum(len(commit.timers) for commit in commits)
+
+    async def run() -> None:
+        nonlocal timers
+        async with hub_of(app) as hub:
+            await hub.start_all("a")
+            hub.stores["a"].before_commit = count
+            async with hub.client() as client:
+                cart = client.entity(Brief, KEY)
+                for _ in range(100):
+                    await cart.call(Cart.add)
+                assert timers == 1
+                # Read by the next owner after 29 seconds: 30 more from there.
+                await asyncio.sleep(29)
+                await hub.kill("a")
+                await hub.start_all("b")
+                assert await cart.call(Cart.count) == 100
+                await asyncio.sleep(29)
+                assert await cart.state() is not None
+                await hub.kill("b")
+                await hub.start_all("c")
+                await asyncio.sleep(4)
+                assert await cart.state() is None
+
+    virtually(run)
+
+
+async def test_one_that_is_running_when_its_time_is_over_is_kept() -> None:
+    async with environment(app, auto_skip=False) as env:
+        cart = env.client.entity(Cart, "c")
+        await cart.call(Cart.add)
+        await env.advance(TTL - DAY)
+        running = asyncio.ensure_future(cart.call(Cart.dawdle))
+        await asyncio.sleep(0.01)
+        await env.advance(3 * DAY)
+        await running
+        assert await items(env) == 1
