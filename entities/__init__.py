@@ -4,5 +4,6 @@ from lungfish.runtime.definitions import shared
 
 from .context import EntityContext, EntityRef
 from .entity import Entity
+from .functions import FunctionContext
 
-__all__ = ["Entity", "EntityContext", "EntityRef", "shared"]
+__all__ = ["Entity", "EntityContext", "EntityRef", "FunctionContext", "shared"]

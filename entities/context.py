@@ -54,6 +54,12 @@ class EntityContext:
         return self._scope.actor.key
 
     @property
+    def name(self) -> str:
+        """The registered name of this entity."""
+        self._scope.check_open()
+        return self._scope.actor.name
+
+    @property
     def caller(self) -> str | None:
         """Who asked: ``"Counter/hits"``, an instance id, ``"client …"``; None: a client's signal."""
         self._scope.check_open()

@@ -48,6 +48,7 @@ from lungfish.runtime.messages import (
 from .alarms import Alarms
 from .calls import refusal
 from .controls import Controls
+from .functions import function_definition
 from .jobs import Applied, Job, describe, encode_result, expiry, refused
 from .journal import CallOutcome, Journal
 from .locking import CHECK, Claim, Entry, Locks, Release, lock_state
@@ -77,6 +78,9 @@ class Counts:
 
 class EntityKind:
     """Makes activations of the entities that an app has registered."""
+
+    #: For ``App.entity_function``.
+    function_definition = staticmethod(function_definition)
 
     def __init__(self, app: App) -> None:
         self.app = app

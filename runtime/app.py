@@ -10,11 +10,13 @@ import datetime as dt
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from typing import Any, Concatenate, Protocol, TypeVar, overload
 
+from . import kinds
 from .definitions import (
     DEFAULT_QUEUE,
     Activity,
     ActivityOptions,
     EntityDefinition,
+    F,
     Operation,
     Orchestration,
     P,
@@ -22,7 +24,7 @@ from .definitions import (
     as_duration,
 )
 from .errors import NotRegistered, UsageError
-from .ids import check_id
+from .ids import ENTITY, check_id
 from .queues import DEFAULT_PRIORITY, QueueLimits
 from .retention import Place, Retention
 from .retry import RetryPolicy
@@ -137,6 +139,31 @@ class App:
             return cls
 
         return register if cls is None else register(cls)
+
+    @overload
+    def entity_function(self, function: F, /, *, name: str | None = None) -> F: ...
+    @overload
+    def entity_function(self, /, *, name: str | None = None) -> Callable[[F], F]: ...
+    def entity_function(self, function: F | None = None, /, *, name: str | None = None) -> Any:
+        """Register a function, sync or async, as an entity; as in Durable Functions.
+
+        It is called with a ``FunctionContext`` for each operation, whatever its name is, under the same
+        guarantees as the operations of a class. Clients use the name: ``client.entity("counter", "hits")``.
+
+        Args:
+            name: the stored name; default is the function's own.
+
+        Raises:
+            UsageError: not a function of one argument, or the name is taken.
+        """
+
+        def register(function: F) -> F:
+            chosen = _name_of(function, "entity", name)
+            definition = kinds.kind_class(ENTITY).function_definition(function, chosen)
+            self._register(self.entities, "entity", chosen, definition)
+            return function
+
+        return register if function is None else register(function)
 
     @overload
     def activity(self, function: Callable[P, R], /) -> Activity[P, R]: ...
