@@ -19,7 +19,7 @@ from typing import Any, Final
 from .app import App
 from .clock import HubClock
 from .errors import StoreUnavailable
-from .hot import Hottest
+from .hot import Hottest, pack_hot
 from .ids import ActorId
 from .kinds import ActorKind, load_kinds
 from .ownership import HostRecord, Ownership
@@ -238,7 +238,7 @@ class Host:
             partitions=len(partitions),
             activations=sum(partition.activations for partition in partitions),
             commits=self._rounds.commits.count,
-            hot=tuple(self._hottest.told(self._clock.now_ms())),
+            hot=pack_hot(self._hottest.told(self._clock.now_ms())),
         )
 
     async def _passivate_forever(self) -> None:

@@ -74,10 +74,17 @@ class Hottest:
         ]
 
 
+def pack_hot(told: list[tuple[str, str, float]]) -> bytes:
+    """Return what ``Hottest.told`` said as a heartbeat carries it."""
+    packed: bytes = msgpack.packb(told)
+    return packed
+
+
 def read_hot(host: str, record: bytes) -> list[HotEntity]:
     """Return what a host's heartbeat tells; nothing for a record of another release."""
     try:
         found: Any = msgpack.unpackb(record)
-        return [HotEntity(name, key, host, share) for name, key, share in found.get("hot", ())]
+        told = msgpack.unpackb(found.get("hot") or b"\x90")
+        return [HotEntity(name, key, host, share) for name, key, share in told]
     except (ValueError, TypeError, AttributeError):
         return []

@@ -49,7 +49,7 @@ class HostRecord:
     partitions: int = 0
     activations: int = 0
     commits: int = 0
-    hot: tuple[tuple[str, str, float], ...] = ()
+    hot: bytes = b""
 
     def encode(self) -> bytes:
         """Return the stored form: a map, so that releases may differ in what they know."""
