@@ -144,12 +144,14 @@ class _CommitPacker:
             owner_fields += ("pos", commit.position)
         deliveries = []
         outbox = 0
-        if commit.deliveries:
-            outbox = self.numbers[names.outbox]
-            for index, delivery in enumerate(commit.deliveries):
-                if delivery.sequence:
-                    owner_fields += (f"s:{delivery.target}", delivery.sequence)
-                deliveries.append(self._delivery(f"{number}-{index}", delivery))
+        for index, delivery in enumerate(commit.deliveries):
+            if delivery.sequence:
+                owner_fields += (f"s:{delivery.target}", delivery.sequence)
+            if (
+                delivery.sequence or not self.in_place
+            ):  # replies to clients always get there: no key for nothing
+                outbox = self.numbers[names.outbox]
+            deliveries.append(self._delivery(f"{number}-{index}", delivery))
         inbox = 0 if commit.position is None else self.numbers[names.inbox]
         rows = self._rows(names, commit)
         if len(owner_fields) > ARGUMENTS_MAX:

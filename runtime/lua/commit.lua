@@ -3,7 +3,7 @@
 -- KEYS     all keys that the commits name, in any order
 -- ARGV[1]  msgpack list, one item per commit:
 --          {owner, token, number, owner_fields, outbox, rows, deliveries, producer, inbox, position}
---          owner, outbox  index in KEYS; outbox 0: it has no deliveries
+--          owner, outbox  index in KEYS; outbox 0: it has no delivery that could have to wait
 --          inbox          index in KEYS; 0: it consumes nothing, else position is the last entry it consumes
 --          owner_fields   {field, value, ...} for the owner row: n (this number), pos, s:<target>
 --          rows           list of {command, index in KEYS, argument, ...}, applied in order
