@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from types import TracebackType
 
@@ -17,6 +17,7 @@ from .client import Client
 from .host import Host
 from .settings import HostSettings
 from .store import HubMeta, Store
+from .threads import DaemonThreads
 from .worker import Worker
 
 
@@ -56,7 +57,7 @@ class LocalRuntime:
 
     async def __aenter__(self) -> LocalRuntime:
         async with AsyncExitStack() as undo:
-            executor = ThreadPoolExecutor(self._concurrency, thread_name_prefix="lungfish activity")
+            executor = DaemonThreads(self._concurrency, "lungfish activity")
             undo.callback(executor.shutdown, wait=False, cancel_futures=True)
             for host in self.hosts:
                 await host.start(self._meta)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +18,7 @@ from .host import Host, new_id
 from .keepalive import Keepalive
 from .open_store import open_store
 from .settings import HostSettings
+from .threads import DaemonThreads
 from .worker import Worker
 
 #: Python's own: (700, 10, 10).
@@ -120,7 +120,7 @@ class WorkerProcess:
         self._slot = slot
         self._launcher = launcher
         self._store = open_store(deployment.url, deployment.hub)
-        self._threads = ThreadPoolExecutor(deployment.concurrency, thread_name_prefix="lungfish activity")
+        self._threads = DaemonThreads(deployment.concurrency, "lungfish activity")
         self.worker: Worker | None = None
 
     async def start(self) -> None:

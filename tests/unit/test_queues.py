@@ -300,3 +300,68 @@ def test_declarations_that_are_gone_from_the_code_are_forgotten() -> None:
             assert bench.server.hub("test").limits == {}
 
     virtually(test)
+
+
+# --- what others got wrong ------------------------------------------------------------------
+
+
+def test_a_queue_of_one_goes_on_after_its_worker_died() -> None:
+    """What a dead worker held takes the only slot until it has run again, and not for ever."""
+
+    async def test() -> None:
+        async with Bench() as bench:
+            most = busy(bench)
+            bench.app.queue("gpu", concurrency=1)
+            await bench.put(*(make_task("work", key=f"i{n}", row="") for n in range(3)), queue="gpu")
+            dies = await bench.worker("w1")
+            await asyncio.sleep(0.5)
+            await dies.kill()
+            survivor = await bench.worker("w2")
+            await bench.wait_results(3)
+            assert survivor.counts.claimed == 1
+            assert most() <= 2, "the one that died was never seen to end"
+            await bench.wait_empty("gpu")
+
+    virtually(test)
+
+
+def test_a_worker_that_drains_does_not_take_over_what_others_gave_back() -> None:
+    async def test() -> None:
+        async with Bench() as bench:
+            began: list[str] = []
+
+            @bench.app.activity
+            async def work(seconds: float) -> None:
+                began.append("")
+                await asyncio.sleep(seconds)
+
+            await bench.put(make_task("work", 20.0, key="i1", row=""))
+            drains = await bench.worker("w1")
+            await asyncio.sleep(0.5)
+            stopping = asyncio.create_task(drains.stop(drain_s=10))
+            await bench.put(make_task("work", 3_600.0, key="i2", row=""))
+            dies = await bench.worker("w2")
+            await asyncio.sleep(0.5)
+            await dies.kill()
+            await stopping
+            assert drains.counts.claimed == 0
+            assert len(began) == 2
+
+    virtually(test)
+
+
+def test_one_entry_that_cannot_be_read_does_not_strand_the_others() -> None:
+    async def test() -> None:
+        async with Bench() as bench:
+            busy(bench)
+            bench.app.queue("gpu", concurrency=1)
+            await bench.put_bytes(b"not a task", queue="gpu")
+            await bench.put(make_task("work", key="i1"), make_task("never registered", key="i2"), queue="gpu")
+            await bench.put(make_task("work", key="i3"), queue="gpu")
+            worker = await bench.worker()
+            results = await bench.wait_results(3)
+            assert sorted(result.failure is None for result in results) == [False, True, True]
+            assert worker.counts.malformed == 1
+            await bench.wait_empty("gpu")
+
+    virtually(test)
