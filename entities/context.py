@@ -9,7 +9,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar, overl
 from lungfish.runtime.definitions import EntityDefinition, Orchestration
 from lungfish.runtime.errors import UsageError
 from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId, check_id
-from lungfish.runtime.messages import Signal, Start
+from lungfish.runtime.messages import ReminderDue, Signal, Start
 from lungfish.runtime.reminders import (
     CatchUp,
     Reminder,
@@ -70,7 +70,7 @@ class EntityContext:
 
         It moves on between runs of an operation: do not let it decide which calls are made.
         """
-        return _from_ms(self._scope.effects.now_ms)
+        return from_ms(self._scope.effects.now_ms)
 
     def entity(self, entity: type[Any] | str, key: str) -> EntityRef:
         """Return a reference to another entity; nothing is sent or activated by that.
@@ -213,7 +213,9 @@ class EntityContext:
             period_ms=check_period(period),
             catch_up=check_catch_up(catch_up),
         )
-        scope.turns.set_reminders(put(scope.turns.reminders, wanted))
+        handled = scope.item.message
+        handling = handled.generation if isinstance(handled, ReminderDue) else ""
+        scope.turns.set_reminders(put(scope.turns.reminders, wanted, handling))
 
     def cancel_reminder(self, name: str) -> bool:
         """Cancel a reminder when this operation has ended well; tell whether there was one.
@@ -329,6 +331,7 @@ class EntityRef:
         return f"<entity {self.id}>"
 
 
-def _from_ms(at_ms: int) -> dt.datetime:
+def from_ms(at_ms: int) -> dt.datetime:
+    """Return Unix ms as an aware datetime (UTC)."""
     # Not fromtimestamp(): a float loses milliseconds far from now.
     return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=at_ms)

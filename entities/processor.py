@@ -55,6 +55,7 @@ from .locking import CHECK, Claim, Entry, Locks, Release, lock_state
 from .refusing import Refusing
 from .running import Running
 from .scope import Scope
+from .sending import NEWS, news_signal
 from .state import StatePlan, plan_of
 from .turn import Turns
 
@@ -193,6 +194,8 @@ class EntityActivation:
             match item.message:
                 case Call() | Signal() as message:
                     self._take_request(item, message)
+                case Response() as message if message.request.startswith(NEWS):
+                    self._take_news(item, message)
                 case Response() as message:
                     self._take_response(item, message)
                 case ReminderDue() as message:
@@ -246,6 +249,16 @@ class EntityActivation:
         effects.timer(effects.unique(), due_ms, replace(signal, due_ms=0))
         effects.done(item)
         return True
+
+    def _take_news(self, item: Item, answer: Response) -> None:
+        """Make an operation of an answer that a built-in entity asked for (``sending``)."""
+        signal = news_signal(self._actor, answer)
+        try:
+            operation = self._definition.find(signal.operation)
+        except NotRegistered:
+            self._effects.done(item)
+            return
+        self._mailbox.append(Job(item, operation, signal, Journal()))
 
     def _take_tick(self, item: Item, message: ReminderDue) -> None:
         job = self._alarms.job(item, message)

@@ -18,6 +18,7 @@ from lungfish.orchestrations import CriticalSection, OrchestrationContext, when_
 from lungfish.runtime.activity_info import ActivityInfo, activity_info
 from lungfish.runtime.app import App
 from lungfish.runtime.blocking import BlockingClient
+from lungfish.runtime.calendar import cron, every
 from lungfish.runtime.client import Client
 from lungfish.runtime.client_queries import StoredEntity
 from lungfish.runtime.connect import connect, connect_sync
@@ -53,6 +54,8 @@ from lungfish.runtime.errors import (
     ReadOnly,
     RetryAfter,
     RuntimeNotFound,
+    ScheduleExists,
+    ScheduleNotFound,
     SerializationError,
     StateMismatch,
     StoreUnavailable,
@@ -71,6 +74,7 @@ from lungfish.runtime.queues import QueueInfo, QueueLimits
 from lungfish.runtime.refs import EntityRef, OrchestrationHandle
 from lungfish.runtime.reminders import Reminder
 from lungfish.runtime.retry import RetryPolicy
+from lungfish.runtime.schedules import ScheduleDescription, ScheduleHandle, ScheduleRun, Schedules
 from lungfish.runtime.settings import HostSettings
 from lungfish.runtime.status import ArchivedInstance, EntityStatus, OrchestrationStatus, RuntimeStatus
 from lungfish.runtime.store import PartitionLoad
@@ -140,6 +144,12 @@ __all__ = [
     "RetryPolicy",
     "RuntimeNotFound",
     "RuntimeStatus",
+    "ScheduleDescription",
+    "ScheduleExists",
+    "ScheduleHandle",
+    "ScheduleNotFound",
+    "ScheduleRun",
+    "Schedules",
     "SerializationError",
     "StateMismatch",
     "StateWatch",
@@ -155,6 +165,8 @@ __all__ = [
     "attach",
     "connect",
     "connect_sync",
+    "cron",
+    "every",
     "reentrant",
     "shared",
     "start",

@@ -7,10 +7,11 @@ fail with ``NotRegistered``, which says what there is.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from typing import Any, Concatenate, Protocol, TypeVar, overload
 
 from . import kinds
+from .calendar import Recurrence
 from .definitions import (
     DEFAULT_QUEUE,
     Activity,
@@ -25,9 +26,12 @@ from .definitions import (
 )
 from .errors import NotRegistered, UsageError
 from .ids import ENTITY, check_id
+from .kinds import RESERVED, built_in
 from .queues import DEFAULT_PRIORITY, QueueLimits
 from .retention import Place, Retention
 from .retry import RetryPolicy
+from .schedule_plan import Definition
+from .schedule_target import Target, check_schedule_id, define
 
 
 class EntityClass(Protocol):
@@ -73,6 +77,8 @@ class App:
         self.queue_limits: dict[str, QueueLimits] = {}
         #: All of it, by name and version.
         self.versions: dict[str, dict[str, Orchestration[Any, Any]]] = {}
+        #: Schedules that are made, or brought up to date, by every host that starts.
+        self.schedules: dict[str, Definition] = {}
 
     def with_hub(self, hub: str) -> App:
         """Return an app with the same entities, activities and orchestrations for another hub.
@@ -87,6 +93,7 @@ class App:
         other.retentions.update(self.retentions)
         other.queue_limits.update(self.queue_limits)
         other.versions.update({name: dict(versions) for name, versions in self.versions.items()})
+        other.schedules.update(self.schedules)
         return other
 
     def queue(
@@ -130,6 +137,10 @@ class App:
         """
 
         def register(cls: E) -> E:
+            if name is not None and name.startswith(RESERVED):
+                raise UsageError(
+                    f"entity {name!r}: names that begin with {RESERVED!r} are taken by the runtime"
+                )
             given: Any = cls  # whatever the annotation says
             define = getattr(given, "lungfish_definition", None)
             if not isinstance(given, type) or define is None:
@@ -295,10 +306,29 @@ class App:
 
         return register if function is None else register(function)
 
+    def schedule(
+        self, id: str, spec: Recurrence, target: Target, args: Sequence[Any] = (), **options: Any
+    ) -> None:
+        """Declare a schedule: every host that starts makes it, or brings it up to date; idempotent.
+
+        What is as declared is left alone, also if it is paused. Where hosts of two releases differ, the one
+        that started last counts. A schedule that is not declared any more stays until it is deleted.
+
+        Args:
+            id, spec, target, args: as ``Schedules.create``; the target is one of this app.
+            options: ``overlap``, ``catch_up``, ``jitter``, ``start_at``, ``end_at``, ``runs``, likewise.
+
+        Raises:
+            UsageError: something does not fit, or the id is declared already.
+        """
+        made = define(self, spec, target, args, **options)
+        self._register(self.schedules, "schedule", check_schedule_id(id), made)
+
     def find_entity(self, entity: str | type[Any]) -> EntityDefinition:
         """Return an entity by its stored name, or by its class; raises ``NotRegistered``."""
         if isinstance(entity, str):
-            return _find(self.entities, "entity", entity, self.hub)
+            found = built_in(entity) if entity.startswith(RESERVED) else None
+            return found or _find(self.entities, "entity", entity, self.hub)
         for definition in self.entities.values():
             if definition.cls is entity:
                 return definition

@@ -16,6 +16,7 @@ from types import EllipsisType, TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from .app import EntityClass
+from .blocking_schedules import BlockingSchedules
 from .client import Client, IfExists
 from .client_queries import InstanceFilters, StoredEntity
 from .connection import TIMEOUT_S
@@ -483,6 +484,11 @@ class BlockingClient:
     def hub_status(self) -> HubStatus:
         """Return hosts, workers and partitions at a glance; see ``Client.hub_status``."""
         return self._open.run(self._client.hub_status())
+
+    @property
+    def schedules(self) -> BlockingSchedules:
+        """The schedules of this hub; see ``Client.schedules``."""
+        return BlockingSchedules(self._open.run, self._client.schedules)
 
     def instances(
         self,

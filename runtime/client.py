@@ -22,6 +22,7 @@ from .messages import Start
 from .overview import HubStatus, read_hub
 from .queue_handle import QueueHandle
 from .refs import EntityRef, OrchestrationHandle
+from .schedules import Schedules
 from .signatures import Signature, encode_arguments
 from .status import to_ms
 from .store import Store
@@ -149,6 +150,11 @@ class Client(ClientLives):
             InvalidId: a name that no queue can have.
         """
         return QueueHandle(self._open.store, check_id("queue", name))
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules of this hub: what starts orchestrations at times."""
+        return Schedules(self.entity, self.app)
 
     @overload
     async def start(

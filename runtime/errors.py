@@ -17,6 +17,8 @@
     │  ├─ NotDurable           an orchestration did what replay cannot repeat (I/O, threads, foreign futures)
     │  ├─ ReadOnly             a query or validator tried to change something
     │  ├─ LimitExceeded        a bound on what one actor may do (history length, actions per turn)
+    │  ├─ ScheduleExists       the schedule id is taken
+    │  ├─ ScheduleNotFound     no such schedule
     │  ├─ HubMismatch          this process and the hub disagree on something fixed
     │  ├─ UnsafeStore          the store may drop data (evicting maxmemory-policy)
     │  ├─ CallCycle            a call chain came back to an actor that waits for it
@@ -117,6 +119,14 @@ class ReadOnly(UsageError):
 
 class LimitExceeded(UsageError):
     """One actor did more than a bound allows: history length, actions per turn, steps without waiting."""
+
+
+class ScheduleExists(UsageError):
+    """There is a schedule of that id already."""
+
+
+class ScheduleNotFound(UsageError):
+    """There is no schedule of that id."""
 
 
 class HubMismatch(UsageError):

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from .app import App
 from .clock import HubClock
+from .declaring import declare
 from .errors import StoreUnavailable
 from .hot import Hottest, pack_hot
 from .ids import ActorId
@@ -94,6 +95,7 @@ class Host:
         self._quarantine: set[ActorId] = set()
         self._hottest = Hottest()
         self._shedding = Shedding(self.settings.activations_max)
+        self._declaring: asyncio.Task[None] | None = None
         self._meta = HubMeta()
         self.failed: asyncio.Future[None] | None = None
 
@@ -129,6 +131,11 @@ class Host:
             self._begin(sweeper.run_forever, "retention")
         self._begin(self._passivate_forever, "passivation")
         self._begin(self._sweep_producers_forever, "producers")
+        if self.app.schedules:
+            self._declaring = asyncio.create_task(
+                declare(self._store, f"h:{self.host_id}", self.app.schedules, self._meta.partitions),
+                name="lungfish declare schedules",
+            )
 
     def _make_patrol(self, rounds: Rounds) -> Patrol:
         interval_ms = self.settings.patrol_ms
@@ -172,9 +179,10 @@ class Host:
         """
         if drain:
             await self._ownership.drain(self.settings.drain_s)
-        for task in self._loops:
+        ending = [*self._loops, *([self._declaring] if self._declaring is not None else [])]
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
         await self._ownership.close()
         await self._rounds.close()
         await self._patrol.close()

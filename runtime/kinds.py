@@ -19,6 +19,7 @@ Rules for a kind:
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -29,11 +30,20 @@ from .messages import ActivityTask, Message, Response
 
 if TYPE_CHECKING:
     from .app import App
+    from .definitions import EntityDefinition
 
 #: Where the processor of each kind of actor lives: ``module:class``.
 PROCESSORS: Final = {
     ENTITY: "lungfish.entities.processor:EntityKind",
     ORCHESTRATION: "lungfish.orchestrations.processor:OrchestrationKind",
+}
+
+#: How the names of entities begin that are in every hub without the user's doing.
+RESERVED: Final = "lungfish."
+#: Those entities, and where their classes live.
+BUILT_IN: Final = {
+    "lungfish.schedule": "lungfish.entities.schedule:Schedule",
+    "lungfish.schedules": "lungfish.entities.schedule:Catalog",
 }
 
 
@@ -187,6 +197,17 @@ def kind_class(kind: str) -> Any:
     """Import and return the processor class of a kind."""
     module, _, name = PROCESSORS[kind].partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+@functools.cache
+def built_in(name: str) -> EntityDefinition | None:
+    """Return a built-in entity; None: there is none of that name."""
+    place = BUILT_IN.get(name)
+    if place is None:
+        return None
+    module, _, cls = place.partition(":")
+    made: EntityDefinition = getattr(importlib.import_module(module), cls).lungfish_definition(name)
+    return made
 
 
 def load_kinds(app: App, wanted: Sequence[str] = tuple(PROCESSORS)) -> dict[str, ActorKind]:

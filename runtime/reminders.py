@@ -160,14 +160,21 @@ def _retry_ms(failing: int) -> int:
     return min(first_s << min(failing - 1, 20), most_s) * 1_000
 
 
-def put(reminders: Reminders, reminder: Reminder) -> Reminders:
+def put(reminders: Reminders, reminder: Reminder, handling: str = "") -> Reminders:
     """Return ``reminders`` with one more, or one replaced; the same object if it was set so already.
+
+    Args:
+        reminders: all of the entity.
+        reminder: the new one.
+        handling: generation of the one whose operation sets it. If that is due once, it is done with: the
+            same setting is a new one then.
 
     Raises:
         LimitExceeded: too many.
     """
     known = reminders.get(reminder.name)
-    if known is not None and known.same_setting(reminder):
+    ends = known is not None and known.generation == handling and not known.period_ms
+    if known is not None and known.same_setting(reminder) and not ends:
         return reminders
     if known is None and len(reminders) >= REMINDERS_MAX:
         raise LimitExceeded(

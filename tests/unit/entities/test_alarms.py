@@ -18,6 +18,7 @@ from lungfish.runtime.reminders import Reminder, from_rows
 
 from .fakes import Host, error, value
 
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)
 
 
@@ -54,6 +55,15 @@ class Bell(Entity):
 
     def greet(self, a: int, b: str = "") -> None:
         self.rung.append(f"{a}{b}")
+
+    def rings_again(self) -> None:
+        self.rung.append("again")
+        if len(self.rung) < 4:
+            self.context.set_reminder("now", EPOCH, operation="rings_again")
+
+    def rings_daily(self) -> None:
+        self.rung.append("daily")
+        self.context.set_reminder("daily", EPOCH, 86_400 * SECOND, operation="rings_daily")
 
     async def later(self) -> None:
         await asyncio.sleep(0)
@@ -259,6 +269,22 @@ async def test_a_handler_may_set_its_own_reminder_anew() -> None:
         consistent(host)
     assert rung(host) == ["again"] * 3
     assert list(alarms(host)) == ["again"]
+
+
+def test_the_same_setting_from_its_own_handler_is_a_new_one() -> None:
+    host = Host(Bell)
+    host.call("rings_again")
+    while fire(host):
+        consistent(host)
+    assert rung(host) == ["again"] * 4
+
+
+def test_a_handler_that_ensures_its_own_period_changes_nothing() -> None:
+    host = Host(Bell)
+    host.call("rings_daily")
+    fire(host)
+    assert not fire(host)
+    assert (rung(host), stored(host)["daily"].fired) == (["daily"] * 2, 1)
 
 
 def test_it_runs_the_named_operation_with_its_arguments() -> None:
