@@ -24,6 +24,7 @@ from lungfish.runtime.reminders import (
 from .calls import CALL_DEADLINE_MS, make_call, outcome_of
 from .journal import StartEntry
 from .scope import Scope
+from .topic_refs import EntityTopic
 
 #: The operation that a reminder runs if none is named; it is called with the reminder's name.
 ON_REMINDER: Final = "on_reminder"
@@ -141,6 +142,10 @@ class EntityContext:
         if recorded is None:
             journal.add(entry)
         return (recorded or entry).id
+
+    def topic(self, name: str) -> EntityTopic:
+        """Return a topic of the hub, to publish to and to subscribe to; talks to nobody."""
+        return EntityTopic(self._scope, name)
 
     def delete(self) -> None:
         """Delete this entity's state when this operation has ended well.

@@ -258,7 +258,7 @@ class EntityActivation:
         except NotRegistered:
             self._effects.done(item)
             return
-        self._mailbox.append(Job(item, operation, signal, Journal()))
+        self._admit(Job(item, operation, signal, Journal()))
 
     def _take_tick(self, item: Item, message: ReminderDue) -> None:
         job = self._alarms.job(item, message)

@@ -8,7 +8,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from lungfish.runtime import codec
-from lungfish.runtime.errors import FailureDetails, InstanceNotFound, OrchestrationTerminated
+from lungfish.runtime.errors import (
+    FailureDetails,
+    InstanceNotFound,
+    OrchestrationCanceled,
+    OrchestrationTerminated,
+)
 from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId
 from lungfish.runtime.messages import Control, Message, RaiseEvent, Response, Signal, Start, Watch
 
@@ -18,7 +23,11 @@ from .context import EntityContext
 #: That operation is called with instance id, outcome and detail.
 NEWS: Final = "op:"
 
-_OUTCOMES: Final = {InstanceNotFound.__name__: "NotFound", OrchestrationTerminated.__name__: "Terminated"}
+_OUTCOMES: Final = {
+    InstanceNotFound.__name__: "NotFound",
+    OrchestrationCanceled.__name__: "Canceled",
+    OrchestrationTerminated.__name__: "Terminated",
+}
 
 
 def send(context: EntityContext, message: Message) -> None:
@@ -72,9 +81,9 @@ def outcome_of(failure: FailureDetails | None) -> str:
     if failure is None:
         return "Completed"
     kind = failure.error_type.rpartition(".")[2]
-    if kind in ("InstanceExists", "NotRegistered", "InvalidArguments", "SerializationError"):
+    if kind in ("InstanceExists", "NotRegistered", "InvalidArguments", "SerializationError", "Overloaded"):
         return kind
-    return _OUTCOMES.get(kind, "Cancelled" if "Cancel" in kind else "Failed")
+    return _OUTCOMES.get(kind, "Failed")
 
 
 def entity_id(name: str, key: str) -> ActorId:

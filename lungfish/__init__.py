@@ -78,6 +78,7 @@ from lungfish.runtime.schedules import ScheduleDescription, ScheduleHandle, Sche
 from lungfish.runtime.settings import HostSettings
 from lungfish.runtime.status import ArchivedInstance, EntityStatus, OrchestrationStatus, RuntimeStatus
 from lungfish.runtime.store import PartitionLoad
+from lungfish.runtime.topics import Topic
 from lungfish.runtime.watching import StateWatch
 
 __version__ = "0.1.0"
@@ -155,6 +156,7 @@ __all__ = [
     "StateWatch",
     "StoreUnavailable",
     "StoredEntity",
+    "Topic",
     "Unavailable",
     "UnsafeStore",
     "UpdateFailed",

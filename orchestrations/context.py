@@ -39,6 +39,7 @@ from lungfish.runtime.status import to_ms
 from .retrying import retried
 from .sections import CriticalSection, in_order
 from .tasks import Task, when_all, when_any
+from .topic import OrchestrationTopic
 
 if TYPE_CHECKING:
     from .events import ExecutionStarted
@@ -257,6 +258,10 @@ class OrchestrationContext:
             if not isinstance(entity, EntityRef):
                 raise UsageError(f"ctx.lock takes references of ctx.entity(...), not {entity!r}")
         return CriticalSection(self._execution, in_order([entity.id for entity in entities]))
+
+    def topic(self, name: str) -> OrchestrationTopic:
+        """Return a topic of the hub, to publish to and to subscribe to."""
+        return OrchestrationTopic(self._execution, name)
 
     # --- time ---
 

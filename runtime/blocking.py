@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overlo
 
 from .app import EntityClass
 from .blocking_schedules import BlockingSchedules
+from .blocking_topics import BlockingTopic
 from .client import Client, IfExists
 from .client_queries import InstanceFilters, StoredEntity
 from .connection import TIMEOUT_S
@@ -484,6 +485,10 @@ class BlockingClient:
     def hub_status(self) -> HubStatus:
         """Return hosts, workers and partitions at a glance; see ``Client.hub_status``."""
         return self._open.run(self._client.hub_status())
+
+    def topic(self, name: str) -> BlockingTopic:
+        """Return a topic; see ``Client.topic``."""
+        return BlockingTopic(self._open.run, self._client.topic(name))
 
     @property
     def schedules(self) -> BlockingSchedules:

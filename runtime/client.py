@@ -27,6 +27,7 @@ from .signatures import Signature, encode_arguments
 from .status import to_ms
 from .store import Store
 from .tags import check_tags
+from .topics import TOPIC, Topic
 
 #: What happens where an instance of the wanted id exists.
 IfExists = Literal["return", "raise", "restart_if_ended", "terminate_and_start"]
@@ -150,6 +151,10 @@ class Client(ClientLives):
             InvalidId: a name that no queue can have.
         """
         return QueueHandle(self._open.store, check_id("queue", name))
+
+    def topic(self, name: str) -> Topic:
+        """Return a topic: what is published there goes to all who are subscribed. Talks to nobody."""
+        return Topic(self.entity(TOPIC, check_id("topic name", name)))
 
     @property
     def schedules(self) -> Schedules:

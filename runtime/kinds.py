@@ -44,6 +44,8 @@ RESERVED: Final = "lungfish."
 BUILT_IN: Final = {
     "lungfish.schedule": "lungfish.entities.schedule:Schedule",
     "lungfish.schedules": "lungfish.entities.schedule:Catalog",
+    "lungfish.topic": "lungfish.entities.topic:Topic",
+    "lungfish.topic-part": "lungfish.entities.topic:TopicPart",
 }
 
 

@@ -40,7 +40,7 @@ class ScheduleRun:
         nominal: the time that it is the run of.
         begun: when it was started.
         ended: when it ended; None: it is running.
-        outcome: ``Running``, ``Completed``, ``Failed``, ``Terminated``, ``Cancelled``; ``Sent``: a signal;
+        outcome: ``Running``, ``Completed``, ``Failed``, ``Terminated``, ``Canceled``; ``Sent``: a signal;
             ``NotFound``: it was purged; else why it could not be started (``NotRegistered`` …).
         detail: what it failed with.
     """

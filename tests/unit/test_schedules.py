@@ -83,6 +83,7 @@ async def test_an_interval_counts_from_the_epoch_and_not_from_its_making() -> No
         ("buffer_one", [10, 20], [30, 50], ["Completed"]),
         ("allow", [10, 20, 30, 40, 50], [], ["Completed", "Completed"]),
         ("terminate_running", [10, 20, 30, 40, 50], [], ["Terminated"] * 4),
+        ("cancel_running", [10, 20, 30, 40, 50], [], ["Canceled"] * 4),
     ],
 )
 async def test_overlap(overlap: Any, started: list[int], skipped: list[int], ended: list[str]) -> None:

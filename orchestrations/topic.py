@@ -1,0 +1,53 @@
+"""A topic, as an orchestration sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lungfish.runtime import codec
+from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId, check_id
+from lungfish.runtime.signatures import encode_arguments
+from lungfish.runtime.topics import TOPIC
+
+from .tasks import Task
+
+if TYPE_CHECKING:
+    from .replay import Execution
+
+
+class OrchestrationTopic:
+    """A topic, made by ``ctx.topic``."""
+
+    def __init__(self, execution: Execution, name: str) -> None:
+        self._execution = execution
+        self.name: str = check_id("topic name", name)
+        self._id = ActorId(ENTITY, TOPIC, name)
+
+    def publish(self, value: Any) -> None:
+        """Send a value to all who are subscribed, each exactly once, in the order of publishing.
+
+        Raises:
+            SerializationError, PayloadTooLarge: the value cannot travel.
+        """
+        batch = codec.encode([[value]], f"what is published to topic {self.name}")
+        self._execution.signal_entity(TOPIC, self.name, "publish", batch, 0)
+
+    def subscribe(self, event: str) -> Task[None]:
+        """Have what is published from now on raised as an external event of this instance.
+
+        Await it to be sure that what others publish afterwards comes. Subscribing again replaces the event's
+        name. A subscription ends with the instance, not with ``continue_as_new``.
+        """
+        return self._call("subscribe", check_id("event name", event))
+
+    def unsubscribe(self) -> Task[None]:
+        """Take back what ``subscribe`` said; once it is awaited nothing more is sent, but some may wait."""
+        return self._call("unsubscribe")
+
+    def _call(self, operation: str, *args: str) -> Task[None]:
+        who = (ORCHESTRATION, "", self._execution.instance)
+        encoded = encode_arguments([*who, *args], {}, f"topic {self.name}")
+        return self._execution.call_entity(self._id, operation, encoded, lambda _: None)
+
+    def __repr__(self) -> str:
+        return f"<topic {self.name}>"
