@@ -15,7 +15,7 @@ from lungfish.runtime.memory_server import Hub, Partition
 from lungfish.runtime.status import OrchestrationStatus
 from lungfish.runtime.store import partition_target
 from tests.simulation import app as sim
-from tests.simulation import purses
+from tests.simulation import bells, purses
 from tests.simulation import registers as register_checks
 from tests.simulation.model import End, Plan, children, expected, told
 from tests.simulation.workload import FAIL, OK, CellOp, Instance, Ledger, Op
@@ -32,6 +32,8 @@ class Stored:
         self.cells: dict[str, sim.Cell] = {}
         self.registers: dict[str, register_checks.Register] = {}
         self.purses: dict[str, purses.Purse] = {}
+        self.bells: dict[str, bells.Bell] = {}
+        self.ear: bells.Ear | None = None
         self.instances: dict[str, OrchestrationStatus] = {}
         self.misplaced: list[str] = []
         for number, rows in hub.partitions.items():
@@ -44,7 +46,11 @@ class Stored:
                     self.registers[key] = register_checks.Register.lungfish_state(snapshot, key)
                 elif name == "Purse":
                     self.purses[key] = purses.Purse.lungfish_state(snapshot, key)
-                else:
+                elif name == "Bell":
+                    self.bells[key] = bells.Bell.lungfish_state(snapshot, key)
+                elif name == "Ear":
+                    self.ear = bells.Ear.lungfish_state(snapshot, key)
+                elif name == "Cell":
                     self.cells[key] = sim.Cell.lungfish_state(snapshot, key)
             for instance, row in rows.instances.items():
                 self.instances[instance] = OrchestrationKind.read_status(instance, row)
@@ -277,7 +283,15 @@ def instances(stored: Stored, ledger: Ledger) -> Iterator[str]:
         if not (ledger.lossy and status.runtime_status.value == "Terminated"):
             yield from _ended(name, instance, status)
     for name in stored.instances.keys() - plans.keys():
+        if name.startswith(bells.PREFIX):
+            continue
         yield f"unexpected: instance {name} was started by nobody"
+
+
+def rings(stored: Stored, ledger: Ledger) -> Iterator[str]:
+    """Yield reminders, runs of schedules and publications that are not as they were asked for."""
+    if not ledger.lossy:
+        yield from bells.check(ledger.bells, stored.bells, stored.ear, stored.instances)
 
 
 def registers(stored: Stored, ledger: Ledger) -> Iterator[str]:

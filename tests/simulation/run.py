@@ -247,6 +247,7 @@ class Simulation:
         yield from indexes(self.server.hub(app.hub))
         yield from invariants.sections(stored, self.ledger)
         yield from invariants.registers(stored, self.ledger)
+        yield from invariants.rings(stored, self.ledger)
         if not self.trace.fired:
             yield from self._perfect()
         yield from (f"loop: {error}" for error in self.loop.errors)

@@ -56,6 +56,7 @@ WORK = {
     "state": 0.5,
     "cell": 2.0,
     "register": 2.0,
+    "bell": 1.0,
     "start": 3.0,
     "purge": 1.0,
 }

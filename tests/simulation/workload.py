@@ -21,7 +21,7 @@ import lungfish
 from lungfish.runtime.client import Client
 from lungfish.runtime.refs import OrchestrationHandle
 from tests.simulation import app as sim
-from tests.simulation import books, films, purses, registers
+from tests.simulation import bells, books, films, purses, registers
 from tests.simulation.model import SORTS, End, Plan
 from tests.simulation.purging import Purges, start_and_purge
 from tests.simulation.shape import Shape
@@ -100,6 +100,7 @@ class Ledger:
     cells: dict[str, list[CellOp]] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)
     registers: list[registers.RegisterOp] = field(default_factory=list)
+    bells: list[bells.Wound] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     #: Sort of operation, name of orchestration → how many of it were begun.
     work: Counter[str] = field(default_factory=Counter)
@@ -120,6 +121,7 @@ class Program:
         self._failed: Counter[str] = Counter()
         self._left = shape.operations
         self._client: Client
+        self._ringing = bells.Ringing(name, ledger.bells)
         self._tending: set[asyncio.Task[None]] = set()
         self.done = False
 
@@ -155,8 +157,20 @@ class Program:
                 await self._read(sort)
             case "register":
                 await self._register()
+            case "bell":
+                await self._ring()
             case _:
                 await self._log_op(sort)
+
+    async def _ring(self) -> None:
+        try:
+            outcome = await self._ringing.ring(self._client, self._rng, self._shape.patience_s)
+        except (lungfish.StoreUnavailable, lungfish.DeadlineExceeded, lungfish.Overloaded):
+            outcome = UNKNOWN
+        except lungfish.LungfishError as error:
+            self._ledger.report(f"{self._name}: a bell raised {error!r}")
+            return
+        self._ledger.outcomes[outcome] += 1
 
     # --- logs --------------------------------------------------------------------------
 
