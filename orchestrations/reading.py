@@ -10,6 +10,7 @@ from lungfish.runtime.status import OrchestrationStatus, RuntimeStatus, from_ms
 
 from . import events
 from .row import InstanceRow
+from .shown import arguments
 
 
 def read_status(instance_id: str, packed: bytes) -> OrchestrationStatus:
@@ -30,6 +31,7 @@ def read_status(instance_id: str, packed: bytes) -> OrchestrationStatus:
         history_events=row.length,
         history_bytes=row.size,
         warning=row.warning,
+        input=arguments(row.input),
         start_at=from_ms(row.due_ms) if row.due_ms else None,
         version=row.version,
     )

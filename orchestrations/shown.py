@@ -41,9 +41,9 @@ class _Reader:
             case events.TurnStarted(now_ms):
                 self._now = from_ms(now_ms)
             case events.TaskScheduled(id, name):
-                self._schedule(id, "TaskScheduled", FunctionName=name, Input=_arguments(event.args))
+                self._schedule(id, "TaskScheduled", FunctionName=name, Input=arguments(event.args))
             case events.SubOrchestrationCreated(id, name, instance):
-                what = {"FunctionName": name, "InstanceId": instance, "Input": _arguments(event.input)}
+                what = {"FunctionName": name, "InstanceId": instance, "Input": arguments(event.input)}
                 self._schedule(id, "SubOrchestrationInstanceCreated", **what)
             case events.TimerCreated(id, due_ms):
                 self._schedule(id, "TimerCreated", FireAt=_time(from_ms(due_ms)))
@@ -73,7 +73,7 @@ class _Reader:
     def _take_other(self, event: events.Event) -> None:
         match event:
             case events.ExecutionStarted():
-                row = self._row("ExecutionStarted", FunctionName=event.name, Input=_arguments(event.input))
+                row = self._row("ExecutionStarted", FunctionName=event.name, Input=arguments(event.input))
             case events.EventRaised(name, payload):
                 row = self._row("EventRaised", Name=name, Input=_value(payload))
             case events.ExecutionCompleted(status, result, failure):
@@ -125,7 +125,7 @@ def _value(data: bytes | None) -> Any:
         return None  # cut off, or of another release: the rest of the history is still worth showing
 
 
-def _arguments(data: bytes) -> Any:
+def arguments(data: bytes) -> Any:
     """Return one argument as it is, several as a list, named ones as an object."""
     match _value(data):
         case [[], {} as named]:

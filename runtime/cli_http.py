@@ -34,6 +34,7 @@ def http(where: Where, host: str, port: int, keys: str | None) -> None:
         raise UsageError("the HTTP API needs more packages: pip install 'lungfish[http]'") from error
     from .connect import connect
     from .http_shapes import PREFIX
+    from .http_ui import UI_PREFIX
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     hub = where.named_hub()
@@ -45,6 +46,7 @@ def http(where: Where, host: str, port: int, keys: str | None) -> None:
     def started(taken: int) -> None:
         address = f"[{host}]:{taken}" if ":" in host else f"{host}:{taken}"
         click.echo(f"{click.style(hub, bold=True)} is served at http://{address}{PREFIX}")
+        click.echo(f"  look     http://{address}{UI_PREFIX}/")
         click.echo(f"  keys     {', '.join(key.name for key in known) or 'none: this machine only'}")
 
     with where.existing_store() as url:

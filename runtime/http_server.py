@@ -25,6 +25,7 @@ from .http_access import BODY_BYTES_MAX, RATE_PER_S, Access, ApiKey, is_loopback
 from .http_problems import problem_of
 from .http_service import Service
 from .http_shapes import PREFIX
+from .http_ui import ui_routes
 
 
 def make_router(
@@ -34,6 +35,7 @@ def make_router(
     prefix: str = PREFIX,
     body_bytes_max: int = BODY_BYTES_MAX,
     rate_per_s: float = RATE_PER_S,
+    ui: bool = True,
 ) -> APIRouter:
     """Return the HTTP API as a router: ``api.include_router(lungfish.http.router(app))``.
 
@@ -45,6 +47,7 @@ def make_router(
         prefix: the path under which the routes stand; the default is where Durable Functions' clients look.
         body_bytes_max: larger bodies are refused (bytes).
         rate_per_s: requests per second and key.
+        ui: with the dashboard, at ``/ui``.
     """
     service = Service(client, Access(keys, body_bytes_max=body_bytes_max, rate_per_s=rate_per_s), prefix)
 
@@ -53,10 +56,12 @@ def make_router(
         async with client:
             yield
 
-    router = APIRouter(prefix=prefix, lifespan=lifespan)
+    router = APIRouter(lifespan=lifespan)
     for part in (http_streams, http_orchestrations, http_entities):
         for routes in part.routes(service):
-            router.include_router(routes)
+            router.include_router(routes, prefix=prefix)
+    if ui:
+        router.include_router(ui_routes(service))
     return router
 
 
@@ -69,10 +74,13 @@ def router(
     prefix: str = PREFIX,
     body_bytes_max: int = BODY_BYTES_MAX,
     rate_per_s: float = RATE_PER_S,
+    ui: bool = True,
 ) -> APIRouter:
     """Return the HTTP API of a hub as a router; ``app``, ``hub`` and ``url`` as in ``lungfish.connect``."""
     client = connect(app, hub=hub, url=url)
-    return make_router(client, keys=keys, prefix=prefix, body_bytes_max=body_bytes_max, rate_per_s=rate_per_s)
+    return make_router(
+        client, keys=keys, prefix=prefix, body_bytes_max=body_bytes_max, rate_per_s=rate_per_s, ui=ui
+    )
 
 
 def make_server(routes: APIRouter, *, title: str) -> FastAPI:

@@ -55,7 +55,7 @@ def status_body(
         "name": status.name,
         "instanceId": status.instance_id,
         "runtimeStatus": status.runtime_status.value,
-        "input": plain(getattr(status, "input", None)) if show_input else None,
+        "input": plain(status.input) if show_input else None,
         "customStatus": plain(status.custom_status),
         "output": failure_text(status),
         "createdTime": shown_time(status.created_at),

@@ -50,6 +50,8 @@ class OrchestrationStatus:
         tags: what it was labelled with at its start.
         history_events, history_bytes: extent of the history of its present execution.
         warning: which limit it has come near, and what to do; empty: none.
+        input: what it was given: one argument as it is, several as a list, named ones as a dict; None where
+            that is larger than 1 KiB.
         start_at: when it begins, or was to begin; None: at once.
         version: of the code that runs it, or of the app that started it.
     """
@@ -70,6 +72,7 @@ class OrchestrationStatus:
     warning: str = ""
     start_at: dt.datetime | None = None
     version: str = ""
+    input: Any = None
 
 
 @dataclass(frozen=True, slots=True)
