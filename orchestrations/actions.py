@@ -49,7 +49,7 @@ class CancelTimer:
 class StartOrchestration:
     """Start an orchestration; unless it is ``detached``, its outcome is reported to this instance.
 
-    ``again``: take the place of an instance of that id which has ended.
+    ``reuse``: see ``messages.Start``.
     """
 
     id: int
@@ -57,7 +57,7 @@ class StartOrchestration:
     instance: str
     input: bytes
     detached: bool = False
-    again: bool = False
+    reuse: str = ""
     version: str = ""
 
 

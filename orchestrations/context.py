@@ -177,8 +177,8 @@ class OrchestrationContext:
         )
 
         def begin(attempt: int) -> Task[Any]:
-            again = attempt > 1
-            return self._execution.start_child(name, instance, encoded, decode, version, again=again)
+            reuse = "restart" if attempt > 1 else ""
+            return self._execution.start_child(name, instance, encoded, decode, version, reuse=reuse)
 
         if retry is None:
             return begin(1)
@@ -314,7 +314,7 @@ class OrchestrationContext:
         one that was cancelled gets none.
 
         Raises:
-            SerializationError: at the await; the event does not fit ``type``. It is used up; the next wait
+            InvalidArguments: at the await; the event does not fit ``type``. It is used up; the next wait
                 gets the next one.
         """
         check_id("event name", name)

@@ -11,7 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from lungfish.runtime.errors import InstanceEnded, InstanceNotFound, UsageError
+from lungfish.runtime.errors import (
+    InstanceEnded,
+    InstanceNotEnded,
+    InstanceNotFound,
+    LungfishError,
+    UsageError,
+)
 from lungfish.runtime.kinds import Item
 from lungfish.runtime.messages import Control
 
@@ -19,10 +25,15 @@ from . import events, purging
 from .endings import end
 from .instance import Instance
 from .matching import Outstanding
-from .outcomes import CANCELED, TERMINATED, Ended, canceled_failure, terminated_failure
+from .outcomes import CANCELED, Ended, canceled_failure
 from .replies import accept, lacks_code
+from .resuming import restarted, rewind_instance
 from .row import InstanceRow, Status
-from .turns import close_turn, feed
+from .starting import start
+from .turns import close_turn, feed, terminate
+
+#: The verbs for what has ended.
+_PAST: Final = {"rewind": "rewound", "restart": "restarted"}
 
 
 def control(instance: Instance, item: Item, message: Control) -> bool:
@@ -48,6 +59,9 @@ def _control(instance: Instance, row: InstanceRow | None, message: Control) -> N
     if row is None:
         instance.refuse(message, InstanceNotFound(f"no instance {instance.id!r}"))
         return
+    if message.verb in _PAST:
+        _revive(instance, row, message)
+        return
     if row.terminal:
         instance.refuse(message, InstanceEnded(f"instance {instance.id!r} has ended ({row.status})"))
         return
@@ -57,6 +71,27 @@ def _control(instance: Instance, row: InstanceRow | None, message: Control) -> N
         return
     verb(instance, row, message.reason)
     accept(instance.effects, message)
+
+
+def _revive(instance: Instance, row: InstanceRow, message: Control) -> None:
+    """Let an instance that has ended live again."""
+    try:
+        if not row.terminal:
+            raise InstanceNotEnded(
+                f"instance {instance.id!r} has not ended ({row.status}): it cannot be {_PAST[message.verb]}"
+            )
+        if message.verb == "rewind":
+            if row.status is not Status.FAILED:
+                raise InstanceEnded(
+                    f"instance {instance.id!r} did not fail ({row.status}): nothing to rewind"
+                )
+            rewind_instance(instance, message.reason)
+        else:
+            start(instance, restarted(instance))
+    except LungfishError as error:
+        instance.refuse(message, error)
+    else:
+        accept(instance.effects, message)
 
 
 def _suspend(instance: Instance, row: InstanceRow, reason: str) -> None:
@@ -77,17 +112,6 @@ def _resume(instance: Instance, row: InstanceRow, reason: str) -> None:
     instance.record(events.Resumed(reason, instance.effects.now_ms))
     instance.write_row()
     instance.release_held()
-
-
-def terminate(instance: Instance, row: InstanceRow, reason: str) -> None:
-    """End the instance now, and its sub-orchestrations."""
-    close_turn(instance)
-    if row.terminal:
-        return
-    outstanding = instance.outstanding
-    now_ms = instance.effects.now_ms
-    instance.record(events.TurnStarted(now_ms), events.ExecutionTerminated(reason, now_ms))
-    end(instance, Ended(TERMINATED, failure=terminated_failure(reason)), outstanding)
 
 
 def _cancel(instance: Instance, row: InstanceRow, item: Item, reason: str) -> bool:

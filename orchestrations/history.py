@@ -23,13 +23,15 @@ log = logging.getLogger("lungfish.orchestrations")
 class History:
     """Batches of events, oldest first."""
 
-    __slots__ = ("_actor", "_batches", "_limits", "_warned")
+    __slots__ = ("_actor", "_batches", "_limits", "_warned", "whole")
 
     def __init__(self, actor: ActorId, batches: Iterable[bytes], limits: Limits) -> None:
         self._actor = actor
         self._batches = list(batches)
         self._limits = limits
         self._warned = False
+        #: Everything that is stored is in memory, too.
+        self.whole = True
 
     def __bool__(self) -> bool:
         return bool(self._batches)
@@ -46,8 +48,10 @@ class History:
         row.length += len(turn)
         row.size += len(batch)
         effects.history(self._actor, batch)
-        if keep:
+        if keep and self.whole:
             self._batches.append(batch)
+        else:
+            self.whole = False
 
     def read(self) -> list[events.Event]:
         """Return all events; raises ``MalformedBytes``."""
@@ -55,7 +59,16 @@ class History:
 
     def clear(self) -> None:
         """Forget what is in memory."""
+        self.whole = False
         self._batches.clear()
+
+    def forget(self, effects: Effects, row: InstanceRow | None = None) -> None:
+        """Delete what is stored: another history begins."""
+        self._batches.clear()
+        self.whole = True
+        effects.forget_history(self._actor)
+        if row is not None:
+            row.length = 0
 
     def outstanding(self) -> Outstanding:
         """Return what is open, without running code: the code may be what is broken."""

@@ -70,6 +70,8 @@ class Instance:
         self.continues = 0
         self.restart: Restart | None = None
         self.ended: Execution | None = None
+        #: A new activation takes over once all is committed.
+        self.reloading = False
         self.effects: Effects
         self._attempts: Attempts | None = None
 
@@ -124,9 +126,17 @@ class Instance:
     def forget(self) -> None:
         """Make room for another instance of this id; this one has ended."""
         assert self.known.terminal
-        self.effects.forget_history(self.actor)
         self.history = History(self.actor, (), self.limits)
+        self.history.forget(self.effects)
+        self.listing.remove(self.effects)
         self.row, self._attempts, self.ended = None, None, None
+
+    def lacks_history(self) -> bool:
+        """Ask to be loaded again if the history is not in memory; nothing more is done in this run then."""
+        if not self.history.whole:
+            self.reloading = True
+            self.effects.reload(self.actor)
+        return self.reloading
 
     def hold(self, item: Item) -> None:
         """Leave an item in the mailbox until ``release_held``."""

@@ -109,9 +109,8 @@ def message_of(
     match action:
         case actions.StartOrchestration():
             child = ActorId(ORCHESTRATION, "", action.instance)
-            reuse = "restart" if action.again else ""
             if action.detached:
-                return Start(child, action.name, action.input, reuse=reuse)
+                return Start(child, action.name, action.input, reuse=action.reuse)
             request = request_id(execution, action.id)
             return Start(
                 child,
@@ -120,7 +119,7 @@ def message_of(
                 parent=actor,
                 parent_request=request,
                 version=action.version,
-                reuse=reuse,
+                reuse=action.reuse,
             )
         case actions.CancelOrchestration():
             request = request_id(execution, action.id)

@@ -52,6 +52,7 @@ from .limits import Limits
 from .outgoing import sequence_of
 from .questions import answer_query, take_update
 from .replies import Request, add_watcher, lacks_code
+from .resuming import keep_late_answer, needs_history
 from .row import InstanceRow, Status
 from .sections import disclaim, wants_lock
 from .starting import start
@@ -79,6 +80,8 @@ class OrchestrationKind:
     read_record = staticmethod(archiving.read_record)
     read_history = staticmethod(reading.read_history)
     management_history = staticmethod(shown.management_history)
+    restart_of = staticmethod(reading.restart_of)
+    fork_of = staticmethod(reading.fork_of)
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -128,7 +131,7 @@ class OrchestrationActivation:
 
     def _process_all(self) -> None:
         instance = self._instance
-        while instance.inbox:
+        while instance.inbox and not instance.reloading:
             instance.current = instance.inbox.popleft()
             if self._process(instance.current):
                 instance.effects.done(instance.current)
@@ -160,6 +163,8 @@ class OrchestrationActivation:
     def _process(self, item: Item) -> bool:
         """Process one item; return False if it stays in the mailbox."""
         message = item.message
+        if needs_history(self._instance, message) and self._instance.lacks_history():
+            return False
         match message:
             case Start():
                 start(self._instance, message)
@@ -230,6 +235,8 @@ class OrchestrationActivation:
         instance = self._instance
         row = instance.row
         if row is None or row.terminal:
+            if row is not None and isinstance(message, Response):
+                keep_late_answer(instance, row, message)
             if isinstance(message, RaiseEvent):
                 state = "does not exist" if row is None else f"has ended ({row.status})"
                 log.info("event %r for instance %s dropped: it %s", message.name, instance.id, state)

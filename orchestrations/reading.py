@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from lungfish.runtime import codec
+from lungfish.runtime import codec, tags
+from lungfish.runtime.errors import InstanceNotEnded, PayloadTooLarge, UsageError
+from lungfish.runtime.ids import ORCHESTRATION, ActorId
+from lungfish.runtime.messages import Start
 from lungfish.runtime.status import OrchestrationStatus, RuntimeStatus, from_ms
 
 from . import events
+from .forking import check_position, started_of
 from .row import InstanceRow
 from .shown import arguments
+
+#: Whoever sends the start puts its target there.
+_NOBODY: Final = ActorId(ORCHESTRATION, "", "")
 
 
 def read_status(instance_id: str, packed: bytes) -> OrchestrationStatus:
@@ -40,6 +47,42 @@ def read_status(instance_id: str, packed: bytes) -> OrchestrationStatus:
 def read_history(batches: Sequence[bytes]) -> list[Any]:
     """Return the events of a history, oldest first; raises ``MalformedBytes``."""
     return list(events.unpack_all(batches))
+
+
+def restart_of(row: bytes, batches: Sequence[bytes]) -> Start:
+    """Return the start of an instance with the same input; its target is still open.
+
+    Raises:
+        InstanceNotEnded: it runs.
+        MalformedBytes: not a row, or not a history.
+    """
+    found = InstanceRow.unpack(row)
+    if not found.terminal:
+        raise InstanceNotEnded(f"the instance has not ended ({found.status}): restart is for those that have")
+    given = found.input or started_of(events.unpack_all(batches)).input
+    return Start(_NOBODY, found.name, given, tags=tags.check_tags(found.tags))
+
+
+def fork_of(instance_id: str, row: bytes, batches: Sequence[bytes], at: int) -> Start:
+    """Return the start of an instance with the first ``at`` events of a history; its target is still open.
+
+    Raises:
+        UsageError: not a position between two steps.
+        PayloadTooLarge: the history does not fit into a message.
+        MalformedBytes: not a row, or not a history.
+    """
+    if isinstance(at, bool) or not isinstance(at, int):
+        raise UsageError(f"at is an index of history(), not {at!r}")
+    found = InstanceRow.unpack(row)
+    history = events.unpack_all(batches)
+    check_position(history, at)
+    packed = events.pack(history[:at])
+    if len(packed) > codec.PAYLOAD_BYTES_MAX:
+        raise PayloadTooLarge(
+            f"{at} events take {len(packed):,} bytes; a fork can begin with {codec.PAYLOAD_BYTES_MAX:,}"
+        )
+    wire, version = tags.check_tags(found.tags), found.version if found.pinned else ""
+    return Start(_NOBODY, found.name, b"", history=packed, source=instance_id, tags=wire, version=version)
 
 
 def _decoded(data: bytes | None) -> Any:

@@ -19,7 +19,7 @@ import contextvars
 import functools
 import inspect
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lungfish.runtime import codec
@@ -118,18 +118,24 @@ class Execution:
         self._actions: list[actions.Action] = []
         self._actions_left = self.limits.actions_max
         self._overrun: LimitExceeded | None = None
+        #: What the code asked for in replay, by sequence id: who goes on from it asks again. None: not kept.
+        self._asked_for: dict[int, actions.Action] | None = None
         self._loop: DeterministicLoop | None = None
         self._main: asyncio.Task[Any] | None = None
 
     # --- drive ---
 
-    def replay(self, history: Sequence[events.Event]) -> None:
+    def replay(self, history: Sequence[events.Event], *, ask: bool = False) -> None:
         """Take the code to where the history ends.
+
+        Args:
+            ask: keep what the code asks for on the way, for ``asked_and_open``.
 
         If it takes another path, ``ended`` tells so (``Failed``, with a ``NonDeterminism``) and
         ``close_turn`` of the next turn has the event for the history.
         """
         self.replaying = True
+        self._asked_for = {} if ask else None
         self._marked = {event.patch for event in history if type(event) is events.PatchMarked}
         self.outstanding = Outstanding(history)
         at = 0
@@ -144,6 +150,29 @@ class Execution:
                 self._end(Ended(FAILED, failure=FailureDetails.of(difference)))
                 self._turn.append(events.ExecutionCompleted(FAILED, failure=FailureDetails.of(difference)))
         self.replaying = False
+
+    def expect(self, decided: Iterable[events.Decided]) -> None:
+        """Prepare for ``repeat`` over a past in which the code decided this."""
+        self._marked = {event.patch for event in decided if type(event) is events.PatchMarked}
+
+    def repeat(self, event: events.Arrived) -> list[events.Decided]:
+        """Apply an event of the past; return what the code decides now. Nothing is recorded."""
+        self.replaying = True
+        self.outstanding.see(event)
+        self._step(event)
+        self.replaying = False
+        made = self._made.copy()
+        for decided in made:
+            self.outstanding.see(decided)
+        self._made.clear()
+        self._lines.clear()
+        return made
+
+    def asked_and_open(self) -> list[actions.Action]:
+        """Return what the code asked for in a replay with ``ask`` and waits for now, in order."""
+        asked = self._asked_for or {}
+        self._asked_for = None
+        return [action for sequence, action in sorted(asked.items()) if self.waits_for(sequence)]
 
     def open_turn(self, now_ms: int) -> None:
         """Begin a turn."""
@@ -384,6 +413,8 @@ class Execution:
             )
             raise self._overrun
         self._made.append(event)
+        if self._asked_for is not None and action is not None:
+            self._asked_for[action.id] = action
         if self.replaying:
             self._lines.append(user_place())
         elif action is not None:
@@ -447,15 +478,15 @@ class Execution:
         decode: Callable[[bytes | None], T],
         version: str = "",
         *,
-        again: bool = False,
+        reuse: str = "",
     ) -> Task[T]:
-        """Decide to start a sub-orchestration; ``again`` if one of that id has been and failed."""
+        """Decide to start a sub-orchestration."""
         if self._section is not None:
             raise outside(self._section, f"sub-orchestration {name!r}")
         sequence = self.next_sequence()
         self._asked.add(sequence)
         instance = instance or self._default_id(sequence)
-        action = actions.StartOrchestration(sequence, name, instance, args, again=again, version=version)
+        action = actions.StartOrchestration(sequence, name, instance, args, reuse=reuse, version=version)
         self.decide(events.SubOrchestrationCreated(sequence, name, instance, events.shown(args)), action)
         cancel = functools.partial(self._cancel_child, instance)
         return self._task(sequence, f"sub-orchestration {name!r}", decode, cancel)

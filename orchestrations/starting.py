@@ -10,37 +10,57 @@ Rules:
 
 from __future__ import annotations
 
+from typing import Any
+
 from lungfish.runtime import codec, tags
+from lungfish.runtime.definitions import Orchestration
 from lungfish.runtime.errors import InstanceExists, LungfishError
 from lungfish.runtime.messages import Start, TimerFired
 
 from .attempts import timer_id
-from .control import terminate
 from .instance import Instance
 from .replies import accept
+from .resuming import adopt, start_fork
 from .row import InstanceRow, Status
-from .turns import begin
+from .turns import begin, terminate
 
 
 def start(instance: Instance, message: Start) -> None:
     """Create the instance that a ``Start`` message asks for, or say why not."""
     try:
+        if message.reuse == "adopt" and instance.row is not None:
+            adopt(instance, message)
+            return
         _check_free(instance, message)
+        if message.history:
+            _fork(instance, message)
+            return
         definition = instance.app.code_to_start(message.name, message.version)
         definition.signature.decode(message.input)
     except LungfishError as error:
         instance.refuse(message, error)
         return
     _make_room(instance)
+    instance.row = row = _row(instance, message, definition)
     effects = instance.effects
-    now_ms = effects.now_ms
+    accept(effects, message, codec.encode(row.execution))
+    if row.begun:
+        begin(instance, definition)
+        return
+    fires = TimerFired(instance.actor, row.execution, 0, message.due_ms, "start")
+    effects.timer(timer_id(instance.actor, row.execution, 0, "start"), message.due_ms, fires)
+    instance.write_row()
+
+
+def _row(instance: Instance, message: Start, definition: Orchestration[Any, Any]) -> InstanceRow:
+    now_ms = instance.effects.now_ms
     later = message.due_ms > now_ms
-    instance.row = row = InstanceRow(
+    return InstanceRow(
         name=message.name,
         status=Status.PENDING if later else Status.RUNNING,
         created_ms=now_ms,
         updated_ms=now_ms,
-        execution=effects.unique(),
+        execution=instance.effects.unique(),
         input=message.input,
         parent=message.parent,
         parent_request=message.parent_request,
@@ -50,13 +70,14 @@ def start(instance: Instance, message: Start) -> None:
         tags=tags.of_wire(message.tags),
         pinned=bool(definition.version),
     )
-    accept(effects, message, codec.encode(row.execution))
-    if later:
-        fires = TimerFired(instance.actor, row.execution, 0, message.due_ms, "start")
-        effects.timer(timer_id(instance.actor, row.execution, 0, "start"), message.due_ms, fires)
-        instance.write_row()
-    else:
-        begin(instance, definition)
+
+
+def _fork(instance: Instance, message: Start) -> None:
+    definition = instance.app.code_of(message.name, message.version, pinned=bool(message.version))
+    row = _row(instance, message, definition)
+    row.begun, row.status, row.due_ms = True, Status.RUNNING, 0
+    start_fork(instance, message, row, definition)
+    accept(instance.effects, message, codec.encode(row.execution))
 
 
 def _check_free(instance: Instance, message: Start) -> None:

@@ -11,17 +11,18 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from lungfish.runtime.definitions import Orchestration
 from lungfish.runtime.errors import FailureDetails, LimitExceeded, LungfishError
 
-from . import events
+from . import actions, events
 from .endings import clean_up, end, fail
 from .inline import outcome_at_once
 from .instance import Instance
 from .matching import Outstanding
-from .outcomes import CONTINUED, FAILED, Ended, Restart
+from .outcomes import CONTINUED, FAILED, TERMINATED, Ended, Restart, terminated_failure
 from .replay import Execution
 from .replies import answer_updates
 from .row import InstanceRow, Status
@@ -107,6 +108,28 @@ def _apply(instance: Instance, event: events.Arrived) -> None:
         close_turn(instance)
 
 
+def resume(instance: Instance, mark: events.Rewound | events.Forked) -> None:
+    """Open a turn of an execution that was replayed by the caller, and put a mark into its history."""
+    assert instance.execution is not None
+    assert instance.execution.ended is None
+    instance.turn_open = True
+    instance.execution.open_turn(instance.effects.now_ms)
+    _apply(instance, mark)
+
+
+def again(instance: Instance, asked: Iterable[actions.Action], event: events.Arrived | None = None) -> None:
+    """In the open turn, ask again for what the code waits for, and deliver an event anew."""
+    for action in asked:
+        outcome = outcome_at_once(instance.app, action)
+        if outcome is None:
+            instance.outgoing.keep(action)
+        else:
+            _apply(instance, outcome)
+    if event is not None:
+        _apply(instance, event)
+    _begin_pending(instance)
+
+
 def ready(instance: Instance) -> Execution | None:
     """Return the execution with a turn open; None if there is none, or it has just ended."""
     if not instance.turn_open:
@@ -136,7 +159,7 @@ def _load(instance: Instance) -> None:
 
 
 def execution_of(instance: Instance, definition: Orchestration[Any, Any]) -> Execution:
-    """Return an execution that has not begun."""
+    """Return an execution that has not started."""
     watched = instance.always_replay
     return Execution(instance.app, definition, instance.id, instance.limits, watched=watched)
 
@@ -189,9 +212,19 @@ def _continue_as_new(instance: Instance, execution: Execution, ended: Ended) -> 
         )
         end(instance, Ended(FAILED, failure=FailureDetails.of(error)), Outstanding())
         return
-    instance.history.clear()
-    instance.effects.forget_history(instance.actor)
-    row.execution, row.input, row.length = instance.effects.unique(), ended.result, 0
+    instance.history.forget(instance.effects, row)
+    row.execution, row.input = instance.effects.unique(), ended.result
     row.cancel, row.cancel_told = None, False
     updates = execution.handlers.pack_outcomes(instance.limits.updates_remembered)
     instance.restart = Restart(execution.definition, ended.carried, updates)
+
+
+def terminate(instance: Instance, row: InstanceRow, reason: str) -> None:
+    """End the instance now, and its sub-orchestrations."""
+    close_turn(instance)
+    if row.terminal:
+        return
+    outstanding = instance.outstanding
+    now_ms = instance.effects.now_ms
+    instance.record(events.TurnStarted(now_ms), events.ExecutionTerminated(reason, now_ms))
+    end(instance, Ended(TERMINATED, failure=terminated_failure(reason)), outstanding)

@@ -272,6 +272,18 @@ class BlockingOrchestrationHandle(Generic[T]):
         """Ask the instance to end; its cleanup code runs. See ``OrchestrationHandle.cancel``."""
         self._loop.run(self._handle.cancel(reason))
 
+    def rewind(self, reason: str = "") -> None:
+        """Let a failed instance go on from where it failed; see ``OrchestrationHandle.rewind``."""
+        self._loop.run(self._handle.rewind(reason))
+
+    def restart(self, *, new_id: bool = False) -> BlockingOrchestrationHandle[T]:
+        """Start an instance that has ended once more; see ``OrchestrationHandle.restart``."""
+        return BlockingOrchestrationHandle(self._loop, self._loop.run(self._handle.restart(new_id=new_id)))
+
+    def fork(self, *, at: int, id: str | None = None) -> BlockingOrchestrationHandle[T]:
+        """Start a new instance with the beginning of this one's history; see ``OrchestrationHandle.fork``."""
+        return BlockingOrchestrationHandle(self._loop, self._loop.run(self._handle.fork(at=at, id=id)))
+
     def suspend(self, reason: str = "") -> None:
         """Take nothing in until ``resume``."""
         self._loop.run(self._handle.suspend(reason))

@@ -12,6 +12,7 @@
     │  ├─ PayloadTooLarge      a value is over the size limit
     │  ├─ InstanceExists       the instance id is taken
     │  ├─ InstanceNotFound     no such instance
+    │  ├─ InstanceNotEnded     the instance has not ended; it cannot be rewound or restarted yet
     │  ├─ InstanceEnded        the instance has ended; it cannot be controlled any more
     │  ├─ InstanceRunning      the instance has not ended; it cannot be purged
     │  ├─ NotDurable           an orchestration did what replay cannot repeat (I/O, threads, foreign futures)
@@ -99,6 +100,10 @@ class InstanceExists(UsageError):
 
 class InstanceNotFound(UsageError):
     """No orchestration instance has that id."""
+
+
+class InstanceNotEnded(UsageError):
+    """The instance has not ended, so it cannot be rewound or restarted. Cancel or terminate it first."""
 
 
 class InstanceEnded(UsageError):

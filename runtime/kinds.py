@@ -152,6 +152,13 @@ class Effects(Protocol):
         """Run ``work`` as a task of the host; when it ends, the actor's ``run`` is called."""
         ...
 
+    def reload(self, actor: ActorId) -> None:
+        """Replace the activation by a new one, with what the store has, once all that it did is committed.
+
+        Its unfinished items are given to the new one, in order. Until then it should do nothing more.
+        """
+        ...
+
     def activity_rows(self, prefix: str) -> dict[str, bytes]:
         """Return the activity rows of this partition whose id starts with ``prefix``."""
         ...

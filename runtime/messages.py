@@ -85,7 +85,7 @@ class Start:
         reuse: what to do where the id is taken: empty refuses; ``restart`` replaces an instance that has
             ended; ``terminate`` also ends one that has not; ``adopt`` is a rewound parent that wants its
             child's outcome again.
-        history: packed events to begin with: a fork of another instance.
+        history, source: packed events to begin with: a fork of instance ``source``.
     """
 
     target: ActorId
@@ -100,6 +100,7 @@ class Start:
     tags: tuple[str, ...] = ()
     reuse: str = ""
     history: bytes = b""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

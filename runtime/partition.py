@@ -94,6 +94,8 @@ class Partition(Effects):
         self._activities: dict[str, dict[str, bytes]] = {}
         for row_id, row in image.activities.items():
             self._activities.setdefault(_group(row_id), {})[row_id] = row
+        #: Actors to be loaded again, and the commit that must be acknowledged before.
+        self._reloads: dict[ActorId, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         #: Set while owners of this partition die again and again.
         self._caution = Caution(clock() + CALM_MS) if image.deaths >= DEATHS_MAX else None
@@ -357,6 +359,23 @@ class Partition(Effects):
         self.committed = number
         if self._caution is not None:
             self._wake()
+        if self._reloads:
+            self._load_again()
+
+    def _load_again(self) -> None:
+        settled = [actor for actor, number in self._reloads.items() if number <= self.committed]
+        for actor in settled:
+            del self._reloads[actor]
+            slot = self._slots.pop(actor, None)
+            if slot is None:
+                continue
+            slot.activation.drop()
+            self._ready.pop(actor, None)
+            unfinished = {**self._kept, **self._fresh}
+            self._unloaded[actor] = [
+                unfinished[row] for row in sorted(unfinished) if unfinished[row].message.target == actor
+            ]
+            self._wake()
 
     def delivered(self, outbox_id: str) -> None:
         """Note that an outbox entry has reached its target; it is trimmed by a later commit."""
@@ -510,6 +529,11 @@ class Partition(Effects):
             self.draft_bytes += len(row)
         self._draft.activities[row_id] = row
         self._urgent = True
+
+    def reload(self, actor: ActorId) -> None:
+        self._reloads[actor] = self._number + 1
+        self._urgent = True
+        self._wake()
 
     def activity_rows(self, prefix: str) -> dict[str, bytes]:
         return dict(self._activities.get(prefix.rstrip("\x00"), ()))

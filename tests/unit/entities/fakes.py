@@ -88,6 +88,9 @@ class FakeEffects:
     def dispatch(self, queue: str, task: ActivityTask) -> None:
         raise AssertionError("entities have no activities")
 
+    def reload(self, actor: ActorId) -> None:
+        raise AssertionError("entities are never loaded again")
+
     def activity_rows(self, prefix: str) -> dict[str, bytes]:
         raise AssertionError("entities have no activities")
 

@@ -45,6 +45,7 @@ class FakeEffects:
         self.dispatched: list[tuple[str, ActivityTask]] = []
         self.finished: list[Item] = []
         self.log: list[str] = []
+        self.reloads: set[ActorId] = set()
         self._unique = itertools.count(1)
 
     def unique(self) -> str:
@@ -111,6 +112,9 @@ class FakeEffects:
     def spawn(self, actor: ActorId, work: Coroutine[Any, Any, None]) -> None:
         raise AssertionError("orchestrations spawn nothing")
 
+    def reload(self, actor: ActorId) -> None:
+        self.reloads.add(actor)
+
     def activity_rows(self, prefix: str) -> dict[str, bytes]:
         return {key: row for key, row in self.activities.items() if key.startswith(prefix)}
 
@@ -138,6 +142,12 @@ class FakeHost:
             activation.accept(item)
         for actor, activation in touched.items():
             activation.run(self.effects)
+            if actor in self.effects.reloads:
+                self.effects.reloads.remove(actor)
+                self.active.pop(actor)
+                unfinished = [item for item in self.mailbox[actor] if item not in self.effects.finished]
+                self.mailbox[actor] = unfinished
+                self.activation(actor).run(self.effects)
             self.mailbox[actor] = [item for item in self.mailbox[actor] if item not in self.effects.finished]
 
     def activation(self, actor: ActorId) -> OrchestrationActivation:
