@@ -411,6 +411,11 @@ class BlockingClient:
                 loop.close()
 
     @property
+    def hub(self) -> str:
+        """Name of the hub; see ``Client.hub``."""
+        return self._client.hub
+
+    @property
     def _open(self) -> _Loop:
         if self._loop is None:
             raise RuntimeError("the client is not connected: use it with 'with'")
