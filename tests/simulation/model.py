@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.simulation import books, films, purses
+from tests.simulation import books, films, lives, purses
 
 MODULUS: Final = 1_000_003
 
@@ -33,6 +33,7 @@ SORTS: Final = (
     *purses.SORTS,
     *films.SORTS,
     *books.SORTS,
+    *lives.SORTS,
 )
 
 
@@ -101,6 +102,11 @@ def _ends(name: str, args: tuple[Any, ...], events: dict[str, int]) -> list[End]
             return [End("Completed", [*outcomes, "OrchestrationFailed"])]
         case "broken":
             return [End("Failed")]
+        case "tidy":
+            return [End("Canceled")]
+        case "ailing":
+            depth, width = args
+            return [End("Completed", depth + step(0, width))]
         case "courier":
             logs, rounds = args
             return [End("Completed", 2 * len(logs) * rounds)]
@@ -150,4 +156,6 @@ def children(instance: str, plan: Plan) -> dict[str, Plan]:
             return {**found, f"{instance}.broken": Plan("broken", (value,))}
         case "doomed":
             return {f"{instance}.{n}": Plan("doomed", (0,), terminate=True) for n in range(plan.args[0])}
+        case name if name in lives.SORTS:
+            return {id: Plan(*known) for id, known in lives.children(instance, name, plan.args).items()}
     return {}

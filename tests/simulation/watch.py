@@ -109,7 +109,16 @@ class WatchedServer(MemoryServer):
             self._violation(f"the inbox position of {commit.partition} went back")
         if known:
             self._note_results(commit, known)
+        if commit.forget_histories:
+            self._note_rewinds(commit)
         return outcome
+
+    def _note_rewinds(self, commit: Commit) -> None:
+        """What had failed is run again in a rewound instance, under the same key."""
+        for row_id, row in commit.activities.items():
+            instance, execution, task = row_id.rsplit(_SEPARATOR, 2)
+            if row is not None and instance in commit.forget_histories:
+                self.recorded.discard(f"{instance}:{execution}:{task}")
 
     def _note_results(self, commit: Commit, removed: Sequence[str]) -> None:
         for row_id in removed:

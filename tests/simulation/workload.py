@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import lungfish
+import tests.simulation.lives as second_lives
 from lungfish.runtime.client import Client
 from lungfish.runtime.refs import OrchestrationHandle
 from tests.simulation import app as sim
@@ -348,6 +349,8 @@ class Program:
         suspend = rng.random() < 0.15
         terminate = rng.random() < 0.1
         match rng.choice(SORTS):
+            case name if name in second_lives.SORTS:
+                return Plan(name, second_lives.arguments(name, rng), (), terminate=False, suspend=suspend)
             case name if name in purses.SORTS:
                 terminate = rng.random() < purses.SORTS[name]
                 return Plan(name, purses.arguments(name, rng), (), terminate, suspend)
@@ -408,6 +411,9 @@ class Program:
                 await asyncio.sleep(rng.expovariate(3.0))
                 instance.terminated = "ended" if await _unless_ended(handle.terminate("enough")) else OK
                 instance.to_terminate = False
+            if instance.plan.name in second_lives.SORTS:
+                await asyncio.sleep(rng.expovariate(3.0))
+                await second_lives.live_again(instance.plan.name, name, handle)
             instance.ends.append(await end_of(handle, self._shape.patience_s))
         except (lungfish.StoreUnavailable, lungfish.DeadlineExceeded, lungfish.Overloaded):
             self._ledger.outcomes[UNKNOWN] += 1
@@ -424,6 +430,8 @@ async def end_of(handle: OrchestrationHandle[Any], timeout_s: float) -> End:
         return End("Completed", await handle.result(timeout_s))
     except lungfish.OrchestrationTerminated:
         return End("Terminated")
+    except lungfish.OrchestrationCanceled:
+        return End("Canceled")
     except lungfish.OrchestrationFailed:
         return End("Failed")
 
@@ -459,6 +467,8 @@ async def settle_debts(client: Client, ledger: Ledger) -> None:
             await _unless_ended(handle.resume())
         if instance.to_terminate:
             instance.terminated = "ended" if await _unless_ended(handle.terminate("enough")) else OK
+        if instance.plan.name in second_lives.SORTS:
+            await second_lives.live_again(instance.plan.name, name, handle)
 
 
 async def end_the_running(client: Client, ledger: Ledger) -> None:

@@ -24,6 +24,7 @@ class World:
         now_ms: the store's clock.
         report: takes a violation.
         attempts: (idempotency key, attempt) of an activity → how often it was begun.
+        mended: families of orchestrations whose failing activity is well again.
         told: (worker, idempotency key): the worker was told that the activity needs no result any more.
         said: what the heartbeats of an activity said, by its idempotency key.
     """
@@ -33,6 +34,7 @@ class World:
     attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
     told: set[tuple[str, str]] = field(default_factory=set)
     said: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    mended: set[str] = field(default_factory=set)
     timers: int = 0
     late_ms: int = 0
 
