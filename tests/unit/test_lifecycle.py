@@ -128,6 +128,7 @@ async def eternal(ctx: OrchestrationContext, left: int, got: list[int]) -> list[
     if left == 0:
         return got
     ctx.set_custom_status(f"{left} left")
+    await ctx.sleep(1)  # so that there are several when the first is taken
     got.append(await ctx.wait_for_external_event("number", int))
     ctx.continue_as_new(left - 1, got)
     return got
@@ -161,7 +162,7 @@ async def test_continue_as_new_loses_no_event_and_keeps_the_status(env: Environm
     handle = await env.client.start(eternal, 9, [])
     for number in range(8):
         await handle.raise_event("number", number)
-    await env.advance(1)
+    await env.advance(10)
     assert (await handle.status()).custom_status == "1 left"
     await handle.raise_event("number", 8)
     assert await handle.result() == list(range(9))
@@ -258,6 +259,8 @@ async def test_a_singleton_runs_at_most_once(env: Environment) -> None:
     )
     executions = {(await handle.status()).execution_id for handle in handles}
     assert len(executions) == 1
+    same = await client.start(ticks, id="only", if_exists="restart_if_ended")
+    assert (await same.status()).execution_id in executions
     await handles[0].raise_event("word", "one")
     assert await handles[0].result() == "one"
     again = await client.start(ticks, id="only", if_exists="restart_if_ended")

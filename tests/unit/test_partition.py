@@ -322,3 +322,28 @@ def test_ids_are_never_repeated_not_even_by_the_next_owner() -> None:
     second = make_partition(FakeKind(), epoch=8)
     ids = {owner.unique() for owner in (first, second) for _ in range(100)}
     assert len(ids) == 200
+
+
+def test_an_actor_is_loaded_again_once_all_that_it_did_is_committed() -> None:
+    def ask(activation: FakeActivation, item: Item, effects: Effects) -> None:
+        if isinstance(item.message, Signal) and item.message.batch == b"2":
+            effects.reload(activation.actor)
+
+    kind = FakeKind(ask)
+    partition = make_partition(kind)
+    partition.buffer([entry(1, signal(word=b"1"), signal(ALSO_HERE, b"x"), signal(word=b"2"))])
+    earlier = partition.take_commit()
+    run_all(partition)
+    first = kind.made[HERE]
+    partition.acknowledged(earlier.number)  # it does not carry what the actor did
+    assert not partition.wanted()
+    assert partition.dirty
+    number = partition.take_commit().number
+    partition.buffer([entry(2, signal(word=b"3"))])
+    run_all(partition)
+    partition.acknowledged(number)
+    assert partition.wanted() == [HERE]
+    kind.handler = keep
+    run_all(partition)
+    assert kind.made[HERE] is not first
+    assert words(kind.made[HERE]) == [b"1", b"2", b"3"]

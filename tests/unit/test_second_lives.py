@@ -240,17 +240,22 @@ async def waits_beside(ctx: OrchestrationContext) -> list[Any]:
     return [done, await word, await call, await ctx.call_activity(tiny, "tiny")]
 
 
-async def test_what_was_under_way_goes_on(env: Environment) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["answered before", "answered after"])
+async def test_what_was_under_way_goes_on(env: Environment, late: bool) -> None:
     broken.add("first")
     gates.append(asyncio.Event())
     handle = await env.client.start(waits_beside)
     await fails(handle)
-    gates[-1].set()
-    while "EntityResponded" not in await kinds(handle):  # the entity answers an instance that has failed
+    if not late:
+        gates[-1].set()
+    while not late and "EntityResponded" not in await kinds(
+        handle
+    ):  # the entity answers an instance that has failed
         await asyncio.sleep(0)
     broken.clear()
     began = env.now()
     await handle.rewind()
+    gates[-1].set()
     await handle.raise_event("word", "heard")
     assert await handle.result(timeout=1000) == ["first", "heard", 5, "tiny"]
     assert env.now() - began >= dt.timedelta(days=1)
