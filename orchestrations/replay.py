@@ -119,7 +119,7 @@ class Execution:
         self._actions_left = self.limits.actions_max
         self._overrun: LimitExceeded | None = None
         #: What the code asked for in replay, by sequence id: who goes on from it asks again. None: not kept.
-        self._asked_for: dict[int, actions.Action] | None = None
+        self.asked_for: dict[int, actions.Action] | None = None
         self._loop: DeterministicLoop | None = None
         self._main: asyncio.Task[Any] | None = None
 
@@ -129,13 +129,13 @@ class Execution:
         """Take the code to where the history ends.
 
         Args:
-            ask: keep what the code asks for on the way, for ``asked_and_open``.
+            ask: keep what the code asks for on the way, in ``asked_for``.
 
         If it takes another path, ``ended`` tells so (``Failed``, with a ``NonDeterminism``) and
         ``close_turn`` of the next turn has the event for the history.
         """
         self.replaying = True
-        self._asked_for = {} if ask else None
+        self.asked_for = {} if ask else None
         self._marked = {event.patch for event in history if type(event) is events.PatchMarked}
         self.outstanding = Outstanding(history)
         at = 0
@@ -167,12 +167,6 @@ class Execution:
         self._made.clear()
         self._lines.clear()
         return made
-
-    def asked_and_open(self) -> list[actions.Action]:
-        """Return what the code asked for in a replay with ``ask`` and waits for now, in order."""
-        asked = self._asked_for or {}
-        self._asked_for = None
-        return [action for sequence, action in sorted(asked.items()) if self.waits_for(sequence)]
 
     def open_turn(self, now_ms: int) -> None:
         """Begin a turn."""
@@ -413,8 +407,8 @@ class Execution:
             )
             raise self._overrun
         self._made.append(event)
-        if self._asked_for is not None and action is not None:
-            self._asked_for[action.id] = action
+        if self.asked_for is not None and action is not None:
+            self.asked_for[action.id] = action
         if self.replaying:
             self._lines.append(user_place())
         elif action is not None:

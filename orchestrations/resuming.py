@@ -25,6 +25,7 @@ from .forking import check_position, forked, started_of
 from .instance import Instance
 from .outcomes import CANCELED_NAME, TERMINATED_NAME
 from .outgoing import sequence_of
+from .replay import Execution
 from .rewinding import Rewinding, rewind
 from .row import InstanceRow, Status
 from .turns import again, begin, close_turn, execution_of, resume
@@ -67,7 +68,7 @@ def rewind_instance(instance: Instance, reason: str) -> None:
     instance.execution, instance.ended = execution, None
     instance.record(*found.kept)
     resume(instance, events.Rewound(found.sequence, reason, instance.effects.now_ms))
-    again(instance, _asked(execution.asked_and_open(), found))
+    again(instance, _asked(_open(execution), found))
     for event in found.again:
         sequence = getattr(event, "id", None)
         if instance.execution is execution and (sequence is None or execution.waits_for(sequence)):
@@ -86,6 +87,12 @@ def _begin_anew(instance: Instance, row: InstanceRow, definition: Orchestration[
     instance.ended = None
     instance.history.forget(instance.effects, row)
     begin(instance, definition)
+
+
+def _open(execution: Execution) -> list[actions.Action]:
+    """Return what the code asked for and waits for now, in the order of asking."""
+    asked, execution.asked_for = execution.asked_for or {}, None
+    return [action for sequence, action in sorted(asked.items()) if execution.waits_for(sequence)]
 
 
 def _asked(asked: Sequence[actions.Action], found: Rewinding) -> list[actions.Action]:
@@ -146,7 +153,7 @@ def start_fork(
     instance.execution = execution
     instance.record(*kept)
     resume(instance, events.Forked(source, row.execution, instance.effects.now_ms))
-    again(instance, execution.asked_and_open())
+    again(instance, _open(execution))
     close_turn(instance)
 
 

@@ -36,7 +36,7 @@ from .kinds import ActorKind, Effects, Item, Stored
 from .letters import UNREADABLE, pack_letter, refusal_of
 from .mailbox_rows import pack_item, row_name, unpack_item
 from .messages import ActivityTask, Message, Response, Signal
-from .slots import ActivationBroke, Slot
+from .slots import ActivationBroke, Reloads, Slot, items_of
 from .store import Commit, Delivery, Entry, PartitionImage, client_target, partition_target, queue_target
 
 logger = logging.getLogger(__name__)
@@ -94,8 +94,7 @@ class Partition(Effects):
         self._activities: dict[str, dict[str, bytes]] = {}
         for row_id, row in image.activities.items():
             self._activities.setdefault(_group(row_id), {})[row_id] = row
-        #: Actors to be loaded again, and the commit that must be acknowledged before.
-        self._reloads: dict[ActorId, int] = {}
+        self._reloads = Reloads()
         self._tasks: set[asyncio.Task[None]] = set()
         #: Set while owners of this partition die again and again.
         self._caution = Caution(clock() + CALM_MS) if image.deaths >= DEATHS_MAX else None
@@ -359,22 +358,13 @@ class Partition(Effects):
         self.committed = number
         if self._caution is not None:
             self._wake()
-        if self._reloads:
-            self._load_again()
+        for actor in self._reloads.settled(number):
+            self._load_again(actor)
 
-    def _load_again(self) -> None:
-        settled = [actor for actor, number in self._reloads.items() if number <= self.committed]
-        for actor in settled:
-            del self._reloads[actor]
-            slot = self._slots.pop(actor, None)
-            if slot is None:
-                continue
+    def _load_again(self, actor: ActorId) -> None:
+        if (slot := self._slots.pop(actor, None)) is not None:
             slot.activation.drop()
-            self._ready.pop(actor, None)
-            unfinished = {**self._kept, **self._fresh}
-            self._unloaded[actor] = [
-                unfinished[row] for row in sorted(unfinished) if unfinished[row].message.target == actor
-            ]
+            self._unloaded[actor] = items_of(actor, self._kept, self._fresh)
             self._wake()
 
     def delivered(self, outbox_id: str) -> None:
@@ -531,9 +521,8 @@ class Partition(Effects):
         self._urgent = True
 
     def reload(self, actor: ActorId) -> None:
-        self._reloads[actor] = self._number + 1
+        self._reloads.ask(actor, self._number + 1)
         self._urgent = True
-        self._wake()
 
     def activity_rows(self, prefix: str) -> dict[str, bytes]:
         return dict(self._activities.get(prefix.rstrip("\x00"), ()))

@@ -8,10 +8,10 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
-from . import codec, kinds
+from . import codec
+from .again import fork_of, restart_of, start_like
 from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .definitions import EntityDefinition, Operation
 from .errors import (
@@ -28,7 +28,7 @@ from .errors import (
     UpdateRejected,
     UsageError,
 )
-from .ids import ORCHESTRATION, ActorId, check_id
+from .ids import ActorId, check_id
 from .messages import (
     Call,
     CancelCall,
@@ -45,7 +45,6 @@ from .messages import (
 from .reminders import Reminder, When, from_rows, signal_due_ms
 from .signatures import Signature, encode_arguments, encode_signal_arguments
 from .status import EntityStatus, OrchestrationStatus, StatusReader, entity_status
-from .store import StoredInstance
 from .watching import StateWatch
 
 #: What ``result`` raises, by the type that the failure names.
@@ -496,18 +495,11 @@ class OrchestrationHandle(Generic[R]):
     async def rewind(self, reason: str = "") -> None:
         """Let a failed instance go on from where it failed (Durable Functions); durable when this returns.
 
-        The failures that led to the end are taken out of the history and their tasks run again: activities
-            with
-        a new round of attempts under the same idempotency key, failed sub-orchestrations by being rewound
-        themselves, timers that were cancelled by the end. What has a result is not run again. Where no failed
-        task led to the end, the last turn is run again, with today's code. One commit.
-
-        What was sent because of the failure (signals, events) has been sent, and may be sent again.
+        The failures that led to the end are taken out of the history and their tasks run again, recursively;
+        what has a result is not. With none, the last turn runs again. See docs/orchestrations.md.
 
         Raises:
-            InstanceNotFound: there is no such instance.
-            InstanceEnded: it did not fail.
-            InstanceNotEnded: it runs.
+            InstanceNotFound, InstanceEnded, InstanceNotEnded: there is none; it did not fail; it runs.
             UsageError: it failed within a critical section.
         """
         await self._control("rewind", reason)
@@ -526,8 +518,7 @@ class OrchestrationHandle(Generic[R]):
         if not new_id:
             await self._control("restart", "")
             return self
-        stored = await self._stored()
-        return await self._start_like(self._orchestrations.restart_of(stored.row, stored.history), None)
+        return await self._start_like(await restart_of(self._connection, self._actor), None)
 
     async def fork(self, *, at: int, id: str | None = None) -> OrchestrationHandle[R]:
         """Start a new instance with the beginning of this one's history; this one is not touched.
@@ -545,36 +536,13 @@ class OrchestrationHandle(Generic[R]):
                 not repeat that history.
             PayloadTooLarge: that much history does not fit into one message.
         """
-        stored = await self._stored()
-        start = self._orchestrations.fork_of(self.id, stored.row, stored.history, at)
-        return await self._start_like(start, id)
-
-    async def _stored(self) -> StoredInstance:
-        partition = self._connection.partition(self._actor)
-        (stored,) = await self._connection.store.instances([(partition, self.id)], history=True)
-        if stored.row is None:
-            raise InstanceNotFound(f"no orchestration instance {self.id!r}")
-        return stored
+        return await self._start_like(await fork_of(self._connection, self._actor, at), id)
 
     async def _start_like(self, start: Start, id: str | None) -> OrchestrationHandle[R]:
-        instance = check_id("instance id", id) if id is not None else uuid.uuid4().hex
-        actor, me = ActorId("o", "", instance), self._connection.me
-
-        def make(request: str) -> Start:
-            return replace(start, target=actor, request=request, reply_to=me)
-
-        what = f"start of {start.name}"
-        response = await self._connection.request(actor, make, timeout_s=TIMEOUT_S, what=what)
-        if response.failure is not None:
-            raise_usage_error(response.failure)
-            raise OrchestrationFailed(f"{what}: {response.failure}", response.failure)
+        instance = await start_like(self._connection, start, id)
         return OrchestrationHandle(
             self._connection, instance, self._signature, self._read_status, self._read_history
         )
-
-    @property
-    def _orchestrations(self) -> Any:
-        return kinds.kind_class(ORCHESTRATION)
 
     async def suspend(self, reason: str = "") -> None:
         """Take nothing in until ``resume``; idempotent. Timers then fire late, none is lost."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .ids import ActorId
-from .kinds import Activation
+from .kinds import Activation, Item
 
 
 class ActivationBroke(Exception):
@@ -30,3 +31,29 @@ class Slot:
     used_ms: int
     commit: int = 0
     tasks: int = 0
+
+
+class Reloads:
+    """Actors that are to be loaded again, each once all that it did is in the store."""
+
+    __slots__ = ("_wanted",)
+
+    def __init__(self) -> None:
+        self._wanted: dict[ActorId, int] = {}
+
+    def ask(self, actor: ActorId, number: int) -> None:
+        """Load ``actor`` again when commit ``number`` is acknowledged."""
+        self._wanted[actor] = number
+
+    def settled(self, committed: int) -> list[ActorId]:
+        """Return, once, who can be loaded now."""
+        found = [actor for actor, number in self._wanted.items() if number <= committed]
+        for actor in found:
+            del self._wanted[actor]
+        return found
+
+
+def items_of(actor: ActorId, *unfinished: Mapping[int, Item]) -> list[Item]:
+    """Return the unfinished items of an actor, in the order of acceptance."""
+    found = [item for items in unfinished for item in items.values() if item.message.target == actor]
+    return sorted(found, key=lambda item: item.row)
