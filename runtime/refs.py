@@ -512,8 +512,7 @@ class OrchestrationHandle(Generic[R]):
                 goes.
 
         Raises:
-            InstanceNotFound: there is no such instance.
-            InstanceNotEnded: it runs.
+            InstanceNotFound, InstanceNotEnded: there is none; it runs.
         """
         if not new_id:
             await self._control("restart", "")
@@ -530,10 +529,8 @@ class OrchestrationHandle(Generic[R]):
             id: its instance id; default: a new unique one.
 
         Raises:
-            InstanceNotFound: there is no such instance.
-            InstanceExists: the id is taken.
-            UsageError: not a position between two steps (the message names the nearest), or today's code does
-                not repeat that history.
+            InstanceNotFound, InstanceExists: there is none; the id is taken.
+            UsageError: not between two steps (it names the nearest), or today's code does not repeat it.
             PayloadTooLarge: that much history does not fit into one message.
         """
         return await self._start_like(await fork_of(self._connection, self._actor, at), id)
