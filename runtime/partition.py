@@ -36,7 +36,7 @@ from .kinds import ActorKind, Effects, Item, Stored
 from .letters import UNREADABLE, pack_letter, refusal_of
 from .mailbox_rows import pack_item, row_name, unpack_item
 from .messages import ActivityTask, Message, Response, Signal
-from .slots import ActivationBroke, Reloads, Slot, items_of
+from .slots import ActivationBroke, Reloads, Slot
 from .store import Commit, Delivery, Entry, PartitionImage, client_target, partition_target, queue_target
 
 logger = logging.getLogger(__name__)
@@ -358,13 +358,9 @@ class Partition(Effects):
         self.committed = number
         if self._caution is not None:
             self._wake()
-        for actor in self._reloads.settled(number):
-            self._load_again(actor)
-
-    def _load_again(self, actor: ActorId) -> None:
-        if (slot := self._slots.pop(actor, None)) is not None:
-            slot.activation.drop()
-            self._unloaded[actor] = items_of(actor, self._kept, self._fresh)
+        if self._reloads and self._reloads.begin(
+            number, self._slots, self._unloaded, (self._kept, self._fresh)
+        ):
             self._wake()
 
     def delivered(self, outbox_id: str) -> None:

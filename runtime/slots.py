@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .ids import ActorId
@@ -45,15 +45,32 @@ class Reloads:
         """Load ``actor`` again when commit ``number`` is acknowledged."""
         self._wanted[actor] = number
 
-    def settled(self, committed: int) -> list[ActorId]:
-        """Return, once, who can be loaded now."""
-        found = [actor for actor, number in self._wanted.items() if number <= committed]
-        for actor in found:
+    def __bool__(self) -> bool:
+        return bool(self._wanted)
+
+    def begin(
+        self,
+        committed: int,
+        slots: dict[ActorId, Slot],
+        unloaded: dict[ActorId, list[Item]],
+        unfinished: Iterable[Mapping[int, Item]],
+    ) -> bool:
+        """Drop those whose commit is acknowledged, and give their unfinished items to whoever is loaded next.
+
+        Returns:
+            Whether there are any.
+        """
+        settled = [actor for actor, number in self._wanted.items() if number <= committed]
+        for actor in settled:
             del self._wanted[actor]
-        return found
+            slot = slots.pop(actor, None)
+            if slot is not None:
+                slot.activation.drop()
+                unloaded[actor] = _items_of(actor, unfinished)
+        return bool(settled)
 
 
-def items_of(actor: ActorId, *unfinished: Mapping[int, Item]) -> list[Item]:
+def _items_of(actor: ActorId, unfinished: Iterable[Mapping[int, Item]]) -> list[Item]:
     """Return the unfinished items of an actor, in the order of acceptance."""
     found = [item for items in unfinished for item in items.values() if item.message.target == actor]
     return sorted(found, key=lambda item: item.row)
