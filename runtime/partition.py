@@ -358,9 +358,7 @@ class Partition(Effects):
         self.committed = number
         if self._caution is not None:
             self._wake()
-        if self._reloads and self._reloads.begin(
-            number, self._slots, self._unloaded, (self._kept, self._fresh)
-        ):
+        if self._reloads.begin(number, self._slots, self._unloaded, (self._kept, self._fresh)):
             self._wake()
 
     def delivered(self, outbox_id: str) -> None:

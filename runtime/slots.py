@@ -45,9 +45,6 @@ class Reloads:
         """Load ``actor`` again when commit ``number`` is acknowledged."""
         self._wanted[actor] = number
 
-    def __bool__(self) -> bool:
-        return bool(self._wanted)
-
     def begin(
         self,
         committed: int,
@@ -60,6 +57,8 @@ class Reloads:
         Returns:
             Whether there are any.
         """
+        if not self._wanted:  # at every commit of every partition
+            return False
         settled = [actor for actor, number in self._wanted.items() if number <= committed]
         for actor in settled:
             del self._wanted[actor]
