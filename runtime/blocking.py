@@ -6,12 +6,9 @@ are batched together there.
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
 from types import EllipsisType, TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
 
@@ -23,8 +20,8 @@ from .client_queries import InstanceFilters, StoredEntity
 from .connection import TIMEOUT_S
 from .dead_letters import DeadLetter, DeadLetters
 from .definitions import Orchestration
-from .errors import StoreUnavailable
 from .hot import HotEntity
+from .loop_thread import LoopThread
 from .overview import HubStatus
 from .query import PAGE_SIZE, Order, Page
 from .queue_handle import QueueHandle
@@ -40,68 +37,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-async def _end_tasks() -> None:
-    """End what still runs on this loop, as ``asyncio.run`` does."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_asyncgens()
-
-
-class _Loop:
-    """An event loop in a daemon thread."""
-
-    def __init__(self) -> None:
-        self._closed = False
-        self._lock = threading.Lock()
-        self._loop = _new_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="lungfish client", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, R]) -> R:
-        """Run a coroutine there and wait for its result here."""
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise RuntimeError("a blocking client cannot be used from its own event loop")
-        with self._lock:  # what is accepted here is there when ``close`` ends what runs
-            if self._closed:
-                work.close()
-                raise StoreUnavailable("this connection was closed")
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except CancelledError:
-            if self._closed:
-                raise StoreUnavailable("this connection was closed") from None
-            raise
-        except BaseException:
-            future.cancel()  # a KeyboardInterrupt here must not leave it running there
-            raise
-
-    def close(self) -> None:
-        """Stop the loop and its thread; calls of other threads that still wait fail."""
-        with self._lock:
-            self._closed = True
-        asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return a loop of uvloop, which is about twice as fast, or the standard one where that is missing."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
 class BlockingStateWatch(Generic[T]):
     """``StateWatch`` without ``await``: iterate over it, and ``close`` it or leave its ``with`` block."""
 
-    def __init__(self, loop: _Loop, watch: StateWatch[T]) -> None:
+    def __init__(self, loop: LoopThread, watch: StateWatch[T]) -> None:
         self._loop = loop
         self._watch = watch
 
@@ -146,7 +85,7 @@ class BlockingStateWatch(Generic[T]):
 class BlockingEntityRef(Generic[T]):
     """``EntityRef`` without ``await``: see there."""
 
-    def __init__(self, loop: _Loop, ref: EntityRef[T]) -> None:
+    def __init__(self, loop: LoopThread, ref: EntityRef[T]) -> None:
         self._loop = loop
         self._ref = ref
 
@@ -222,7 +161,7 @@ class BlockingEntityRef(Generic[T]):
 class BlockingOrchestrationHandle(Generic[T]):
     """``OrchestrationHandle`` without ``await``: see there."""
 
-    def __init__(self, loop: _Loop, handle: OrchestrationHandle[T]) -> None:
+    def __init__(self, loop: LoopThread, handle: OrchestrationHandle[T]) -> None:
         self._loop = loop
         self._handle = handle
 
@@ -299,7 +238,7 @@ class BlockingOrchestrationHandle(Generic[T]):
 class BlockingQueueHandle:
     """``QueueHandle`` without ``await``: see there."""
 
-    def __init__(self, loop: _Loop, handle: QueueHandle) -> None:
+    def __init__(self, loop: LoopThread, handle: QueueHandle) -> None:
         self._loop = loop
         self._handle = handle
 
@@ -339,7 +278,7 @@ class BlockingQueueHandle:
 class BlockingDeadLetter:
     """``DeadLetter`` without ``await``: see there."""
 
-    def __init__(self, loop: _Loop, letter: DeadLetter) -> None:
+    def __init__(self, loop: LoopThread, letter: DeadLetter) -> None:
         self._loop = loop
         self.letter = letter
 
@@ -355,7 +294,7 @@ class BlockingDeadLetter:
 class BlockingDeadLetters:
     """``DeadLetters`` without ``await``: iterate over it."""
 
-    def __init__(self, loop: _Loop, letters: DeadLetters) -> None:
+    def __init__(self, loop: LoopThread, letters: DeadLetters) -> None:
         self._loop = loop
         self._letters = letters
 
@@ -382,10 +321,10 @@ class BlockingClient:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._loop: _Loop | None = None
+        self._loop: LoopThread | None = None
 
     def __enter__(self) -> BlockingClient:
-        self._loop = _Loop()
+        self._loop = LoopThread()
         try:
             self._loop.run(self._client.__aenter__())
         except BaseException:
@@ -416,7 +355,7 @@ class BlockingClient:
         return self._client.hub
 
     @property
-    def _open(self) -> _Loop:
+    def _open(self) -> LoopThread:
         if self._loop is None:
             raise RuntimeError("the client is not connected: use it with 'with'")
         return self._loop

@@ -9,15 +9,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from lungfish.runtime.blocking import BlockingClient, _Loop
+from lungfish.runtime.blocking import BlockingClient
 from lungfish.runtime.client import Client
 from lungfish.runtime.errors import StoreUnavailable
+from lungfish.runtime.loop_thread import LoopThread
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
 
 
 @pytest.fixture
-def loop() -> Iterator[_Loop]:
-    loop = _Loop()
+def loop() -> Iterator[LoopThread]:
+    loop = LoopThread()
     yield loop
     if not loop._closed:
         loop.close()
@@ -37,13 +38,13 @@ async def thread_name(fail: bool = False) -> str:
     return threading.current_thread().name
 
 
-def test_work_is_done_in_the_other_thread(loop: _Loop) -> None:
+def test_work_is_done_in_the_other_thread(loop: LoopThread) -> None:
     assert loop.run(thread_name()) == "lungfish client"
     with pytest.raises(KeyError, match="no"):
         loop.run(thread_name(fail=True))
 
 
-def test_several_threads_wait_at_once(loop: _Loop, pool: ThreadPoolExecutor) -> None:
+def test_several_threads_wait_at_once(loop: LoopThread, pool: ThreadPoolExecutor) -> None:
     async def meet() -> None:
         async with asyncio.timeout(10):
             await barrier.wait()
@@ -56,7 +57,7 @@ def test_several_threads_wait_at_once(loop: _Loop, pool: ThreadPoolExecutor) -> 
         future.result()
 
 
-def test_it_cannot_be_used_from_its_own_thread(loop: _Loop) -> None:
+def test_it_cannot_be_used_from_its_own_thread(loop: LoopThread) -> None:
     async def inside() -> None:
         loop.run(thread_name())
 
@@ -64,7 +65,7 @@ def test_it_cannot_be_used_from_its_own_thread(loop: _Loop) -> None:
         loop.run(inside())
 
 
-def waiting(loop: _Loop, pool: ThreadPoolExecutor) -> tuple[Future[object], threading.Event]:
+def waiting(loop: LoopThread, pool: ThreadPoolExecutor) -> tuple[Future[object], threading.Event]:
     """Return a call that waits for ever, and what is set when it has been cancelled."""
     begun, cancelled = threading.Event(), threading.Event()
 
@@ -80,7 +81,7 @@ def waiting(loop: _Loop, pool: ThreadPoolExecutor) -> tuple[Future[object], thre
     return future, cancelled
 
 
-def test_closing_ends_the_calls_of_other_threads(loop: _Loop, pool: ThreadPoolExecutor) -> None:
+def test_closing_ends_the_calls_of_other_threads(loop: LoopThread, pool: ThreadPoolExecutor) -> None:
     future, cancelled = waiting(loop, pool)
     loop.close()
     with pytest.raises(StoreUnavailable, match="this connection was closed"):
@@ -94,7 +95,7 @@ def test_closing_while_threads_call_leaves_nobody_waiting(pool: ThreadPoolExecut
     async def sleep() -> None:
         await asyncio.sleep(3_600)
 
-    def call(loop: _Loop) -> str:
+    def call(loop: LoopThread) -> str:
         try:
             loop.run(sleep())
         except StoreUnavailable:
@@ -102,13 +103,13 @@ def test_closing_while_threads_call_leaves_nobody_waiting(pool: ThreadPoolExecut
         return "done"
 
     for _ in range(20):
-        loop = _Loop()
+        loop = LoopThread()
         futures = [pool.submit(call, loop) for _ in range(7)]
         loop.close()
         assert [future.result(10) for future in futures] == ["closed"] * 7
 
 
-def test_an_interrupted_call_does_not_go_on_there(loop: _Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_does_not_go_on_there(loop: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled = threading.Event()
 
     async def wait() -> None:
