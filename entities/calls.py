@@ -24,10 +24,10 @@ from lungfish.runtime.errors import (
     CallCycle,
     CriticalSectionError,
     DeadlineExceeded,
-    EntityOperationFailed,
     FailureDetails,
     LungfishError,
     UsageError,
+    operation_failed,
     qualified_name,
     usage_error,
 )
@@ -142,4 +142,4 @@ def error_of(details: FailureDetails, what: str) -> LungfishError:
         return refused
     if details.error_type == qualified_name(DeadlineExceeded):
         return DeadlineExceeded(details.message)
-    return EntityOperationFailed(f"{what} failed: {details}", details)
+    return operation_failed(what, details)

@@ -12,6 +12,7 @@ from lungfish.runtime.definitions import EntityDefinition, operations_of
 from lungfish.runtime.errors import StateMismatch, UsageError
 
 from .context import EntityContext
+from .hooks import NAMES, hooks_of
 from .options import EntityOptions
 from .state import CONTEXT_SLOT, decode_state, plan_of
 
@@ -38,6 +39,11 @@ class Entity(BaseModel):
     Private attributes (``_cache``) live as long as the activation: they are neither stored
     nor rolled back. Outside the runtime a subclass is a plain model, so that its methods
     can be tested by calling them.
+
+    Two methods are called by the runtime and are no operations (Orleans: ``OnActivateAsync`` and
+    ``OnDeactivateAsync``); they take nothing but ``self`` and may be async. ``on_activate`` runs before the
+    first operation of an activation; what it changes is stored, as by an operation. ``on_passivate`` runs
+    when an activation is let go on purpose, and never in a crash: nothing may depend on it.
 
     Options are given with the class: ``class Cart(lungfish.Entity, ttl=timedelta(days=30))``.
 
@@ -117,6 +123,7 @@ class Entity(BaseModel):
                 f"entity {name}: extra='allow' has no durable fields; declare a dict field instead"
             )
         decorators = cls.__pydantic_decorators__
+        hooks_of(cls, name)
         called_by_pydantic = {
             *decorators.validators,
             *decorators.field_validators,
@@ -126,7 +133,11 @@ class Entity(BaseModel):
             *decorators.model_validators,
         }
         operations = operations_of(
-            cls, name, Entity, reserved=_OWN | (_PYDANTIC - _HOOKS), ignored=_HOOKS | called_by_pydantic
+            cls,
+            name,
+            Entity,
+            reserved=_OWN | (_PYDANTIC - _HOOKS),
+            ignored=_HOOKS | NAMES | called_by_pydantic,
         )
         return EntityDefinition(name, cls, operations)
 
@@ -166,6 +177,6 @@ class Entity(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        for field in _OWN.intersection(cls.model_fields):
+        for field in (_OWN | NAMES).intersection(cls.model_fields):
             hint = f"; write {field}: ClassVar[int]" if field == "schema_version" else ""
             raise UsageError(f"entity {cls.__name__}: a field cannot be named {field!r}{hint}")

@@ -49,6 +49,7 @@ from .alarms import Alarms
 from .calls import refusal
 from .controls import Controls
 from .functions import function_definition
+from .hooks import AGAIN, Leaving, Step, Waking, hooks_of
 from .jobs import Applied, Job, describe, encode_result, expiry, refused
 from .journal import CallOutcome, Journal
 from .locking import CHECK, Claim, Entry, Locks, Release, lock_state
@@ -86,6 +87,7 @@ class EntityKind:
     def __init__(self, app: App) -> None:
         self.app = app
         self.counts = Counts()
+        self.leaving = Leaving()
 
     def activate(self, actor: ActorId, stored: Stored) -> Activation:
         """Return the activation of an entity; one that cannot be run refuses every message."""
@@ -96,6 +98,10 @@ class EntityKind:
         except (NotRegistered, SerializationError) as error:
             logger.error("%s cannot be activated, its signals wait: %s", actor, error)
             return Refusing(actor, error)
+
+    async def settle(self) -> None:
+        """Wait for the ends of ``on_passivate``."""
+        await self.leaving.settle()
 
 
 class EntityActivation:
@@ -128,6 +134,9 @@ class EntityActivation:
         self._readers: set[Running] = set()
         self._ended: deque[Running] = deque()
         self._controls = Controls(actor, self._turns)
+        self._hooks = hooks_of(definition.cls, definition.name)
+        #: None: operations may run.
+        self._waking = Waking(actor, kind.app, self._hooks.on_activate, self._turns) if self._hooks else None
         self._ready = False
         self._is_listed = row is not None
 
@@ -140,12 +149,15 @@ class EntityActivation:
     def run(self, effects: Effects) -> None:
         """Do all that can be done now, up to a bounded number of operations."""
         self._effects = self._scope.effects = effects
+        has_news = bool(self._arrived)
         self._take_arrived()
         while self._ended:
             self._settle(self._ended.popleft())
         left = OPERATIONS_MAX
         while left > 0 and self._mailbox and self._may_start(self._mailbox[0]):
             head = self._mailbox[0]
+            if self._waking is not None and isinstance(head, Job) and not self._wake(self._waking, has_news):
+                break
             if head.is_tick and not self._begin_tick(head):
                 left -= 1
             elif head.operation.is_async:
@@ -153,9 +165,11 @@ class EntityActivation:
                 left -= 1
             else:
                 left -= self._run_turn(left)
-        while self._nested:  # behind the start of an operation that is run again: they run inside it
+        while (
+            self._nested and self._waking is None
+        ):  # behind the start of an operation that is run again: they run inside it
             self._finish(self._turns.read_inside(self._nested.popleft(), self._effects))
-        self._ready = bool(self._mailbox) and self._may_start(self._mailbox[0])
+        self._ready = bool(self._mailbox) and self._waking is None and self._may_start(self._mailbox[0])
         if self._controls.expiry is not None and left < OPERATIONS_MAX:
             self._controls.used(effects)
         if self._controls.untold:
@@ -171,13 +185,24 @@ class EntityActivation:
         """True when nothing is queued or running."""
         if self._locks is not None and self._locks.holding is not None:
             return False
+        if self._waking is not None and self._waking.running:
+            return False
         return not (self._arrived or self._mailbox or self._writer or self._readers or self._ended)
+
+    def passivate(self) -> None:
+        """Run ``on_passivate``, and let go of everything."""
+        hook = self._hooks.on_passivate
+        if hook is not None and self._waking is None:
+            self._kind.leaving.begin(self._actor, self._kind.app, hook, self._turns, self._effects)
+        self.drop()
 
     def drop(self) -> None:
         """Let go of everything; running operations are cancelled and what they do is lost."""
         for running in (*self._readers, self._writer):
             if running is not None:
                 running.drop()
+        if self._waking is not None:
+            self._waking.drop()
         self._arrived.clear()
         self._mailbox.clear()
         self._nested.clear()
@@ -214,6 +239,8 @@ class EntityActivation:
                 case TimerFired() as message if message.purpose == CHECK:
                     if self._locks is not None:
                         self._locks.check(self._effects, self._actor)
+                    self._effects.done(item)
+                case TimerFired() as message if message.purpose == AGAIN:
                     self._effects.done(item)
                 case _:
                     logger.warning("%s: a %s is not for an entity", self._actor, type(item.message).__name__)
@@ -371,6 +398,36 @@ class EntityActivation:
         behind, self._mailbox = self._mailbox, deque()
         for entry in behind:
             self._admit(entry)
+
+    # --- on_activate ---------------------------------------------------------------------------
+
+    def _wake(self, waking: Waking, has_news: bool) -> bool:
+        """Run ``on_activate``; True when operations may run."""
+        match waking.step(self._effects, has_news=has_news):
+            case Step.AWAKE:
+                self._waking = None
+                for message in waking.messages:
+                    self._effects.send(message)
+                self._write_snapshot()
+                return True
+            case Step.ASLEEP:
+                return False
+            case Step.FAILED:
+                self._refuse_calls(waking)
+                return False
+
+    def _refuse_calls(self, waking: Waking) -> None:
+        """Answer the calls that wait; what nobody would ask again stays, and so do those that had begun."""
+        kept: deque[Entry] = deque()
+        for entry in (*self._nested, *self._mailbox):
+            if isinstance(entry, Job) and isinstance(entry.message, Call) and not entry.item.record:
+                self._send(Applied(entry, failure=waking.failure, failed=1))
+            else:
+                kept.append(entry)
+        self._nested.clear()
+        self._mailbox = kept
+        if kept:
+            waking.try_again(self._effects)
 
     # --- one at a time -----------------------------------------------------------------------
 

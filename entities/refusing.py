@@ -114,6 +114,10 @@ class Refusing:
         """True when nothing waits here; what is kept must not be loaded again and again."""
         return not (self._arrived or self._kept or self._locks.claims)
 
+    def passivate(self) -> None:
+        """Let go of everything."""
+        self.drop()
+
     def drop(self) -> None:
         """Let go of everything."""
         self._arrived.clear()

@@ -86,6 +86,8 @@ class Turns:
     _touch: Touch = Touch.NONE
     _guarded: bool = False
     _careful: bool = False
+    #: What ``on_activate`` has left in private attributes; None: as the class says.
+    _private: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.written = self.base
@@ -103,6 +105,8 @@ class Turns:
 
     def _adopt(self, state: Any) -> None:
         self.state = state
+        if self._private is not None:
+            object.__setattr__(state, "__pydantic_private__", self._private.copy())
         give_context(state, self.scope)
 
     def succeeded(self, scope: Scope) -> None:
@@ -152,6 +156,21 @@ class Turns:
             case Touch.DELETED:
                 self.base = None
         self._touch = Touch.NONE
+
+    def stored_form(self) -> bytes:
+        """Return what a snapshot of the state would be; raises as ``snapshot`` does."""
+        return encode_state(self.plan, self.state)
+
+    def woke(self, before: bytes) -> None:
+        """Take what ``on_activate`` has left, unless it is ``before``; raises as ``snapshot`` does.
+
+        What is in private attributes now (connections, caches) is there again in every later instance.
+        """
+        if self.stored_form() != before:
+            self._touch = Touch.CHANGED
+            self.snapshot()
+        private = self.state.__pydantic_private__
+        self._private = None if private is None else private.copy()
 
     def take_change(self) -> bool:
         """Tell whether ``base`` must be given to the store, and take it as given."""

@@ -25,6 +25,7 @@ from lungfish.runtime.connect import connect, connect_sync
 from lungfish.runtime.dead_letters import DeadLetter, DeadLetters
 from lungfish.runtime.definitions import Activity, ActivityOptions, Orchestration, reentrant, shared
 from lungfish.runtime.errors import (
+    ActivationFailed,
     ActivityCancelled,
     ActivityFailed,
     ActivityTimedOut,
@@ -84,6 +85,7 @@ from lungfish.runtime.watching import StateWatch
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivationFailed",
     "Activity",
     "ActivityCancelled",
     "ActivityFailed",

@@ -93,6 +93,9 @@ class OrchestrationKind:
         """Return the activation of an instance; nothing is decoded or replayed yet."""
         return OrchestrationActivation(self, actor, stored)
 
+    async def settle(self) -> None:
+        """Return at once: an instance that was let go does nothing."""
+
 
 class OrchestrationActivation:
     """One instance in memory, as the host drives it."""
@@ -147,6 +150,10 @@ class OrchestrationActivation:
     def ready(self) -> bool:
         """False: a run leaves nothing that could be done at once."""
         return False
+
+    def passivate(self) -> None:
+        """Drop the code, if any, without effect: it is replayed."""
+        self.drop()
 
     def drop(self) -> None:
         """Drop the code, if any, without effect."""

@@ -26,6 +26,7 @@
     │  └─ CriticalSectionError a rule of critical sections was broken
     ├─ ExecutionFailed         user code raised; ``details`` says what, where, and why
     │  ├─ EntityOperationFailed
+    │  │  └─ ActivationFailed     on_activate raised; no operation was run
     │  ├─ ActivityFailed
     │  │  ├─ ActivityTimedOut
     │  │  └─ WorkersLost       an attempt was lost with its worker too often
@@ -304,6 +305,17 @@ class ExecutionFailed(LungfishError):
 
 class EntityOperationFailed(ExecutionFailed):
     """An entity's operation raised; its state and its outgoing messages were rolled back."""
+
+
+class ActivationFailed(EntityOperationFailed):
+    """An entity's ``on_activate`` raised: the operation was not run. The next message tries it again."""
+
+
+def operation_failed(what: str, details: FailureDetails) -> EntityOperationFailed:
+    """Return the error of a failed operation ``what``."""
+    is_asleep = details.error_type == qualified_name(ActivationFailed)
+    cls = ActivationFailed if is_asleep else EntityOperationFailed
+    return cls(f"{what} failed: {details}", details)
 
 
 class ActivityFailed(ExecutionFailed):

@@ -187,6 +187,7 @@ class Host:
         await self._rounds.close()
         await self._patrol.close()
         if drain:
+            await asyncio.gather(*(kind.settle() for kind in self._kinds.values()))
             await self._store.remove_host(self.host_id)
         await self._store.close()
 

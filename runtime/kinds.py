@@ -185,6 +185,10 @@ class Activation(Protocol):
         """True when nothing is queued or running, so that it may be dropped and loaded again."""
         ...
 
+    def passivate(self) -> None:
+        """As ``drop``, on purpose, when ``passive`` and its last commit is acknowledged; may run code."""
+        ...
+
     def drop(self) -> None:
         """Let go of everything in memory, quietly: no effects, no user code. Never called twice."""
         ...
@@ -199,6 +203,10 @@ class ActorKind(Protocol):
         Must not raise for what users wrote (a state that no longer fits its model, an
         unregistered name): such an activation answers every message with the failure.
         """
+        ...
+
+    async def settle(self) -> None:
+        """Wait, not long, for what activations that were let go still do."""
         ...
 
 

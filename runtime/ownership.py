@@ -255,6 +255,8 @@ class Ownership:
             self._rounds.stop_reading(number)
             grace_s = self._settings.release_grace_ms / 1_000
             await self._rounds.settle(partition, grace_s / 2)
+            if not partition.dropped:
+                partition.passivate(partition.now_ms, most=partition.activations)
             self._rounds.forget(partition)
             await self._store.release(number, partition.token)
         finally:

@@ -398,7 +398,7 @@ class Partition(Effects):
         ]
         idle.sort(key=lambda actor: self._slots[actor].used_ms)
         for actor in idle[:most]:
-            self._slots.pop(actor).activation.drop()
+            self._slots.pop(actor).activation.passivate()
         return min(len(idle), most)
 
     def _may_go(self, actor: ActorId, slot: Slot) -> bool:

@@ -15,7 +15,6 @@ from .again import fork_of, restart_of, start_like
 from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .definitions import EntityDefinition, Operation
 from .errors import (
-    EntityOperationFailed,
     ExecutionFailed,
     InstanceNotFound,
     NotRegistered,
@@ -27,6 +26,7 @@ from .errors import (
     UpdateFailed,
     UpdateRejected,
     UsageError,
+    operation_failed,
 )
 from .ids import ActorId, check_id
 from .messages import (
@@ -592,7 +592,7 @@ def answer(response: Response, failed: type[ExecutionFailed], what: str) -> Any:
 def _result(response: Response, signature: Signature | None, what: str) -> Any:
     if response.failure is not None:
         raise_usage_error(response.failure)
-        raise EntityOperationFailed(f"{what} failed: {response.failure}", response.failure)
+        raise operation_failed(what, response.failure)
     if response.result is None:
         return None
     if signature is not None:

@@ -43,6 +43,9 @@ class FakeActivation:
             self.seen.append(item)
             self.handler(self, item, effects)
 
+    def passivate(self) -> None:
+        self.drop()
+
     def drop(self) -> None:
         self.dropped = True
 
@@ -57,6 +60,9 @@ class FakeKind:
     def activate(self, actor: ActorId, stored: Stored) -> FakeActivation:
         self.made[actor] = FakeActivation(actor, stored, self.handler)
         return self.made[actor]
+
+    async def settle(self) -> None:
+        pass
 
 
 PARTITIONS = 4
