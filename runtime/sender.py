@@ -9,6 +9,8 @@ Rules:
 * A batch that is given up (``give_up_s``) may or may not have arrived, so its number is
   never used for another one: the next batch skips it (``resync``).
 * A full target holds up its own messages only.
+* "Full" promises that nothing was accepted, so it is only said of a batch all of whose tries were answered:
+  a try that was not may arrive yet.
 """
 
 from __future__ import annotations
@@ -51,12 +53,17 @@ class _Waiting:
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """One target: what waits for it, and the batch that is under way."""
+    """One target: what waits for it, and the batch that is under way.
+
+    Attributes:
+        is_unsure: a try of this batch was not answered, and may yet arrive.
+    """
 
     target: str
     waiting: deque[_Waiting] = field(default_factory=deque)
     batch: list[_Waiting] = field(default_factory=list)
     append: Append | None = None
+    is_unsure: bool = False
     sequence: int = 0
     resync: bool = False
     not_before_s: float = 0.0
@@ -227,6 +234,10 @@ class Sender:
                 )
 
     def _later(self, lane: _Lane, error: Overloaded | StoreUnavailable | InternalError) -> None:
+        if not isinstance(error, Overloaded):
+            lane.is_unsure = True
+        elif lane.is_unsure:
+            error = StoreUnavailable(f"{error}; the outcome is unknown: an earlier try may have arrived")
         now_s = asyncio.get_running_loop().time()
         if now_s - lane.since_s < self._give_up_s:
             lane.not_before_s = now_s + lane.wait_s
@@ -247,6 +258,7 @@ class Sender:
     def _finish_batch(self, lane: _Lane, *, resync: bool) -> None:
         lane.batch.clear()
         lane.append = None
+        lane.is_unsure = False
         lane.resync = resync
         lane.wait_s = BACKOFF_S[0]
         lane.not_before_s = 0.0

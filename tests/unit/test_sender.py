@@ -23,6 +23,7 @@ from lungfish.runtime.ids import CLIENT, ActorId
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
 from lungfish.runtime.messages import Call, Signal
 from lungfish.runtime.sender import BACKOFF_S, Sender
+from lungfish.runtime.store import Appended
 from tests.unit.fakes import actor_in
 from tests.unit.scripted import BROKEN, FULL, GAP, OK, FlakyStore, ScriptedStore, words_of
 from tests.virtual import virtual_server, virtually
@@ -176,6 +177,26 @@ def test_a_batch_is_given_up_and_its_number_is_never_used_again(
         await second
         await sender.send(ONE, word(b"3"))
         assert store.sent[-2:] == [[(ONE, 2, True, [b"2"])], [(ONE, 3, False, [b"3"])]]
+
+    virtually(run)
+
+
+UNANSWERED = [Appended.UNKNOWN]
+
+
+@pytest.mark.parametrize("unanswered", [BROKEN, UNANSWERED])
+@pytest.mark.parametrize("at", [0, 1, 5])
+def test_a_full_target_is_no_promise_if_a_try_may_yet_arrive(unanswered: Any, at: int) -> None:
+    async def run() -> None:
+        script: list[Any] = [[FULL]] * 1_000
+        script[at] = unanswered
+        store = ScriptedStore(*script)
+        sender = on(store, give_up_s=5)
+        with pytest.raises(StoreUnavailable, match="full.*unknown"):
+            await sender.send(ONE, word(b"1"))
+        # The next batch is another matter: all of its tries are answered.
+        with pytest.raises(Overloaded):
+            await sender.send(ONE, word(b"2"))
 
     virtually(run)
 
