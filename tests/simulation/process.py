@@ -49,8 +49,14 @@ class Process:
         self.store = FaultyStore(cluster.network, self, app.hub)
         self.host: Host | None = None
         self.worker: Worker | None = None
-        self.draining = False
+        #: Its leaving, once it has been told to.
+        self.leaving: asyncio.Task[None] | None = None
         self._cluster = cluster
+
+    @property
+    def draining(self) -> bool:
+        """True if it was told to leave."""
+        return self.leaving is not None
 
     def crash(self) -> None:
         """Die now."""
@@ -334,8 +340,7 @@ class Cluster:
 
     def begin_drain(self, process: Process) -> asyncio.Task[None]:
         """Have a host or a worker leave in good order."""
-        process.draining = True
-        stopping = self.loop.start_process(process.gate, self._stop(process))
+        stopping = process.leaving = self.loop.start_process(process.gate, self._stop(process))
 
         def stopped(task: asyncio.Task[None]) -> None:
             if process.gate.dead:
@@ -361,10 +366,11 @@ class Cluster:
             self._ledger.report(f"{process.name} took {self.loop.now_s - began_s:.0f} s to stop")
 
     async def close(self) -> None:
-        """Have every host and worker leave, all at once."""
+        """Have every host and worker leave, all at once; some may be about to already."""
         self.closing = True
-        leaving = [p for p in self.live.values() if not p.draining and (p.host or p.worker)]
-        await asyncio.gather(*(self.begin_drain(process) for process in leaving), return_exceptions=True)
+        staying = [p for p in self.live.values() if p.host or p.worker]
+        leaving = [process.leaving or self.begin_drain(process) for process in staying]
+        await asyncio.gather(*leaving, return_exceptions=True)
 
     def end_faults(self) -> None:
         """Bring back the store and whoever sleeps or is missing."""
