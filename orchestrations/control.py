@@ -13,8 +13,8 @@ from typing import Final
 
 from lungfish.runtime.errors import (
     InstanceEnded,
-    InstanceNotEnded,
     InstanceNotFound,
+    InstanceRunning,
     LungfishError,
     UsageError,
 )
@@ -77,7 +77,7 @@ def _revive(instance: Instance, row: InstanceRow, message: Control) -> None:
     """Let an instance that has ended live again."""
     try:
         if not row.terminal:
-            raise InstanceNotEnded(
+            raise InstanceRunning(
                 f"instance {instance.id!r} has not ended ({row.status}): it cannot be {_PAST[message.verb]}"
             )
         if message.verb == "rewind":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from lungfish.runtime import codec, tags
-from lungfish.runtime.errors import InstanceNotEnded, PayloadTooLarge, UsageError
+from lungfish.runtime.errors import InstanceRunning, PayloadTooLarge, UsageError
 from lungfish.runtime.ids import ORCHESTRATION, ActorId
 from lungfish.runtime.messages import Start
 from lungfish.runtime.status import OrchestrationStatus, RuntimeStatus, from_ms
@@ -53,12 +53,12 @@ def restart_of(row: bytes, batches: Sequence[bytes]) -> Start:
     """Return the start of an instance with the same input; its target is still open.
 
     Raises:
-        InstanceNotEnded: it runs.
+        InstanceRunning: it runs.
         MalformedBytes: not a row, or not a history.
     """
     found = InstanceRow.unpack(row)
     if not found.terminal:
-        raise InstanceNotEnded(f"the instance has not ended ({found.status}): restart is for those that have")
+        raise InstanceRunning(f"the instance has not ended ({found.status}): restart is for those that have")
     given = found.input or started_of(events.unpack_all(batches)).input
     return Start(_NOBODY, found.name, given, tags=tags.check_tags(found.tags))
 

@@ -12,9 +12,8 @@
     │  ├─ PayloadTooLarge      a value is over the size limit
     │  ├─ InstanceExists       the instance id is taken
     │  ├─ InstanceNotFound     no such instance
-    │  ├─ InstanceNotEnded     the instance has not ended; it cannot be rewound or restarted yet
     │  ├─ InstanceEnded        the instance has ended; it cannot be controlled any more
-    │  ├─ InstanceRunning      the instance has not ended; it cannot be purged
+    │  ├─ InstanceRunning      the instance has not ended; so it cannot be purged or restarted
     │  ├─ NotDurable           an orchestration did what replay cannot repeat (I/O, threads, foreign futures)
     │  ├─ ReadOnly             a query or validator tried to change something
     │  ├─ LimitExceeded        a bound on what one actor may do (history length, actions per turn)
@@ -103,16 +102,12 @@ class InstanceNotFound(UsageError):
     """No orchestration instance has that id."""
 
 
-class InstanceNotEnded(UsageError):
-    """The instance has not ended, so it cannot be rewound or restarted. Cancel or terminate it first."""
-
-
 class InstanceEnded(UsageError):
     """The instance has ended, so it cannot be suspended, resumed or terminated."""
 
 
 class InstanceRunning(UsageError):
-    """The orchestration instance has not ended; it cannot be purged."""
+    """The instance has not ended, so it cannot be purged, rewound or restarted. Cancel it first."""
 
 
 class NotDurable(UsageError):

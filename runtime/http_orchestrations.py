@@ -30,7 +30,7 @@ Filtered = Annotated[Filter, Query()]
 RETRY_AFTER_S: Final = 5
 
 Done = dict[int | str, dict[str, Any]]
-_ACCEPTED: Final[Done] = {202: {"description": "Accepted."}, 404: {"description": "No such instance."}}
+ACCEPTED: Final[Done] = {202: {"description": "Accepted."}, 404: {"description": "No such instance."}}
 
 
 def routes(service: Service) -> list[APIRouter]:
@@ -58,7 +58,7 @@ def _starting(router: APIRouter, service: Service) -> None:
             checked(args, kwargs, signature)
             id = instance_id or service.idempotent_id(request)
             handle = await service.client.start(name, *args, id=id, **kwargs)
-            return await service.result_or_status(request, handle, lambda: _outcome(request, handle))
+            return await service.result_or_status(request, handle, lambda: outcome(request, handle))
 
         return await service.once(request, work)
 
@@ -77,7 +77,7 @@ def _starting(router: APIRouter, service: Service) -> None:
         return await start(request, name, instance_id)
 
 
-async def _outcome(request: Request, handle: OrchestrationHandle[Any]) -> Response:
+async def outcome(request: Request, handle: OrchestrationHandle[Any]) -> Response:
     """Return what an instance that has ended came to: its output, or the status of one that failed."""
     status = await handle.status()
     if status.runtime_status is RuntimeStatus.COMPLETED:
@@ -153,7 +153,7 @@ def _verb(router: APIRouter, service: Service, name: str) -> None:
     @router.post(
         f"/instances/{{instance_id}}/{name}",
         status_code=202,
-        responses=_ACCEPTED,
+        responses=ACCEPTED,
         name=name,
         description=f"{name.capitalize()} an instance; 410 if it has ended.",
     )
@@ -166,7 +166,7 @@ def _steering(router: APIRouter, service: Service) -> None:
     for name in ("terminate", "cancel", "suspend", "resume"):
         _verb(router, service, name)
 
-    @router.post("/instances/{instance_id}/raiseEvent/{event}", status_code=202, responses=_ACCEPTED)
+    @router.post("/instances/{instance_id}/raiseEvent/{event}", status_code=202, responses=ACCEPTED)
     async def raise_event(request: Request, instance_id: InstanceId, event: str) -> Response:
         """Raise an external event; the body is its payload."""
         value = await service.json_body(request, required_type=True)

@@ -499,7 +499,7 @@ class OrchestrationHandle(Generic[R]):
         what has a result is not. With none, the last turn runs again. See docs/orchestrations.md.
 
         Raises:
-            InstanceNotFound, InstanceEnded, InstanceNotEnded: there is none; it did not fail; it runs.
+            InstanceNotFound, InstanceEnded, InstanceRunning: there is none; it did not fail; it runs.
             UsageError: it failed within a critical section.
         """
         await self._control("rewind", reason)
@@ -512,7 +512,7 @@ class OrchestrationHandle(Generic[R]):
                 goes.
 
         Raises:
-            InstanceNotFound, InstanceNotEnded: there is none; it runs.
+            InstanceNotFound, InstanceRunning: there is none; it runs.
         """
         if not new_id:
             await self._control("restart", "")

@@ -84,3 +84,38 @@ async def wait(ctx: lungfish.OrchestrationContext) -> str:
 @app.orchestration
 async def break_down(ctx: lungfish.OrchestrationContext, what: str) -> None:
     await ctx.call_activity(explode, what)
+
+
+@app.orchestration
+async def account(ctx: lungfish.OrchestrationContext) -> int:
+    balance = 0
+
+    @ctx.on_query
+    def current() -> int:
+        return balance
+
+    @ctx.on_update
+    async def deposit(amount: int) -> int:
+        nonlocal balance
+        balance += amount
+        return balance
+
+    await ctx.wait_for_external_event("close")
+    await ctx.updates_finished()
+    return balance
+
+
+#: Activities named here fail.
+BROKEN = set[str]()
+
+
+@app.activity
+def fragile(name: str) -> str:
+    if name in BROKEN:
+        raise RuntimeError(f"{name} is broken")
+    return f"{name} is well"
+
+
+@app.orchestration
+async def visit(ctx: lungfish.OrchestrationContext, name: str) -> list[str]:
+    return [await ctx.call_activity(fragile, "first"), await ctx.call_activity(fragile, name)]

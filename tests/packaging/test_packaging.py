@@ -24,7 +24,7 @@ def expected_files() -> set[str]:
     found = {"lungfish/py.typed", "_lungfish_pytestplugin.py"}
     for folder, prefix in {"lungfish": "", **dict.fromkeys(FOLDERS, "lungfish/")}.items():
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in {".py", ".lua"}:
+            if path.suffix in {".py", ".lua"} or path.parent.name == "ui":
                 found.add(f"{prefix}{path.relative_to(ROOT).as_posix()}")
     return found
 
@@ -78,7 +78,9 @@ def test_the_wheel_declares_the_command_and_the_extras(wheel: zipfile.ZipFile) -
     metadata = texts["METADATA"].splitlines()
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.11" in metadata
-    assert {"Provides-Extra: demo", "Provides-Extra: dev"} <= set(metadata)
+    assert {f"Provides-Extra: {extra}" for extra in ("archive", "cron", "demo", "dev", "http")} <= set(
+        metadata
+    )
 
 
 def test_the_sdist_lost_no_linked_folder(built: Path) -> None:

@@ -95,5 +95,5 @@ async def _unless_ended(verb: Any) -> None:
     try:
         await verb
     except lungfish.UsageError as error:
-        if type(error).__name__ not in {"InstanceEnded", "InstanceNotEnded"}:
+        if type(error).__name__ not in {"InstanceEnded", "InstanceRunning"}:
             raise

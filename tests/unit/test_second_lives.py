@@ -14,7 +14,7 @@ import pytest
 import lungfish
 from lungfish import OrchestrationContext, RuntimeStatus
 from lungfish.orchestrations import events
-from lungfish.runtime.errors import InstanceEnded, InstanceNotEnded
+from lungfish.runtime.errors import InstanceEnded, InstanceRunning
 from lungfish.testing import Environment, crash_everywhere, environment
 
 app = lungfish.App("second-lives")
@@ -346,7 +346,7 @@ async def test_rewind_is_for_what_failed(env: Environment) -> None:
     with pytest.raises(InstanceEnded, match="did not fail"):
         await done.rewind()
     waits = await env.client.start(unconsumed)
-    with pytest.raises(InstanceNotEnded):
+    with pytest.raises(InstanceRunning):
         await waits.rewind()
 
 
@@ -388,7 +388,7 @@ async def test_restart_takes_the_same_input(env: Environment, size: int) -> None
     assert ran[name] == 3
     waits = await env.client.start(unconsumed)
     for new_id in (False, True):
-        with pytest.raises(InstanceNotEnded):
+        with pytest.raises(InstanceRunning):
             await waits.restart(new_id=new_id)
 
 
