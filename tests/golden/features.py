@@ -275,3 +275,28 @@ async def waiting(ctx: OrchestrationContext) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(asyncio.sleep(1e6))
         await ctx.wait_for_external_event("never")
+
+
+_failed_once: set[str] = set()
+
+
+@app.activity
+def mends(key: str) -> str:
+    if key not in _failed_once:
+        _failed_once.add(key)
+        raise ValueError("not yet")
+    return "mended"
+
+
+async def _rewind(client: lungfish.Client, handle: lungfish.OrchestrationHandle[Any]) -> None:
+    await to_its_end(client, handle)
+    await handle.rewind("it will do now")
+    await handle.result()
+
+
+@recorded("golden", play=_rewind)
+@app.orchestration
+async def rewound(ctx: OrchestrationContext, key: str) -> list[Any]:
+    first = await ctx.call_activity(work, 1)
+    async with asyncio.timeout(60):
+        return [first, await ctx.call_activity(mends, key)]

@@ -18,8 +18,8 @@ from tests.golden.record import FOLDER, NAMES, app_of, histories_of
 
 FILES = sorted(FOLDER.glob("*.json"))
 
-#: Marks of operators' tools, which have tests of their own; and what makes way for a new history.
-NOT_RECORDED = {"Rewound", "Forked", "ContinuedAsNew"}
+#: What begins another instance from the middle, and what makes way for a new history.
+NOT_RECORDED = {"Forked", "ContinuedAsNew"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
