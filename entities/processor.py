@@ -149,7 +149,7 @@ class EntityActivation:
     def run(self, effects: Effects) -> None:
         """Do all that can be done now, up to a bounded number of operations."""
         self._effects = self._scope.effects = effects
-        has_news = bool(self._arrived)
+        has_news, has_ended = bool(self._arrived), bool(self._ended)
         self._take_arrived()
         while self._ended:
             self._settle(self._ended.popleft())
@@ -165,12 +165,11 @@ class EntityActivation:
                 left -= 1
             else:
                 left -= self._run_turn(left)
-        while (
-            self._nested and self._waking is None
-        ):  # behind the start of an operation that is run again: they run inside it
+        # Behind the start of an operation that is run again: they run inside it.
+        while self._nested and self._waking is None:
             self._finish(self._turns.read_inside(self._nested.popleft(), self._effects))
         self._ready = bool(self._mailbox) and self._waking is None and self._may_start(self._mailbox[0])
-        if self._controls.expiry is not None and left < OPERATIONS_MAX:
+        if self._controls.expiry is not None and (has_ended or left < OPERATIONS_MAX):
             self._controls.used(effects)
         if self._controls.untold:
             self._controls.tell(effects)

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from .app import App
+from .caution import Trials
 from .clock import HubClock
 from .declaring import declare
 from .errors import StoreUnavailable
@@ -97,6 +98,7 @@ class Host:
         self._shedding = Shedding(self.settings.activations_max)
         self._declaring: asyncio.Task[None] | None = None
         self._meta = HubMeta()
+        self._trials = Trials()
         self.failed: asyncio.Future[None] | None = None
 
     async def start(self, wanted: HubMeta | None = None) -> None:
@@ -228,6 +230,7 @@ class Host:
             wake=self._rounds.wake,
             quarantine=self._quarantine,
             hottest=self._hottest,
+            trials=self._trials,
         )
 
     def _adopt(self, partition: Partition, image: PartitionImage) -> None:

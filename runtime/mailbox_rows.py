@@ -1,4 +1,4 @@
-"""Mailbox rows: accepted, unfinished messages as the store keeps them."""
+"""Rows of a partition: accepted, unfinished messages as the store keeps them; names of rows."""
 
 from __future__ import annotations
 
@@ -33,3 +33,8 @@ def unpack_item(row: int, data: bytes) -> Item | None:
         return Item(message, row, record, accepted_ms, int(rest[0]) if rest else 0)
     except Exception:  # whatever is wrong with it
         return None
+
+
+def group_of(row_id: str) -> str:
+    """Return what the id of an activity's row begins with: one group per execution."""
+    return row_id.rpartition("\x00")[0]

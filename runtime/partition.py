@@ -28,13 +28,13 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from . import wire
-from .caution import ATTEMPTS_MAX, CALM_MS, DEATHS_MAX, PATIENCE_MS, Caution, Step
+from .caution import PATIENCE_MS, SUSPECTED, Caution, Step, Trials, cautious
 from .errors import InternalError
 from .hot import SAMPLED, Hottest
 from .ids import CLIENT, ActorId, partition_of
 from .kinds import ActorKind, Effects, Item, Stored
 from .letters import UNREADABLE, pack_letter, refusal_of
-from .mailbox_rows import pack_item, row_name, unpack_item
+from .mailbox_rows import group_of, pack_item, row_name, unpack_item
 from .messages import ActivityTask, Message, Response, Signal
 from .slots import ActivationBroke, Reloads, Slot
 from .store import Commit, Delivery, Entry, PartitionImage, client_target, partition_target, queue_target
@@ -55,6 +55,7 @@ class Partition(Effects):
         wake: Callable[[], None],
         quarantine: Iterable[ActorId] = (),
         hottest: Hottest | None = None,
+        trials: Trials | None = None,
     ) -> None:
         self.number = image.partition
         self.target = partition_target(image.partition)
@@ -93,11 +94,11 @@ class Partition(Effects):
         #: Rows of activities without a result, by what precedes their last part: one group per execution.
         self._activities: dict[str, dict[str, bytes]] = {}
         for row_id, row in image.activities.items():
-            self._activities.setdefault(_group(row_id), {})[row_id] = row
+            self._activities.setdefault(group_of(row_id), {})[row_id] = row
         self._reloads = Reloads()
         self._tasks: set[asyncio.Task[None]] = set()
         #: Set while owners of this partition die again and again.
-        self._caution = Caution(clock() + CALM_MS) if image.deaths >= DEATHS_MAX else None
+        self._caution = cautious(image.deaths, clock(), trials or Trials())
         self._new_draft()
         self._restore_mailbox(image.mailbox)
 
@@ -193,7 +194,7 @@ class Partition(Effects):
         if self._caution is None:
             self._hand_over(item)
         else:
-            self._caution.waiting.append(item)
+            self._caution.add(item)
 
     def _hand_over(self, item: Item) -> None:
         actor = item.message.target
@@ -271,28 +272,29 @@ class Partition(Effects):
     def _step_cautiously(self, caution: Caution) -> None:
         """Give the next message if the one before has ended; see ``caution``."""
         while True:
-            item = caution.current
-            step = caution.next_step(self.now_ms, self.committed, is_running=self._is_running(item))
+            is_running = self._is_running(caution.current)
+            step = caution.next_step(self.now_ms, self.committed, is_running=is_running)
             item = caution.current
             if step is Step.WAIT:
                 return
             if step is Step.END or item is None:
                 self._caution = None
+                for waiting in caution.end():
+                    self._hand_over(waiting)
                 return
             if step is Step.GIVE:
                 caution.given_ms = max(1, self.now_ms)
                 self._hand_over(item)
                 continue
             if step is Step.COMMIT:
-                item.attempts, caution.given_ms, caution.gate = item.attempts + 1, 0, self._number + 1
-                self._urgent = True
+                caution.attempt(item, gate=self._number + 1)
             else:
-                item.attempts, caution.current, caution.given_ms = 0, None, 0
+                caution.clear(item, gate=self._number + 1)
+            self._urgent = True
             if step is Step.SET_ASIDE:
                 self._set_suspect_aside(item)
             elif item.row in self._kept:
                 self._draft.mailbox[row_name(item.row)] = pack_item(item)
-                self._urgent = True
 
     def _is_running(self, item: Item | None) -> bool:
         if item is None or not (item.row in self._fresh or item.row in self._kept):
@@ -302,11 +304,9 @@ class Partition(Effects):
         return actor in self._ready or actor in self._unloaded or (slot is not None and slot.tasks > 0)
 
     def _set_suspect_aside(self, item: Item) -> None:
-        reason = f"{ATTEMPTS_MAX} times its host died, or its actor broke, while nothing but this was run"
-        logger.error("%s: a message is set aside: %s", item.message.target, reason)
-        self.set_aside(item, reason)
-        answer = refusal_of(item.message, InternalError(reason))
-        if answer is not None:
+        logger.error("%s: a message is set aside: %s", item.message.target, SUSPECTED)
+        self.set_aside(item, SUSPECTED)
+        if (answer := refusal_of(item.message, InternalError(SUSPECTED))) is not None:
             self.send(answer)
 
     @property
@@ -356,9 +356,10 @@ class Partition(Effects):
     def acknowledged(self, number: int) -> None:
         """Note that commit ``number`` is in the store."""
         self.committed = number
-        if self._caution is not None:
-            self._wake()
-        if self._reloads.begin(number, self._slots, self._unloaded, (self._kept, self._fresh)):
+        waiting = None if self._caution is None else self._caution.acknowledged(number)
+        unfinished = self._kept, self._fresh
+        begun = self._reloads.begin(number, self._slots, self._unloaded, unfinished, waiting or ())
+        if begun or waiting is not None:
             self._wake()
 
     def delivered(self, outbox_id: str) -> None:
@@ -368,6 +369,8 @@ class Partition(Effects):
     def drop(self) -> None:
         """Forget everything: another host owns the partition, or it must be loaded again."""
         self.dropped = True
+        if self._caution is not None:
+            self._caution.end()
         for task in self._tasks:
             task.cancel()
         for slot in self._slots.values():
@@ -503,11 +506,11 @@ class Partition(Effects):
                 heapq.heapify(self._due)
 
     def activity(self, row_id: str, row: bytes | None) -> None:
-        group = self._activities.setdefault(_group(row_id), {})
+        group = self._activities.setdefault(group_of(row_id), {})
         if row is None:
             group.pop(row_id, None)
             if not group:
-                del self._activities[_group(row_id)]
+                del self._activities[group_of(row_id)]
         else:
             group[row_id] = row
             self.draft_bytes += len(row)
@@ -593,7 +596,3 @@ class Partition(Effects):
                 continue
             self._kept[number] = item
             self._give(item)
-
-
-def _group(row_id: str) -> str:
-    return row_id.rpartition("\x00")[0]

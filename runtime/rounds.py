@@ -354,8 +354,10 @@ class Rounds:
     def _remove(self, partition: Partition) -> None:
         if self._partitions.get(partition.number) is partition:
             del self._partitions[partition.number]
-        # The reader may be waiting for this one to make room, and no round of it will follow.
+        # The reader may be waiting for this one to make room, and no round of it will follow; other cautious
+        # partitions may be waiting for the message that it tried.
         self._room.set()
+        self._wake.set()
 
     async def close(self) -> None:
         """Drop all partitions and release the reader's connection."""

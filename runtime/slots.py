@@ -51,21 +51,26 @@ class Reloads:
         slots: dict[ActorId, Slot],
         unloaded: dict[ActorId, list[Item]],
         unfinished: Iterable[Mapping[int, Item]],
+        waiting: Iterable[Item] = (),
     ) -> bool:
         """Drop those whose commit is acknowledged, and give their unfinished items to whoever is loaded next.
+
+        Args:
+            waiting: unfinished items that were not given to anybody yet, and will be.
 
         Returns:
             Whether there are any.
         """
         if not self._wanted:  # at every commit of every partition
             return False
+        not_given = {item.row for item in waiting}
         settled = [actor for actor, number in self._wanted.items() if number <= committed]
         for actor in settled:
             del self._wanted[actor]
             slot = slots.pop(actor, None)
             if slot is not None:
                 slot.activation.drop()
-                unloaded[actor] = _items_of(actor, unfinished)
+                unloaded[actor] = [i for i in _items_of(actor, unfinished) if i.row not in not_given]
         return bool(settled)
 
 

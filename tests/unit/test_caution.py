@@ -51,6 +51,10 @@ class Counter(lungfish.Entity):
     async def wait(self) -> None:
         await asyncio.sleep(10**6)
 
+    async def dawdle(self) -> int:
+        await asyncio.sleep(1)
+        return self.add()
+
 
 POISONED, FINE, SLOW = key_in(1, "Counter"), key_in(1, "Counter", "fine"), key_in(1, "Counter", "slow")
 
@@ -137,6 +141,43 @@ def test_hosts_that_leave_are_not_counted_as_dead() -> None:
     virtually(run)
 
 
+def test_what_others_of_the_host_do_meanwhile_is_not_suspected_for_long() -> None:
+    async def run() -> None:
+        async with hub_of(app) as hub:
+            Switch.hub, Switch.is_deadly, Switch.deaths = hub, True, 0
+            await hub.start("first")
+            await hub.settled()
+            await hub.kill("first")
+            async with hub.client() as client:
+                others = [client.entity(Counter, key_in(n, "Counter")) for n in (0, 2, 3)]
+                for other in others:
+                    await other.signal(Counter.dawdle)
+                await client.entity(Counter, POISONED).signal(Counter.die)
+                await let_hosts_die(hub, 30)
+                found = [(letter.target, letter.what) async for letter in client.dead_letters()]
+                assert found == [(f"Counter/{POISONED}", "Signal die")]
+                for other in others:
+                    assert await other.call(Counter.add, 0) == 1
+
+    virtually(run)
+
+
+def test_caution_ends_under_a_load_that_never_ends() -> None:
+    kind, clock = FakeKind(), Clock()
+    partition = make_partition(kind, clock, deaths=DEATHS_MAX)
+    for n in range(1_000):
+        partition.accept(Signal(actor_in(0, f"a{n % 7}"), "add", b"%d" % n))
+    clock.now_ms += CALM_MS
+    for _ in range(10):
+        while partition.busy:
+            for actor in partition.wanted():
+                partition.activate(actor, Stored(None))
+            partition.run(100)
+        if partition.dirty:
+            partition.acknowledged(partition.take_commit().number)
+    assert partition.backlog == 0
+
+
 # --- pure ------------------------------------------------------------------------------------------
 
 
@@ -146,7 +187,7 @@ def item(row: int = 1, attempts: int = 0) -> Item:
 
 def test_the_attempt_is_durable_before_the_message_is_given() -> None:
     caution = Caution(until_ms=CALM_MS)
-    caution.waiting.append(item())
+    caution.add(item())
     assert caution.next_step(0, 5, is_running=False) is Step.COMMIT
     caution.gate = 6
     assert caution.next_step(0, 5, is_running=False) is Step.WAIT
@@ -161,7 +202,7 @@ def test_it_ends_when_time_is_over_and_nothing_waits() -> None:
     caution = Caution(until_ms=CALM_MS)
     assert caution.next_step(CALM_MS - 1, 0, is_running=False) is Step.WAIT
     assert caution.next_step(CALM_MS, 0, is_running=False) is Step.END
-    caution.waiting.append(item(attempts=ATTEMPTS_MAX))
+    caution.add(item(attempts=ATTEMPTS_MAX))
     assert caution.next_step(CALM_MS, 0, is_running=False) is Step.SET_ASIDE
 
 

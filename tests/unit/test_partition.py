@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from lungfish.runtime import wire
+from lungfish.runtime.caution import DEATHS_MAX
 from lungfish.runtime.ids import CLIENT, ORCHESTRATION, ActorId
 from lungfish.runtime.kinds import Effects, Item, Stored
 from lungfish.runtime.letters import UNREADABLE, unpack_letter
@@ -322,6 +323,24 @@ def test_ids_are_never_repeated_not_even_by_the_next_owner() -> None:
     second = make_partition(FakeKind(), epoch=8)
     ids = {owner.unique() for owner in (first, second) for _ in range(100)}
     assert len(ids) == 200
+
+
+def test_what_a_cautious_partition_has_not_given_yet_is_not_given_twice_by_a_reload() -> None:
+    def ask(activation: FakeActivation, item: Item, effects: Effects) -> None:
+        if isinstance(item.message, Signal) and item.message.batch == b"1":
+            effects.reload(activation.actor)
+        effects.done(item)
+
+    kind = FakeKind(ask)
+    partition = make_partition(kind, deaths=DEATHS_MAX)
+    partition.buffer([entry(1, signal(word=b"1"), signal(word=b"2"), signal(word=b"3"))])
+    given: list[FakeActivation] = []
+    for _ in range(10):
+        run_all(partition)
+        given += [made for made in kind.made.values() if made not in given]
+        if partition.dirty:
+            partition.acknowledged(partition.take_commit().number)
+    assert sorted(word for activation in given for word in words(activation)) == [b"1", b"2", b"3"]
 
 
 def test_an_actor_is_loaded_again_once_all_that_it_did_is_committed() -> None:

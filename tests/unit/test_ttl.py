@@ -33,6 +33,10 @@ class Cart(lungfish.Entity, ttl=TTL):
     def clear(self) -> None:
         self.context.delete()
 
+    async def fill(self) -> None:
+        await asyncio.sleep(0.05)
+        self.items = 9
+
     async def dawdle(self) -> None:
         await asyncio.sleep(0.05)
 
@@ -72,6 +76,14 @@ async def test_an_idle_entity_is_deleted_and_others_are_not() -> None:
         await env.advance(TTL + LATE)
         assert await items(env) is None
         assert stored_timers(env) == 0
+
+
+async def test_an_entity_that_only_an_async_operation_wrote_goes_too() -> None:
+    async with environment(app, auto_skip=False) as env:
+        await env.client.entity(Cart, "c").call(Cart.fill)
+        assert await items(env) == 9
+        await env.advance(TTL + LATE)
+        assert await items(env) is None
 
 
 async def test_any_message_prolongs_also_one_that_changes_nothing() -> None:
