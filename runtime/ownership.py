@@ -102,7 +102,8 @@ class Ownership:
         self._steady_since_s: float | None = None
         self._last_beat_s = 0.0
         self._moving: dict[int, asyncio.Task[None]] = {}
-        self._giving: set[int] = set()
+        #: Moves that the store may know of already: they are seen through, never broken off.
+        self._begun: set[int] = set()
         self._changed = asyncio.Event()
         self.draining = False
         self.takeovers = 0
@@ -224,18 +225,22 @@ class Ownership:
 
     async def _take(self, number: int) -> None:
         await self._await_release(number)
-        if self._placement.get(number) != self._host:
+        if self.draining or self._placement.get(number) != self._host:
             return
-        image = await self._store.claim(number, self._host, self._token())
-        partition = self._make(image)
-        self.takeovers += 1
-        self._adopt(partition, image)
-        await self._rounds.add(partition)
+        self._begun.add(number)
+        try:
+            image = await self._store.claim(number, self._host, self._token())
+            partition = self._make(image)
+            self.takeovers += 1
+            self._adopt(partition, image)
+            await self._rounds.add(partition)
+        finally:
+            self._begun.discard(number)
 
     async def _await_release(self, number: int) -> None:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self._settings.release_grace_ms / 1_000
-        while loop.time() < until_s and self._placement.get(number) == self._host:
+        while loop.time() < until_s and self._placement.get(number) == self._host and not self.draining:
             row = (await self._store.owners())[number]
             if row.known and (row.host in ("", self._host) or not self._is_alive(row.host)):
                 return
@@ -250,7 +255,7 @@ class Ownership:
         partition = self._rounds.get(number)
         if partition is None:
             return
-        self._giving.add(number)
+        self._begun.add(number)
         try:
             self._rounds.stop_reading(number)
             grace_s = self._settings.release_grace_ms / 1_000
@@ -260,7 +265,7 @@ class Ownership:
             self._rounds.forget(partition)
             await self._store.release(number, partition.token)
         finally:
-            self._giving.discard(number)
+            self._begun.discard(number)
 
     # --- losing and leaving ------------------------------------------------------------------
 
@@ -279,9 +284,10 @@ class Ownership:
                     await self.beat()
         except (TimeoutError, StoreUnavailable) as error:
             logger.warning("draining host %s: %r", self._host, error)
-        # What is being given away is not in memory any more, but still ours in the store: see it through.
-        giving = [task for number, task in self._moving.items() if number in self._giving]
-        await asyncio.gather(*giving, return_exceptions=True)
+        # What is being given away is not in memory any more, but still ours in the store; what is being
+        # claimed is not in memory yet, but may be ours in the store.
+        begun = [task for number, task in self._moving.items() if number in self._begun]
+        await asyncio.gather(*begun, return_exceptions=True)
         await self._stop_moving()
         await asyncio.gather(
             *(self._give(partition.number) for partition in self._rounds.partitions), return_exceptions=True

@@ -11,6 +11,7 @@ import pytest
 
 import lungfish
 from lungfish.runtime.ownership import HostRecord
+from lungfish.runtime.store import PartitionImage
 from tests.unit.hub import HEARTBEAT_MS, LEASE_MS, PARTITIONS, Hub, hub_of, key_in
 from tests.virtual import virtually
 
@@ -299,6 +300,28 @@ async def test_a_draining_host_takes_nothing_not_even_what_it_has_just_released(
     assert [what for _, what, _ in hub.log] == ["releases"] * PARTITIONS
     assert hub.owners() == dict.fromkeys(range(PARTITIONS), "")
     assert host.partitions == []
+
+
+@with_hub
+async def test_a_claim_that_is_under_way_when_draining_begins_is_seen_through_and_released(hub: Hub) -> None:
+    """Cancelled, it would arrive all the same, and leave a partition to a host that is gone."""
+    await hub.start_all("a")
+    await hub.start("b")
+    store = hub.stores["b"]
+    claim, claims = store.claim, list[int]()
+
+    async def slow_claim(partition: int, host: str, token: str) -> PartitionImage:
+        claims.append(partition)
+        on_its_way = asyncio.create_task(claim(partition, host, token))
+        await asyncio.sleep(3 * HEARTBEAT_S)
+        return await on_its_way
+
+    store.claim = slow_claim  # type: ignore[method-assign]
+    await hub.until(lambda: claims, "a claim")
+    await hub.drain("b")
+    assert "b" not in hub.owners().values()
+    for number in claims:
+        assert [what for who, what in moves(hub, number) if who == "b"] == ["claims", "releases"]
 
 
 @with_hub
