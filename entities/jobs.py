@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lungfish.runtime import codec
 from lungfish.runtime.definitions import Operation
 from lungfish.runtime.errors import DeadlineExceeded, FailureDetails, LungfishError, SerializationError
-from lungfish.runtime.kinds import Item
+from lungfish.runtime.kinds import Effects, Item
 from lungfish.runtime.messages import Call, Message, Signal
 from lungfish.runtime.reminders import Tick
 
@@ -100,6 +100,18 @@ class Applied:
 def encode_result(operation: Operation, value: Any) -> bytes | None:
     """Return the wire form of a result; raises as ``codec.encode`` does."""
     return None if value is None else codec.encode(value, f"result of {operation.signature.what}")
+
+
+def put_off(effects: Effects, item: Item, signal: Signal) -> bool:
+    """Make a timer of a signal whose time has not come; negative: so long after it was accepted."""
+    due_ms = signal.due_ms
+    if due_ms < 0:
+        due_ms = item.accepted_ms - due_ms
+    if due_ms <= effects.now_ms:
+        return False
+    effects.timer(effects.unique(), due_ms, replace(signal, due_ms=0))
+    effects.done(item)
+    return True
 
 
 def expiry(job: Job, now_ms: int) -> DeadlineExceeded | None:

@@ -36,6 +36,7 @@ from lungfish.runtime.messages import (
 )
 from lungfish.runtime.signatures import Signature
 
+from .editing import Edit
 from .jobs import Job
 
 #: How often whoever holds an entity is asked whether it still does, while others wait.
@@ -78,7 +79,7 @@ class Release:
 
 
 #: What stands in a mailbox.
-Entry: TypeAlias = Job | Claim | Release
+Entry: TypeAlias = Job | Claim | Release | Edit
 
 
 @dataclass(slots=True, eq=False)
@@ -94,7 +95,7 @@ class Holding:
 
     def admits(self, entry: Entry) -> bool:
         """Tell whether an entry may run while the lock is held."""
-        if isinstance(entry, Claim):
+        if isinstance(entry, Claim | Edit):
             return False
         if isinstance(entry, Release) or self.is_holders(entry):
             return True

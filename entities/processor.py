@@ -22,11 +22,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from lungfish.runtime import codec, index
+from lungfish.runtime import index
 from lungfish.runtime.app import App
 from lungfish.runtime.definitions import EntityDefinition
 from lungfish.runtime.errors import FailureDetails, LungfishError, NotRegistered, SerializationError
@@ -48,16 +47,18 @@ from lungfish.runtime.messages import (
 from .alarms import Alarms
 from .calls import refusal
 from .controls import Controls
+from .editing import EDITING, Edit, Trail
 from .functions import function_definition
 from .hooks import AGAIN, Leaving, Step, Waking, hooks_of
-from .jobs import Applied, Job, describe, encode_result, expiry, refused
+from .inspecting import Counts, is_call, listed, told_of
+from .jobs import Applied, Job, describe, encode_result, expiry, put_off, refused
 from .journal import CallOutcome, Journal
-from .locking import CHECK, Claim, Entry, Locks, Release, lock_state
+from .locking import CHECK, Claim, Entry, Locks, Release
 from .refusing import Refusing
 from .running import Running
 from .scope import Scope
 from .sending import NEWS, news_signal
-from .state import StatePlan, plan_of
+from .state import StatePlan, is_later, plan_of
 from .turn import Turns
 
 logger = logging.getLogger(__name__)
@@ -66,16 +67,6 @@ logger = logging.getLogger(__name__)
 OPERATIONS_MAX: Final = 10_000
 #: A turn of sync operations that holds up the host for longer is logged (s).
 SLOW_S: Final = 1.0
-
-
-@dataclass(slots=True)
-class Counts:
-    """What happened in the entities of a host, for its metrics."""
-
-    operations: int = 0
-    failed: int = 0
-    #: Signals of unknown entities or operations, and elements of batches with bad arguments.
-    signals_dropped: int = 0
 
 
 class EntityKind:
@@ -91,13 +82,16 @@ class EntityKind:
 
     def activate(self, actor: ActorId, stored: Stored) -> Activation:
         """Return the activation of an entity; one that cannot be run refuses every message."""
+        repair = None
         try:
             definition = self.app.find_entity(actor.name)
             plan = plan_of(definition.cls, definition.name)
+            if stored.row is not None and not is_later(plan, stored.row):
+                repair = partial(EntityActivation, actor, self, definition, plan, stored.row, readable=False)
             return EntityActivation(actor, self, definition, plan, stored.row)
         except (NotRegistered, SerializationError) as error:
             logger.error("%s cannot be activated, its signals wait: %s", actor, error)
-            return Refusing(actor, error)
+            return Refusing(actor, error, repair)
 
     async def settle(self) -> None:
         """Wait for the ends of ``on_passivate``."""
@@ -114,13 +108,15 @@ class EntityActivation:
         definition: EntityDefinition,
         plan: StatePlan,
         row: bytes | None,
+        *,
+        readable: bool = True,
     ) -> None:
         self._actor = actor
         self._kind = kind
         self._definition = definition
         self._effects: Effects
         self._scope = Scope(actor, kind.app)
-        self._turns = self._scope.turns = Turns(plan, self._scope, row)
+        self._turns = self._scope.turns = Turns(plan, self._scope, row, readable=readable)
         self._alarms = Alarms(actor, definition, self._turns)
         self._arrived: deque[Item] = deque()
         self._mailbox: deque[Entry] = deque()
@@ -137,8 +133,15 @@ class EntityActivation:
         self._hooks = hooks_of(definition.cls, definition.name)
         #: None: operations may run.
         self._waking = Waking(actor, kind.app, self._hooks.on_activate, self._turns) if self._hooks else None
+        #: Where the records of edits are, if there are any.
+        self._trail = Trail(actor, self._turns.edits) if self._turns.edits else None
         self._ready = False
         self._is_listed = row is not None
+
+    @property
+    def snapshot(self) -> bytes | None:
+        """The snapshot, as last given to the store."""
+        return self._turns.written
 
     # --- Activation --------------------------------------------------------------------
 
@@ -156,7 +159,11 @@ class EntityActivation:
         left = OPERATIONS_MAX
         while left > 0 and self._mailbox and self._may_start(self._mailbox[0]):
             head = self._mailbox[0]
-            if self._waking is not None and isinstance(head, Job) and not self._wake(self._waking, has_news):
+            if (
+                self._waking is not None
+                and self._needs_waking(head)
+                and not self._wake(self._waking, has_news)
+            ):
                 break
             if head.is_tick and not self._begin_tick(head):
                 left -= 1
@@ -224,13 +231,17 @@ class EntityActivation:
                     self._take_response(item, message)
                 case ReminderDue() as message:
                     self._take_tick(item, message)
+                case EntityControl() as message if message.verb in EDITING:
+                    self._admit(Edit(item, message))
                 case EntityControl() as message:
                     self._controls.take(self._effects, item, message, is_idle=self.passive)
                     self._write_snapshot()
                 case LockRequest() | LockRelease() as message:
                     self._take_lock_message(item, message)
                 case Inspect() as message:
-                    self._inspect(message)
+                    running = (self._writer, *self._readers)
+                    told = told_of(self._turns, self._locks, self._mailbox, running)
+                    self._effects.send(Response(message.reply_to, message.request, told))
                     self._effects.done(item)
                 case CancelCall() as message:
                     self._cancel(message)
@@ -246,7 +257,7 @@ class EntityActivation:
                     self._effects.done(item)
 
     def _take_request(self, item: Item, message: Call | Signal) -> None:
-        if isinstance(message, Signal) and message.due_ms and self._put_off(item, message):
+        if isinstance(message, Signal) and message.due_ms and put_off(self._effects, item, message):
             return
         try:
             operation = self._definition.find(message.operation)
@@ -264,17 +275,6 @@ class EntityActivation:
             self._mailbox.append(job)
         else:
             self._admit(job)
-
-    def _put_off(self, item: Item, signal: Signal) -> bool:
-        """Make a timer of a signal whose time has not come; negative: so long after it was accepted."""
-        effects, due_ms = self._effects, signal.due_ms
-        if due_ms < 0:
-            due_ms = item.accepted_ms - due_ms
-        if due_ms <= effects.now_ms:
-            return False
-        effects.timer(effects.unique(), due_ms, replace(signal, due_ms=0))
-        effects.done(item)
-        return True
 
     def _take_news(self, item: Item, answer: Response) -> None:
         """Make an operation of an answer that a built-in entity asked for (``sending``)."""
@@ -338,18 +338,10 @@ class EntityActivation:
         blocked = self._locks.holding.blocked if self._locks and self._locks.holding else ()
         for queue in (self._mailbox, blocked):
             for entry in queue:
-                if _is_call(entry, message):
+                if is_call(entry, message):
                     queue.remove(entry)  # type: ignore[union-attr]  # the empty one has no entries
                     self._effects.done(entry.item)
                     return
-
-    def _inspect(self, message: Inspect) -> None:
-        running = [one.job.operation.name for one in (self._writer, *self._readers) if one is not None]
-        locks = self._locks or Locks()
-        blocked = locks.holding.blocked if locks.holding is not None else ()
-        waiting = sum(isinstance(entry, Job) for queue in (self._mailbox, blocked) for entry in queue)
-        told = codec.encode(lock_state(locks, waiting, running), "state of an entity")
-        self._effects.send(Response(message.reply_to, message.request, told))
 
     # --- critical sections -----------------------------------------------------------------
 
@@ -387,9 +379,17 @@ class EntityActivation:
                 self._start(entry)
             case Claim():
                 self._hold(entry)
+            case Edit():
+                self._edit(entry)
             case Release():
                 assert self._locks is not None
                 self._mailbox.extend(self._locks.let_go(self._effects, entry))
+
+    def _edit(self, edit: Edit) -> None:
+        edit.run(self._turns, self._effects)
+        if self._trail is None and self._turns.edits:
+            self._trail = Trail(self._actor, self._turns.edits)
+        self._write_snapshot()
 
     def _hold(self, claim: Claim) -> None:
         assert self._locks is not None
@@ -430,6 +430,12 @@ class EntityActivation:
 
     # --- one at a time -----------------------------------------------------------------------
 
+    def _needs_waking(self, entry: Entry) -> bool:
+        # An edit needs no ``on_activate``, but cannot run beside it.
+        return isinstance(entry, Job) or (
+            isinstance(entry, Edit) and bool(self._waking and self._waking.running)
+        )
+
     def _may_start(self, entry: Entry) -> bool:
         return self._writer is None and (entry.operation.shared or not self._readers)
 
@@ -466,7 +472,7 @@ class EntityActivation:
             self._effects.record(applied[-1].job.item, applied[-1].job.journal.encode())
         self._write_snapshot()
         if took_s > SLOW_S:
-            logger.warning("%s held up its host for %.1f s: %s", self._actor, took_s, _listed(applied))
+            logger.warning("%s held up its host for %.1f s: %s", self._actor, took_s, listed(applied))
         if self._turns.careful:
             return limit
         return max(1, applied[0].taken if len(applied) == 1 else sum(one.taken for one in applied))
@@ -584,16 +590,7 @@ class EntityActivation:
                 self._is_listed = base is not None
                 at = index.by_entity(self._actor.name), self._actor.key
                 self._effects.index(*at, 0 if self._is_listed else None)
+            if self._trail is not None:
+                self._trail.follow(self._effects, self._turns.edits)
             self._controls.changed()
             self._alarms.arm(self._effects)
-
-
-def _is_call(entry: Entry, message: CancelCall) -> bool:
-    if not isinstance(entry, Job) or not isinstance(entry.message, Call) or entry.item.record:
-        return False
-    return entry.message.request == message.request and entry.message.reply_to == message.reply_to
-
-
-def _listed(applied: list[Applied]) -> str:
-    names = sorted({one.job.operation.name for one in applied})
-    return f"{sum(one.taken for one in applied)} operations ({', '.join(names)})"

@@ -10,7 +10,8 @@ Rules:
 * Falsy is not deleted: a state exists from its first write until ``delete``.
 * A state that does not fit is never guessed at, and never replaced by defaults: it raises ``StateMismatch``,
   also where a later release wrote it, and stays as it is stored.
-* An entity's reminders follow its fields (``[..., fields, reminders]``), where there are any.
+* An entity's reminders follow its fields (``[..., fields, reminders]``), where there are any; then the
+  number of edits by hand.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ CONTEXT_SLOT: Final = "__lungfish_context__"
 
 #: Where an instance keeps its reminders: beside its fields, so that every image of these has them, too.
 REMINDERS: Final = "__lungfish_reminders__"
+
+#: Where an instance keeps how often it was edited by hand, likewise.
+EDITS: Final = "__lungfish_edits__"
 
 Fields = dict[str, Any]
 
@@ -157,6 +161,8 @@ def encode_state(plan: StatePlan, state: Any, slack: int = 0) -> bytes:
     set_reminders = state.__dict__.get(REMINDERS)
     if set_reminders:
         row.append(reminders.to_rows(set_reminders))
+    if EDITS in state.__dict__:
+        row[3:] = [reminders.to_rows(set_reminders or reminders.NONE), state.__dict__[EDITS]]
     data = codec.encode(row, plan.what, plan.limit + slack)
     if plan.exact is None or tuple(map(type, state.__dict__.values())) != plan.exact:
         decode_state(plan, data)
@@ -195,14 +201,35 @@ def decode_state(plan: StatePlan, data: bytes, key: str = "") -> Any:
         state = plan.cls.__pydantic_validator__.validate_python(fields, by_alias=True, by_name=True)
     except ValidationError as error:
         raise StateMismatch(
-            f"{what} does not fit its model (schema version {plan.schema_version}): {_explain(error)}. "
+            f"{what} does not fit its model (schema version {plan.schema_version}): {explain(error)}. "
             "Raise schema_version and define migrate() to change a stored state's shape."
         ) from error
     except Exception as error:  # a validator or model_post_init of the user's raised
         raise SerializationError(f"{what} cannot be read: {error!r}") from error
     if len(row) > 3 and row[3]:
         state.__dict__[REMINDERS] = reminders.from_rows(row[3])
+    if len(row) > 4:
+        state.__dict__[EDITS] = row[4]
     return state
+
+
+def is_later(plan: StatePlan, data: bytes) -> bool:
+    """Tell whether a snapshot is of a later release; one that is not a snapshot at all is not."""
+    try:
+        snapshot_format, version, *_ = codec.decode(data, plan.what)
+        return bool(snapshot_format > FORMAT or version > plan.schema_version)
+    except (SerializationError, TypeError, ValueError):
+        return False
+
+
+def beside_fields(data: bytes) -> Fields:
+    """Return what a snapshot whose fields cannot be read has beside them, as far as that can be read."""
+    try:
+        row = codec.decode(data, "state")
+        found: Fields = {REMINDERS: reminders.from_rows(row[3])} if len(row) > 3 and row[3] else {}
+        return {**found, EDITS: int(row[4])} if len(row) > 4 else found
+    except Exception:  # whatever is there
+        return {}
 
 
 def _fields_of(plan: StatePlan, row: Any, what: str) -> Fields:
@@ -232,6 +259,7 @@ def _migrated(plan: StatePlan, fields: Fields, version: int, what: str) -> Field
     return migrated
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """Return what does not fit, field by field; the first five."""
     rows = error.errors(include_url=False, include_input=False)
     return "; ".join(f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in rows[:5])

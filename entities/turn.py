@@ -21,7 +21,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from enum import Enum
 from types import MethodType
 from typing import Any, Final
@@ -38,9 +38,11 @@ from .jobs import Applied, Job, describe, encode_result, expiry, refused
 from .scope import MESSAGES_MAX, Scope
 from .state import (
     CONTEXT_SLOT,
+    EDITS,
     REMINDERS,
     Fields,
     StatePlan,
+    beside_fields,
     decode_state,
     encode_state,
     fresh_state,
@@ -81,6 +83,7 @@ class Turns:
     plan: StatePlan
     scope: Scope
     base: bytes | None
+    readable: InitVar[bool] = True
     state: Any = None
     written: bytes | None = None
     _touch: Touch = Touch.NONE
@@ -89,9 +92,14 @@ class Turns:
     #: What ``on_activate`` has left in private attributes; None: as the class says.
     _private: dict[str, Any] | None = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, readable: bool) -> None:
         self.written = self.base
-        self.reset()
+        if readable:
+            self.reset()
+            return
+        # It stands in the place of a snapshot that cannot be read: it can be replaced or deleted, no more.
+        self._adopt(fresh_state(self.plan))
+        self.state.__dict__.update(beside_fields(self.base or b""))
 
     # --- the state ---------------------------------------------------------------------
 
@@ -122,6 +130,12 @@ class Turns:
     def reminders(self) -> Reminders:
         """The reminders as the state has them now."""
         found: Reminders = self.state.__dict__.get(REMINDERS, NONE)
+        return found
+
+    @property
+    def edits(self) -> int:
+        """How often the state was edited by hand."""
+        found: int = self.state.__dict__.get(EDITS, 0)
         return found
 
     def set_reminders(self, reminders: Reminders) -> None:
@@ -194,6 +208,24 @@ class Turns:
         assert self._touch is Touch.NONE, "what was applied before must be sent before"
         give_context(self.state, scope)
         return self.state
+
+    def replace(self, state: Any, edits: int) -> None:
+        """Make ``state`` the state, in the place of one that was edited by hand; nothing may be running.
+
+        Raises:
+            SerializationError, PayloadTooLarge: it cannot be stored; the state is as before.
+        """
+        reminders = self.reminders
+        self._adopt(state)
+        if reminders:
+            self.set_reminders(reminders)
+        state.__dict__[EDITS] = edits
+        self._touch = Touch.CHANGED
+        try:
+            self.snapshot()
+        except LungfishError:
+            self.reset()
+            raise
 
     def delete(self) -> None:
         """Delete the state, as an operation that called ``context.delete`` would; nothing may be running."""

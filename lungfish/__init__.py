@@ -24,6 +24,7 @@ from lungfish.runtime.client_queries import StoredEntity
 from lungfish.runtime.connect import connect, connect_sync
 from lungfish.runtime.dead_letters import DeadLetter, DeadLetters
 from lungfish.runtime.definitions import Activity, ActivityOptions, Orchestration, reentrant, shared
+from lungfish.runtime.editing import StateEdit
 from lungfish.runtime.errors import (
     ActivationFailed,
     ActivityCancelled,
@@ -154,6 +155,7 @@ __all__ = [
     "ScheduleRun",
     "Schedules",
     "SerializationError",
+    "StateEdit",
     "StateMismatch",
     "StateWatch",
     "StoreUnavailable",

@@ -13,6 +13,7 @@ from types import EllipsisType, TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from .app import EntityClass
+from .blocking_editing import BlockingEditable
 from .blocking_schedules import BlockingSchedules
 from .blocking_topics import BlockingTopic
 from .client import Client, IfExists
@@ -82,8 +83,11 @@ class BlockingStateWatch(Generic[T]):
         self.close()
 
 
-class BlockingEntityRef(Generic[T]):
+class BlockingEntityRef(BlockingEditable, Generic[T]):
     """``EntityRef`` without ``await``: see there."""
+
+    _loop: LoopThread
+    _ref: EntityRef[T]
 
     def __init__(self, loop: LoopThread, ref: EntityRef[T]) -> None:
         self._loop = loop

@@ -7,16 +7,19 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
+from .editing import StateEdit
 from .errors import InstanceNotFound
 from .http_filters import TOP, TOP_MAX
-from .http_problems import ProblemRoute
+from .http_problems import Problem, ProblemRoute
 from .http_service import CONTINUATION, Service, answer, arguments, checked, continuation, seconds
-from .http_shapes import plain
+from .http_shapes import plain, shown_time
 from .refs import EntityRef
 from .signatures import Signature
+from .status import EntityStatus
 
 Name = Annotated[str, Path(description="The entity's type.", examples=["Counter"])]
 Key = Annotated[str, Path(description="Which one of its type.", examples=["hits"])]
+Reason = Annotated[str, Query(description="Why; kept in the record.", min_length=1, max_length=1_000)]
 
 #: The operation that deletes an entity, as in Durable Functions.
 DELETE: Final = "delete"
@@ -24,7 +27,7 @@ DELETE: Final = "delete"
 
 def routes(service: Service) -> list[APIRouter]:
     """Return the routes of entities, by what a caller must be allowed to do."""
-    return [_looking(service), _acting(service)]
+    return [_looking(service), _acting(service), _editing(service)]
 
 
 def _looking(service: Service) -> APIRouter:
@@ -37,6 +40,16 @@ def _looking(service: Service) -> APIRouter:
         if found is None:
             raise InstanceNotFound(f"entity {name}/{key} does not exist")
         return answer(plain(found))
+
+    @router.get("/entities/{name}/{key}/inspect")
+    async def inspect(name: Name, key: Key) -> Response:
+        """Tell who holds the entity and what waits there, as its host knows it now."""
+        return answer(_inspected(await service.client.entity(name, key).inspect()))
+
+    @router.get("/entities/{name}/{key}/edits")
+    async def edits(name: Name, key: Key) -> Response:
+        """Return the records of the last edits by hand, oldest first."""
+        return answer([_edited(edit) for edit in await service.client.entity(name, key).edits()])
 
     @router.get("/entities/{name}")
     async def entities(
@@ -98,6 +111,53 @@ def _acting(service: Service) -> APIRouter:
         return await service.once(request, work)
 
     return router
+
+
+def _editing(service: Service) -> APIRouter:
+    router = APIRouter(
+        route_class=ProblemRoute, tags=["entities"], dependencies=[Depends(service.may_administer)]
+    )
+
+    @router.put("/entities/{name}/{key}", status_code=204)
+    async def edit(request: Request, name: Name, key: Key, reason: Reason) -> Response:
+        """Replace the state, as its class validates it; kept on record with the reason and the key's name."""
+        state = await service.json_body(request, required_type=True)
+        if not isinstance(state, dict):
+            raise Problem(HTTPStatus.BAD_REQUEST, "the body is an object: the fields", name="InvalidRequest")
+        await service.client.entity(name, key).edit(state, reason=reason, by=request.state.caller)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    @router.delete("/entities/{name}/{key}", status_code=204)
+    async def purge(request: Request, name: Name, key: Key, reason: Reason = "over HTTP") -> Response:
+        """Delete the state, the reminders and the records of edits."""
+        await service.client.entity(name, key).purge(reason=reason, by=request.state.caller)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    return router
+
+
+def _inspected(status: EntityStatus) -> dict[str, Any]:
+    return {
+        "holder": status.holder,
+        "since": shown_time(status.since) if status.since is not None else None,
+        "waiting": list(status.waiting),
+        "operations": status.operations,
+        "running": list(status.running),
+        "size": status.size,
+        "edits": status.edits,
+    }
+
+
+def _edited(edit: StateEdit) -> dict[str, Any]:
+    return {
+        "number": edit.number,
+        "at": shown_time(edit.at),
+        "reason": edit.reason,
+        "by": edit.by,
+        "before": plain(edit.before),
+        "beforeHash": edit.before_hash,
+        "afterHash": edit.after_hash,
+    }
 
 
 def _listed(found: Any) -> dict[str, Any]:

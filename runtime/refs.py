@@ -12,10 +12,11 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overloa
 
 from . import codec
 from .again import fork_of, restart_of, start_like
+from .answers import answer, handler_name, result_of
 from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .definitions import EntityDefinition, Operation
+from .editing import Editable
 from .errors import (
-    ExecutionFailed,
     InstanceNotFound,
     NotRegistered,
     OrchestrationCanceled,
@@ -24,9 +25,7 @@ from .errors import (
     Overloaded,
     QueryFailed,
     UpdateFailed,
-    UpdateRejected,
     UsageError,
-    operation_failed,
 )
 from .ids import ActorId, check_id
 from .messages import (
@@ -36,7 +35,6 @@ from .messages import (
     Inspect,
     Query,
     RaiseEvent,
-    Response,
     Signal,
     Start,
     Update,
@@ -86,7 +84,7 @@ def entity_state(definition: EntityDefinition | None, name: str, key: str, row: 
     return definition.cls.lungfish_state(row, key)
 
 
-class EntityRef(Generic[E]):
+class EntityRef(Editable, Generic[E]):
     """A handle to one entity, existing or not; as in Orleans, it never has to be created."""
 
     def __init__(
@@ -177,7 +175,7 @@ class EntityRef(Generic[E]):
         response = await self._connection.request(
             self._actor, make, timeout_s=timeout_s, what=what, give_up=give_up
         )
-        return _result(response, known.signature if known is not None else None, what)
+        return result_of(response, known.signature if known is not None else None, what)
 
     @overload
     async def signal(self, operation: Callable[..., Any], *args: Any, at: When, **kwargs: Any) -> None: ...
@@ -302,7 +300,7 @@ class EntityRef(Generic[E]):
 
         what = f"state of {self._actor}"
         response = await self._connection.request(self._actor, make, timeout_s=self._timeout_s, what=what)
-        told: dict[str, Any] = _result(response, None, what)
+        told: dict[str, Any] = result_of(response, None, what)
         return entity_status(told)
 
     def __repr__(self) -> str:
@@ -389,7 +387,7 @@ class OrchestrationHandle(Generic[R]):
             if kind == Overloaded.__name__ and not (await self.status()).runtime_status.is_terminal:
                 raise Overloaded(details.message)
             raise _ENDS.get(kind, OrchestrationFailed)(f"{what} failed: {details}", details)
-        result: R = _result(response, self._signature, what)
+        result: R = result_of(response, self._signature, what)
         return result
 
     async def raise_event(self, name: str, payload: Any = None) -> None:
@@ -564,37 +562,3 @@ class OrchestrationHandle(Generic[R]):
 
     def __repr__(self) -> str:
         return f"<orchestration {self.id}>"
-
-
-def handler_name(handler: Any, sort: str) -> str:
-    """Return the name of a query or an update given as a function or a str."""
-    name = handler if isinstance(handler, str) else getattr(handler, "__name__", None)
-    if not isinstance(name, str):
-        raise UsageError(f"a {sort} is a function of the orchestration, or its name, not {handler!r}")
-    return check_id(f"{sort} name", name)
-
-
-def answer(response: Response, failed: type[ExecutionFailed], what: str) -> Any:
-    """Return what a query or an update came to, or raise it."""
-    details = response.failure
-    if details is None:
-        return None if response.result is None else codec.decode(response.result, f"result of {what}")
-    raise_usage_error(details)
-    kind = details.error_type.rpartition(".")[2]
-    if kind == Overloaded.__name__:
-        raise Overloaded(details.message)
-    known = {error.__name__: error for error in (QueryFailed, UpdateFailed, UpdateRejected)}.get(kind)
-    if known is not None:
-        raise known(details.message, details.cause or details)
-    raise failed(f"{what} failed: {details}", details)
-
-
-def _result(response: Response, signature: Signature | None, what: str) -> Any:
-    if response.failure is not None:
-        raise_usage_error(response.failure)
-        raise operation_failed(what, response.failure)
-    if response.result is None:
-        return None
-    if signature is not None:
-        return signature.decode_result(response.result)
-    return codec.decode(response.result, f"result of {what}")

@@ -85,6 +85,8 @@ class EntityStatus:
         waiting: instance ids of those who asked for a lock and wait, in the order in which they get it.
         operations: how many calls and batches of signals wait to be run.
         running: names of the operations that run now.
+        size: of the stored state (bytes); 0: the entity does not exist.
+        edits: how often its state was edited by hand.
     """
 
     holder: str | None = None
@@ -92,6 +94,8 @@ class EntityStatus:
     waiting: tuple[str, ...] = ()
     operations: int = 0
     running: tuple[str, ...] = ()
+    size: int = 0
+    edits: int = 0
 
 
 def entity_status(told: dict[str, Any]) -> EntityStatus:
@@ -102,6 +106,8 @@ def entity_status(told: dict[str, Any]) -> EntityStatus:
         waiting=tuple(told["waiting"]),
         operations=told["operations"],
         running=tuple(told["running"]),
+        size=told.get("size", 0),
+        edits=told.get("edits", 0),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lungfish.runtime.http_access import ApiKey, Scope
 from lungfish.runtime.http_service import CONTINUATION
 from tests.http.app import Counter, app
 from tests.http.conftest import ServeApp, Served
@@ -84,4 +85,63 @@ async def test_wrong_requests_are_refused(
     served: Served, path: str, sent: dict[str, Any], status: int, says: str
 ) -> None:
     problem(await served.http.post(path, **sent), status, says)
+    assert (await served.http.get("/entities/Counter/x")).status_code == 404
+
+
+SECRETS = {scope: f"{scope.name.lower()}-secret-0123456789" for scope in Scope}
+KEYS = [ApiKey.of(f"{scope.name.lower()}-key", scope.name, secret) for scope, secret in SECRETS.items()]
+
+
+def code(scope: Scope) -> dict[str, str]:
+    return {"x-functions-key": SECRETS[scope]}
+
+
+async def test_a_state_is_edited_and_purged_by_hand(serve_app: ServeApp) -> None:
+    async with serve_app(app, keys=KEYS) as served:
+        http, url = served.http, "/entities/Counter/edited"
+        admin, reader = code(Scope.ADMIN), code(Scope.READ)
+        await http.post(f"{url}/call/add", json=5, headers=admin)
+        edited = await http.put(f"{url}?reason=it was wrong", json={"value": 70}, headers=admin)
+        assert (edited.status_code, edited.content) == (204, b"")
+        assert (await http.get(url, headers=reader)).json() == {"value": 70}
+        (record,) = (await http.get(f"{url}/edits", headers=reader)).json()
+        assert (record["reason"], record["by"], record["before"]) == (
+            "it was wrong",
+            "key admin-key",
+            {"value": 5},
+        )
+        inspected = (await http.get(f"{url}/inspect", headers=reader)).json()
+        assert (inspected["holder"], inspected["operations"], inspected["edits"]) == (None, 0, 1)
+        assert (await http.delete(f"{url}?reason=done", headers=admin)).status_code == 204
+        problem(await http.get(url, headers=reader), 404, "Counter/edited")
+        assert (await http.get(f"{url}/edits", headers=reader)).json() == []
+
+
+@pytest.mark.parametrize("scope", [Scope.READ, Scope.OPERATE])
+async def test_only_administrators_edit(serve_app: ServeApp, scope: Scope) -> None:
+    async with serve_app(app, keys=KEYS) as served:
+        url = "/entities/Counter/kept"
+        await served.http.post(f"{url}/call/add", json=5, headers=code(Scope.ADMIN))
+        for asked in (
+            served.http.put(f"{url}?reason=x", json={"value": 1}, headers=code(scope)),
+            served.http.delete(url, headers=code(scope)),
+        ):
+            problem(await asked, 403, "")
+        assert (await served.http.get(url, headers=code(scope))).json() == {"value": 5}
+
+
+@pytest.mark.parametrize(
+    ("query", "sent", "says"),
+    [
+        ("", {"json": {"value": 1}}, "reason"),
+        ("?reason=", {"json": {"value": 1}}, "reason"),
+        ("?reason=" + "x" * 1_001, {"json": {"value": 1}}, "reason"),
+        ("?reason=x", {"json": {"value": "many"}}, "value"),
+        ("?reason=x", {"json": {"other": 1}}, "other"),
+        ("?reason=x", {"json": [1]}, "object"),
+        ("?reason=x", {}, "JSON"),
+    ],
+)
+async def test_wrong_edits_are_refused(served: Served, query: str, sent: dict[str, Any], says: str) -> None:
+    problem(await served.http.put(f"/entities/Counter/x{query}", **sent), 400, says)
     assert (await served.http.get("/entities/Counter/x")).status_code == 404
