@@ -427,7 +427,7 @@ class OrchestrationContext:
 
     @functools.cached_property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger that is silent in replay; its records have ``instance_id`` and ``orchestration``."""
+        """A logger that is silent in replay; its records have ids as fields (docs/telemetry.md)."""
         return _ReplayLogger(self)
 
 
@@ -527,7 +527,8 @@ class _ReplayLogger(logging.LoggerAdapter[logging.Logger]):
     def __init__(self, context: OrchestrationContext) -> None:
         name = context._started.name
         logger = logging.getLogger(f"lungfish.orchestration.{name}")
-        super().__init__(logger, {"instance_id": context.instance_id, "orchestration": name})
+        ids = {"instance_id": context.instance_id, "orchestration": name}
+        super().__init__(logger, {**ids, "execution_id": context._started.execution})
         self._context = context
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name

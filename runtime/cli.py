@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 from collections.abc import Iterator
@@ -79,8 +80,11 @@ def demo(flights: int | None, no_kill: bool, keep: bool, seed: int) -> None:
 
 @main.command()
 @click.argument("target", metavar="MODULE:APP")
+@click.option(
+    "--metrics-port", type=click.IntRange(0), help="Tell figures at this port of 127.0.0.1/metrics."
+)
 @where_options
-def dev(where: Where) -> None:
+def dev(where: Where, metrics_port: int | None) -> None:
     """Run an app in this process, until Ctrl-C. No Ray; an embedded store unless one is named."""
     from .dev import serve
 
@@ -88,11 +92,14 @@ def dev(where: Where) -> None:
     app = where.app()
     with _store_to_run_on(where) as url:
 
-        def ready() -> None:
+        def ready(port: int) -> None:
             _announce(app, url)
+            if port:
+                _say("metrics", f"http://127.0.0.1:{port}/metrics")
             _say("stop", "Ctrl-C; what runs is finished, everything else is durable already")
 
-        serve(app, url, ready=ready, draining=lambda: click.echo("draining …"))
+        draining = functools.partial(click.echo, "draining …")
+        serve(app, url, ready=ready, draining=draining, figures_on=metrics_port)
     click.echo("stopped")
 
 

@@ -51,5 +51,6 @@ def http(where: Where, host: str, port: int, keys: str | None) -> None:
 
     with where.existing_store() as url:
         client = connect(where.app() if where.target else None, hub=hub, url=url)
-        api = http_server.make_server(http_server.make_router(client, keys=known), title=hub)
+        routes = http_server.make_router(client, keys=known, probes=True)
+        api = http_server.make_server(routes, title=hub)
         http_server.serve(api, host=host, port=port, started=started, keys=known)

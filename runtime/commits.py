@@ -22,6 +22,7 @@ from typing import Final, Protocol
 
 from .errors import StoreUnavailable
 from .ids import ActorId
+from .metrics import Distribution
 from .partition import Partition
 from .relay import Relay
 from .store import Commit, Committed, LeaseLost, Store, StoreBehind, Unknown
@@ -77,6 +78,8 @@ class Commits:
         self.idle = asyncio.Event()
         self.idle.set()
         self.count = 0
+        self.errors = 0
+        self.times_s = Distribution()
 
     def begin(self, *, lazily: bool) -> None:
         """Commit what waits, if no call is under way (then it goes with the next)."""
@@ -167,9 +170,13 @@ class Commits:
 
     async def _try(self, pairs: list[Pair]) -> list[Pair]:
         """Commit and settle; return those whose outcome is unknown."""
+        now_s = asyncio.get_running_loop().time
+        begun_s = now_s()
         try:
             outcomes = await self._store.commit([commit for _, commit in pairs])
+            self.times_s.observe(now_s() - begun_s)
         except StoreUnavailable as error:
+            self.errors += 1
             logger.warning("commit: %s; trying again", error)
             return pairs
         except Exception as error:

@@ -5,33 +5,47 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Final
 
 from .app import App
 from .errors import LungfishError
 from .local import LocalRuntime
+from .metrics import render
+from .metrics_port import metrics_port
 from .open_store import open_store
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-def serve(app: App, url: str, *, ready: Callable[[], None], draining: Callable[[], None]) -> None:
+def serve(
+    app: App,
+    url: str,
+    *,
+    ready: Callable[[int], None],
+    draining: Callable[[], None],
+    figures_on: int | None = None,
+) -> None:
     """Run an app until SIGINT or SIGTERM, then finish what runs, commit and return.
 
     A second signal does what it always does: nothing durable is lost by that either.
 
     Args:
         url: the store's address.
-        ready, draining: called when the app is up, and when a signal has come.
+        ready: called when the app is up, with the port of the figures (0: none).
+        draining: called when a signal has come.
+        figures_on: port of loopback that answers ``/metrics``; 0 takes a free one; None: none.
 
     Raises:
         LungfishError: the store cannot be used, or the host failed.
     """
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-        runner.run(_serve(app, url, ready, draining))
+        runner.run(_serve(app, url, ready, draining, figures_on))
 
 
-async def _serve(app: App, url: str, ready: Callable[[], None], draining: Callable[[], None]) -> None:
+async def _serve(
+    app: App, url: str, ready: Callable[[int], None], draining: Callable[[], None], figures_on: int | None
+) -> None:
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[None] = loop.create_future()
 
@@ -40,10 +54,19 @@ async def _serve(app: App, url: str, ready: Callable[[], None], draining: Callab
             loop.remove_signal_handler(number)
         stop.set_result(None)
 
-    async with LocalRuntime(app, lambda: open_store(url, app.hub)) as runtime:
+    async with AsyncExitStack() as up:
+        runtime = await up.enter_async_context(LocalRuntime(app, lambda: open_store(url, app.hub)))
+
+        def figures() -> str:
+            told = runtime.samples()
+            return render(*(((("hub", app.hub), ("process", name)), samples) for name, samples in told))
+
+        port = 0
+        if figures_on is not None:
+            port = await up.enter_async_context(metrics_port(figures_on, figures))
         for number in _SIGNALS:
             loop.add_signal_handler(number, signalled)
-        ready()
+        ready(port)
         failures = [host.failed for host in runtime.hosts if host.failed is not None]
         await asyncio.wait([stop, *failures], return_when=asyncio.FIRST_COMPLETED)
         for failure in failures:

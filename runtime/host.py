@@ -12,10 +12,11 @@ import contextlib
 import logging
 import os
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
+from . import figures
 from .app import App
 from .caution import Trials
 from .clock import HubClock
@@ -24,11 +25,13 @@ from .errors import StoreUnavailable
 from .hot import Hottest, pack_hot
 from .ids import ActorId
 from .kinds import ActorKind, load_kinds
+from .metrics import Sample
 from .ownership import HostRecord, Ownership
 from .partition import Partition
 from .passivation import Shedding, read_memory, spread
 from .patrol import Patrol
 from .relay import Relay
+from .release import release
 from .rounds import Rounds
 from .settings import HostSettings
 from .store import HubMeta, PartitionImage, Store
@@ -69,6 +72,7 @@ class Host:
         beaten: Callable[[bytes], None] | None = None,
         clock: HubClock | None = None,
         kinds: dict[str, ActorKind] | None = None,
+        code: str = "",
     ) -> None:
         """Make a host; ``start`` makes it run.
 
@@ -82,6 +86,7 @@ class Host:
             beaten: told of every heartbeat and its record (see ``keepalive``).
             clock: the store's clock as this host reads it; tests bring one that stands still.
             kinds: what runs the actors; default: the kinds of ``load_kinds``.
+            code: fingerprint of the app's code, for people who look at heartbeats.
         """
         self.app = app
         self.host_id = host_id or f"host-{unique()[:12]}"
@@ -92,6 +97,7 @@ class Host:
         self._beaten = beaten or _nobody
         self._clock = clock or HubClock()
         self._kinds = kinds or load_kinds(app)
+        self._code = code
         self._loops: list[asyncio.Task[None]] = []
         self._quarantine: set[ActorId] = set()
         self._hottest = Hottest()
@@ -100,6 +106,7 @@ class Host:
         self._meta = HubMeta()
         self._trials = Trials()
         self.failed: asyncio.Future[None] | None = None
+        self.lost = 0
 
     async def start(self, wanted: HubMeta | None = None) -> None:
         """Open the store, join the hub and begin to run what the placement gives us.
@@ -198,6 +205,24 @@ class Host:
         """The partitions that this host runs now."""
         return self._rounds.partitions
 
+    def samples(self) -> Iterator[Sample]:
+        """Yield the figures of this host, once it was started."""
+        rounds, partitions = self._rounds, self.partitions
+        yield figures.HOST_MESSAGES(rounds.messages)
+        yield figures.HOST_COMMITS(rounds.commits.count)
+        yield figures.HOST_COMMIT_S(rounds.commits.times_s)
+        yield figures.HOST_ROUND_S(rounds.times_s)
+        yield figures.HOST_PARTITIONS(len(partitions))
+        yield figures.HOST_ACTIVATIONS(sum(partition.activations for partition in partitions))
+        yield figures.HOST_BACKLOG(sum(partition.backlog for partition in partitions))
+        yield figures.HOST_AHEAD(sum(partition.buffered for partition in partitions))
+        yield figures.HOST_ERRORS(rounds.errors["read"], "read")
+        yield figures.HOST_ERRORS(rounds.errors["load"], "load")
+        yield figures.HOST_ERRORS(rounds.commits.errors, "commit")
+        yield figures.HOST_ERRORS(self._ownership.errors, "heartbeat")
+        yield figures.HOST_CLAIMS(self._ownership.takeovers)
+        yield figures.HOST_LOST(self.lost)
+
     def wake(self) -> None:
         """Look for due timers now: the store's clock was moved."""
         self._rounds.wake()
@@ -239,6 +264,7 @@ class Host:
     def _lost(self, partition: Partition, why: str, broken: ActorId | None) -> None:
         if broken is not None:
             self._quarantine.add(broken)
+        self.lost += 1
         self._ownership.lost(partition, why, broken)
 
     def _record(self, draining: bool) -> HostRecord:
@@ -251,6 +277,8 @@ class Host:
             activations=sum(partition.activations for partition in partitions),
             commits=self._rounds.commits.count,
             hot=pack_hot(self._hottest.told(self._clock.now_ms())),
+            release=release(),
+            code=self._code,
         )
 
     async def _passivate_forever(self) -> None:

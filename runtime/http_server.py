@@ -22,6 +22,7 @@ from .client import Client
 from .connect import connect
 from .errors import UsageError
 from .http_access import BODY_BYTES_MAX, RATE_PER_S, Access, ApiKey, is_loopback
+from .http_probes import probe_routes
 from .http_problems import problem_of
 from .http_service import Service
 from .http_shapes import PREFIX
@@ -36,6 +37,7 @@ def make_router(
     body_bytes_max: int = BODY_BYTES_MAX,
     rate_per_s: float = RATE_PER_S,
     ui: bool = True,
+    probes: bool = False,
 ) -> APIRouter:
     """Return the HTTP API as a router: ``api.include_router(lungfish.http.router(app))``.
 
@@ -48,6 +50,7 @@ def make_router(
         body_bytes_max: larger bodies are refused (bytes).
         rate_per_s: requests per second and key.
         ui: with the dashboard, at ``/ui``.
+        probes: with ``/healthz``, ``/readyz`` and ``/metrics``, whatever the prefix is.
     """
     service = Service(client, Access(keys, body_bytes_max=body_bytes_max, rate_per_s=rate_per_s), prefix)
 
@@ -62,6 +65,8 @@ def make_router(
             router.include_router(routes, prefix=prefix)
     if ui:
         router.include_router(ui_routes(service))
+    if probes:
+        router.include_router(probe_routes(service))
     return router
 
 
@@ -75,11 +80,18 @@ def router(
     body_bytes_max: int = BODY_BYTES_MAX,
     rate_per_s: float = RATE_PER_S,
     ui: bool = True,
+    probes: bool = False,
 ) -> APIRouter:
     """Return the HTTP API of a hub as a router; ``app``, ``hub`` and ``url`` as in ``lungfish.connect``."""
     client = connect(app, hub=hub, url=url)
     return make_router(
-        client, keys=keys, prefix=prefix, body_bytes_max=body_bytes_max, rate_per_s=rate_per_s, ui=ui
+        client,
+        keys=keys,
+        prefix=prefix,
+        body_bytes_max=body_bytes_max,
+        rate_per_s=rate_per_s,
+        ui=ui,
+        probes=probes,
     )
 
 

@@ -7,7 +7,7 @@ cluster; only the shell around them is missing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -15,6 +15,7 @@ from types import TracebackType
 from .app import App
 from .client import Client
 from .host import Host
+from .metrics import Sample
 from .settings import HostSettings
 from .store import HubMeta, Store
 from .threads import DaemonThreads
@@ -71,6 +72,13 @@ class LocalRuntime:
             await undo.enter_async_context(self.client)
             self._open = undo.pop_all()
         return self
+
+    def samples(self) -> Iterator[tuple[str, Iterator[Sample]]]:
+        """Yield the figures of each host and worker, by its id."""
+        for host in self.hosts:
+            yield host.host_id, host.samples()
+        for worker in self.workers:
+            yield worker.worker_id, worker.samples()
 
     async def _stop(self, host: Host) -> None:
         if host in self.hosts:  # else whoever took it from the list has stopped it

@@ -24,6 +24,7 @@ class HostStatus:
         alive: it has beaten within its lease.
         age_ms: since its last heartbeat.
         partitions: how many it owns; commits: since it began; activations: actors in memory.
+        release: of Lungfish; code: fingerprint of the app's code, where it was deployed on Ray.
     """
 
     id: str
@@ -35,6 +36,8 @@ class HostStatus:
     partitions: int
     activations: int
     commits: int
+    release: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ def _host(beat: HostBeat, hosts: Sequence[str]) -> HostStatus:
         partitions=hosts.count(beat.host),
         activations=record.activations,
         commits=record.commits,
+        release=record.release,
+        code=record.code,
     )
 
 

@@ -50,6 +50,8 @@ class HostRecord:
     activations: int = 0
     commits: int = 0
     hot: bytes = b""
+    release: str = ""
+    code: str = ""
 
     def encode(self) -> bytes:
         """Return the stored form: a map, so that releases may differ in what they know."""
@@ -107,6 +109,7 @@ class Ownership:
         self._changed = asyncio.Event()
         self.draining = False
         self.takeovers = 0
+        self.errors = 0
 
     # --- heartbeat -------------------------------------------------------------------------
 
@@ -116,6 +119,7 @@ class Ownership:
             try:
                 await self.beat()
             except StoreUnavailable as error:
+                self.errors += 1
                 logger.warning("heartbeat: %s", error)
             await asyncio.sleep(self._settings.heartbeat_ms / 1_000)
 

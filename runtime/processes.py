@@ -78,7 +78,13 @@ class HostProcess:
             blocked_s_max=settings.blocked_s_max,
         )
         self.host = Host(
-            self._store, app, host_id=host_id, settings=settings, node=node, beaten=self._keepalive.beaten
+            self._store,
+            app,
+            host_id=host_id,
+            settings=settings,
+            node=node,
+            beaten=self._keepalive.beaten,
+            code=deployment.code[:12],
         )
 
     async def start(self) -> None:

@@ -32,6 +32,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from .app import App
 from .open_store import open_store
 from .processes import Deployment, HostProcess, WorkerProcess
+from .ray_metrics import RayFigures
 from .ray_tasks import RayLauncher
 from .ray_watch import DeathWatch
 from .topology import Goal, RunningActor, plan
@@ -80,7 +81,10 @@ class HostActor:
         node = ray.get_runtime_context().get_node_id()
         self._process = HostProcess(deployment, unpack_app(app), slot=slot, node=node)
         await self._process.start()
-        self._watch = asyncio.get_running_loop().create_task(self._exit_on_failure())
+        loop = asyncio.get_running_loop()
+        self._watch = loop.create_task(self._exit_on_failure())
+        figures = RayFigures(deployment.hub, slot)
+        self._telling = loop.create_task(figures.tell_forever(self._process.host.samples))
 
     async def _exit_on_failure(self) -> None:
         error = await self._process.failure()
@@ -112,6 +116,9 @@ class WorkerActor:
         self._launcher = RayLauncher()
         self._process = WorkerProcess(deployment, unpack_app(app), slot=slot, launcher=self._launcher)
         await self._process.start()
+        if (worker := self._process.worker) is not None:
+            figures = RayFigures(deployment.hub, slot)
+            self._telling = asyncio.get_running_loop().create_task(figures.tell_forever(worker.samples))
 
     async def ping(self) -> tuple[str, int]:
         """Return worker id and process id."""

@@ -23,6 +23,7 @@ from .commits import Commits
 from .errors import StoreUnavailable
 from .ids import ENTITY, ActorId
 from .kinds import Stored
+from .metrics import Distribution
 from .partition import Partition
 from .relay import Relay
 from .settings import HostSettings
@@ -73,6 +74,8 @@ class Rounds:
         self._loading: dict[Partition, asyncio.Task[None]] = {}
         self._breaks: Counter[ActorId] = Counter()
         self.messages = 0
+        self.times_s = Distribution()
+        self.errors: Counter[str] = Counter()
         #: Set when there are more activations than there should be.
         self.crowded = asyncio.Event()
         self.commits = Commits(
@@ -140,6 +143,7 @@ class Rounds:
                 await self._read_once()
                 wait_s = BACKOFF_S[0]
             except StoreUnavailable as error:
+                self.errors["read"] += 1
                 logger.warning("reading inboxes: %s; again in %.2f s", error, wait_s)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, BACKOFF_S[1])
@@ -206,7 +210,7 @@ class Rounds:
         now_ms = self._now_ms()
         partitions = chosen = [p for p in self._running() if p.busy or p.is_due(now_ms)]
         now_s = asyncio.get_running_loop().time
-        self._slice_s = now_s()
+        begun_s = self._slice_s = now_s()
         for partition in partitions:
             if not partition.dropped:
                 if partition.is_due(now_ms):
@@ -228,6 +232,7 @@ class Rounds:
         if partitions:
             self._wake.set()
         self._set_alarm()
+        self.times_s.observe(now_s() - begun_s)
         # Two drafts at most: one under way, one that collects. Waiting here is the back-pressure.
         while not self.commits.idle.is_set() and self._behind(chosen):
             await asyncio.sleep(0.001)
@@ -268,6 +273,7 @@ class Rounds:
         try:
             await self._load_all(wanted)
         except StoreUnavailable as error:
+            self.errors["load"] += 1
             logger.warning("loading state: %s; trying again", error)
             for partition in wanted:
                 work = self._load_until_done(partition)

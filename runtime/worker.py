@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,12 +23,13 @@ from typing import Final
 
 import msgpack
 
-from . import wire
+from . import figures, wire
 from .app import App
 from .attempts import Attempt, AttemptRunner, Launcher
 from .errors import FailureDetails, StoreUnavailable, WorkersLost, qualified_name
 from .ids import partition_of
 from .messages import ActivityResult, ActivityTask
+from .metrics import Sample
 from .pulses import PulseWatch
 from .queues import QueueLimits
 from .sender import Sender
@@ -91,6 +92,7 @@ class Worker:
         self.queues = tuple(app.queues() if queues is None else queues)
         self.concurrency = concurrency
         self.counts = WorkerCounts()
+        self._ended = figures.AttemptFigures(app.activities)
         self._settings = settings or WorkerSettings()
         self._store = store
         self._app = app
@@ -173,6 +175,16 @@ class Worker:
     def running(self) -> int:
         """How many attempts run now."""
         return len(self._runner)
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the figures of this worker."""
+        yield figures.WORKER_SLOTS(self.concurrency)
+        yield figures.WORKER_RUNNING(self.running)
+        yield figures.WORKER_TAKEN(self.counts.taken)
+        yield figures.WORKER_CLAIMED(self.counts.claimed)
+        yield figures.WORKER_REPEATED(self.counts.repeated)
+        yield figures.WORKER_MALFORMED(self.counts.malformed)
+        yield from self._ended.samples()
 
     # --- loops -------------------------------------------------------------------------
 
@@ -383,6 +395,7 @@ class Worker:
 
     def _cancelled(self, attempt: Attempt) -> None:
         self.counts.cancelled += 1
+        self._count(attempt, "cancelled")
         self._remove([attempt.entry])
 
     def _partition(self, attempt: Attempt) -> int:
@@ -392,12 +405,22 @@ class Worker:
 
     def _report(self, attempt: Attempt, result: ActivityResult) -> None:
         if result.failure is None:
+            outcome = "succeeded"
             self.counts.succeeded += 1
         elif result.timed_out:
+            outcome = "timed_out"
             self.counts.timed_out += 1
         else:
+            outcome = "failed"
             self.counts.failed += 1
+        self._count(attempt, outcome)
         self._put_off(partition_target(self._partition(attempt)), [(result, attempt.entry)])
+
+    def _count(self, attempt: Attempt, outcome: str) -> None:
+        now_s = asyncio.get_running_loop().time()
+        # One that was given up here has not begun here.
+        seconds = now_s - attempt.began_s if attempt.began_s else 0.0
+        self._ended.ended(attempt.task.name, outcome, attempt.task.attempt, seconds)
 
     def _put_off(self, target: str, outcomes: list[tuple[ActivityResult, tuple[str, str]]]) -> None:
         """Report with everything else that ends in this turn of the loop."""

@@ -17,6 +17,7 @@ IMPORTERS = {
     "ray": {
         "runtime/cluster.py",
         "runtime/ray_actors.py",
+        "runtime/ray_metrics.py",
         "runtime/ray_tasks.py",
         "runtime/ray_watch.py",
     },
