@@ -115,7 +115,9 @@ def put_off(effects: Effects, item: Item, signal: Signal) -> bool:
 
 
 def expiry(job: Job, now_ms: int) -> DeadlineExceeded | None:
-    """Return why a job must not be started any more; None: it is in time."""
+    """Return why a job must not be started any more; None: it is in time, or has had effects elsewhere."""
+    if job.journal.entries:
+        return None  # interrupted behind its first call: what others did for it is done, so it goes on
     deadline_ms = job.message.deadline_ms if isinstance(job.message, Call) else 0
     if deadline_ms < 0:
         deadline_ms = job.item.accepted_ms - deadline_ms

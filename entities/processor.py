@@ -172,8 +172,9 @@ class EntityActivation:
                 left -= 1
             else:
                 left -= self._run_turn(left)
-        # Behind the start of an operation that is run again: they run inside it.
-        while self._nested and self._waking is None:
+        if self._nested and self._waking is not None and not self._mailbox:
+            self._wake(self._waking, has_news)
+        while self._nested and self._waking is None:  # inside an operation that was run again just now
             self._finish(self._turns.read_inside(self._nested.popleft(), self._effects))
         self._ready = bool(self._mailbox) and self._waking is None and self._may_start(self._mailbox[0])
         if self._controls.expiry is not None and (has_ended or left < OPERATIONS_MAX):
@@ -191,7 +192,7 @@ class EntityActivation:
         """True when nothing is queued or running."""
         if self._locks is not None and self._locks.holding is not None:
             return False
-        if self._waking is not None and self._waking.running:
+        if self._waking is not None and (self._waking.running or self._nested):
             return False
         return not (self._arrived or self._mailbox or self._writer or self._readers or self._ended)
 

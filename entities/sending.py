@@ -48,7 +48,6 @@ def watched_start(context: EntityContext, instance: str, name: str, given: bytes
     me, target = context._scope.actor, ActorId(ORCHESTRATION, "", instance)
     send(context, Start(target, name, given, f"{NEWS}{news}:begin:{instance}", me))
     watch(context, instance, news=news)
-    watch(context, instance, news=news)
 
 
 def watch(context: EntityContext, instance: str, *, news: str) -> None:
