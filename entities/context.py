@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar, overload
 
+from lungfish.runtime import broadcasts
 from lungfish.runtime.definitions import EntityDefinition, Orchestration
 from lungfish.runtime.errors import UsageError
 from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId, check_id
@@ -142,6 +143,35 @@ class EntityContext:
         if recorded is None:
             journal.add(entry)
         return (recorded or entry).id
+
+    def broadcast(
+        self,
+        entity: type[Any] | str,
+        operation: Callable[..., Any] | str,
+        /,
+        *args: Any,
+        prefix: str = "",
+        **kwargs: Any,
+    ) -> None:
+        """Signal every entity of a type that has a state, if this operation ends well.
+
+        As ``Client.broadcast``: see there.
+
+        Args:
+            entity: a registered class, or its registered name.
+            operation: a method of it (``Counter.add``), or its name.
+            prefix: only those whose key begins so.
+
+        Raises:
+            NotRegistered, InvalidArguments: no such entity or operation, or not with these arguments.
+            PayloadTooLarge: arguments of more than 64 KiB.
+        """
+        scope, definition = self._scope, self._scope.app.find_entity(entity)
+        found = definition.find(operation)
+        arguments = found.signature.encode_signal(args, kwargs)
+        batch = broadcasts.request(definition.name, found.name, arguments, prefix)
+        target = broadcasts.target_of(definition.name)
+        scope.send(Signal(target, broadcasts.BEGIN, batch, 1, 0, scope.travelled))
 
     def topic(self, name: str) -> EntityTopic:
         """Return a topic of the hub, to publish to and to subscribe to; talks to nobody."""

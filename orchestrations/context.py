@@ -39,7 +39,7 @@ from lungfish.runtime.status import to_ms
 from .retrying import retried
 from .sections import CriticalSection, in_order
 from .tasks import Task, when_all, when_any
-from .topic import OrchestrationTopic
+from .topic import OrchestrationTopic, broadcast
 
 if TYPE_CHECKING:
     from .events import ExecutionStarted
@@ -258,6 +258,13 @@ class OrchestrationContext:
             if not isinstance(entity, EntityRef):
                 raise UsageError(f"ctx.lock takes references of ctx.entity(...), not {entity!r}")
         return CriticalSection(self._execution, in_order([entity.id for entity in entities]))
+
+    def broadcast(
+        self, entity: type[Any] | str, operation: Any, /, *args: Any, prefix: str = "", **kwargs: Any
+    ) -> None:
+        """Signal every entity of a type that has a state, each exactly once; see ``Client.broadcast``."""
+        definition = _entity_definition(self._execution.app.entities, entity)
+        broadcast(self._execution, definition, operation, args, kwargs, prefix=prefix)
 
     def topic(self, name: str) -> OrchestrationTopic:
         """Return a topic of the hub, to publish to and to subscribe to."""

@@ -1,10 +1,11 @@
-"""A topic, as an orchestration sees it."""
+"""Topics and broadcasts, as an orchestration sees them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lungfish.runtime import codec
+from lungfish.runtime import broadcasts, codec
 from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from lungfish.runtime.signatures import encode_arguments
 from lungfish.runtime.topics import TOPIC
@@ -12,6 +13,8 @@ from lungfish.runtime.topics import TOPIC
 from .tasks import Task
 
 if TYPE_CHECKING:
+    from lungfish.runtime.definitions import EntityDefinition
+
     from .replay import Execution
 
 
@@ -51,3 +54,25 @@ class OrchestrationTopic:
 
     def __repr__(self) -> str:
         return f"<topic {self.name}>"
+
+
+def broadcast(
+    execution: Execution,
+    definition: EntityDefinition,
+    operation: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    prefix: str,
+) -> None:
+    """Decide to signal every entity of a type.
+
+    Raises:
+        NotRegistered, InvalidArguments: no such operation, or not with these arguments.
+        SerializationError, PayloadTooLarge: they cannot travel.
+    """
+    found = definition.find(operation)
+    arguments = found.signature.encode_signal(args, kwargs)
+    batch = broadcasts.request(definition.name, found.name, arguments, prefix)
+    target = broadcasts.target_of(definition.name)
+    execution.signal_entity(target.name, target.key, broadcasts.BEGIN, batch, 0)

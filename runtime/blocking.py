@@ -15,7 +15,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overlo
 from .app import EntityClass
 from .blocking_editing import BlockingEditable
 from .blocking_schedules import BlockingSchedules
-from .blocking_topics import BlockingTopic
+from .blocking_topics import BlockingBroadcasts, BlockingTopic
 from .client import Client, IfExists
 from .client_queries import InstanceFilters, StoredEntity
 from .connection import TIMEOUT_S
@@ -320,7 +320,7 @@ class BlockingDeadLetters:
         return self._loop.run(self._letters.delete())
 
 
-class BlockingClient:
+class BlockingClient(BlockingBroadcasts):
     """``Client`` without ``await``; use it as ``with lungfish.connect_sync(app) as client``."""
 
     def __init__(self, client: Client) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, overload
 
 from .blocking_schedules import Run
 from .topics import Topic
 
 if TYPE_CHECKING:
+    from .app import EntityClass
     from .blocking import BlockingEntityRef, BlockingOrchestrationHandle
+    from .client import Client
+    from .loop_thread import LoopThread
+
+    E = TypeVar("E", bound=EntityClass)
 
     Subscriber: TypeAlias = BlockingEntityRef[Any] | BlockingOrchestrationHandle[Any]
+
+P = ParamSpec("P")
 
 
 class BlockingTopic:
@@ -44,6 +51,40 @@ class BlockingTopic:
 
     def __repr__(self) -> str:
         return repr(self._topic)
+
+
+class BlockingBroadcasts:
+    """The part of ``BlockingClient`` that broadcasts."""
+
+    _client: Client
+
+    @property
+    def _open(self) -> LoopThread:
+        raise NotImplementedError
+
+    @overload
+    def broadcast(
+        self, entity: type[E], operation: Callable[..., Any], /, *args: Any, prefix: str, **kwargs: Any
+    ) -> None: ...
+    @overload
+    def broadcast(
+        self,
+        entity: type[E],
+        operation: Callable[Concatenate[E, P], Any],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None: ...
+    @overload
+    def broadcast(
+        self, entity: type[Any] | str, operation: str, /, *args: Any, prefix: str = "", **kwargs: Any
+    ) -> None: ...
+    def broadcast(self, entity: Any, operation: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Signal every entity of a type that has a state; durable when this returns.
+
+        See ``Client.broadcast``.
+        """
+        self._open.run(self._client.broadcast(entity, operation, *args, **kwargs))
 
 
 def _unwrapped(subscriber: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeVar, overload
 
 from . import kinds
 from .app import App, EntityClass
+from .broadcasts import ClientBroadcasts
 from .client_lives import ClientLives
 from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .dead_letters import DeadLetters
@@ -42,7 +43,7 @@ E = TypeVar("E", bound=EntityClass)
 R = TypeVar("R")
 
 
-class Client(ClientLives):
+class Client(ClientLives, ClientBroadcasts):
     """A session with a hub. Use it as ``async with lungfish.connect(app) as client``.
 
     What is sent within one tick of the event loop travels in one batch, so many concurrent calls

@@ -36,6 +36,7 @@ from .rounds import Rounds
 from .settings import HostSettings
 from .store import HubMeta, PartitionImage, Store
 from .sweeping import Sweeper
+from .walking import Walk
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ class Host:
             self.failed = asyncio.get_running_loop().create_future()
             self._clock.sync(await self._store.now_ms())
             self._relay = Relay(self._store)
+            self._walk = Walk(self._store, self._meta.partitions)
             self._rounds = Rounds(self._store, self.settings, self._clock.now_ms, self._relay, self._lost)
             undo.push_async_callback(self._rounds.close)
             self._patrol = self._make_patrol(self._rounds)
@@ -247,7 +249,7 @@ class Host:
             self.failed.exception()
 
     def _make_partition(self, image: PartitionImage) -> Partition:
-        return Partition(
+        partition = Partition(
             image,
             partitions=self._meta.partitions,
             kinds=self._kinds,
@@ -257,6 +259,8 @@ class Host:
             hottest=self._hottest,
             trials=self._trials,
         )
+        partition.walk = self._walk
+        return partition
 
     def _adopt(self, partition: Partition, image: PartitionImage) -> None:
         self._relay.add(partition, image.outbox)

@@ -23,7 +23,7 @@ import functools
 import importlib
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from .ids import ENTITY, ORCHESTRATION, ActorId
 from .messages import ActivityTask, Message, Response
@@ -31,6 +31,7 @@ from .messages import ActivityTask, Message, Response
 if TYPE_CHECKING:
     from .app import App
     from .definitions import EntityDefinition
+    from .walking import Walk
 
 #: Where the processor of each kind of actor lives: ``module:class``.
 PROCESSORS: Final = {
@@ -42,6 +43,8 @@ PROCESSORS: Final = {
 RESERVED: Final = "lungfish."
 #: Those entities, and where their classes live.
 BUILT_IN: Final = {
+    "lungfish.broadcast": "lungfish.entities.broadcast:Broadcast",
+    "lungfish.broadcast-part": "lungfish.entities.broadcast:BroadcastPart",
     "lungfish.schedule": "lungfish.entities.schedule:Schedule",
     "lungfish.schedules": "lungfish.entities.schedule:Catalog",
     "lungfish.topic": "lungfish.entities.topic:Topic",
@@ -76,7 +79,15 @@ class Stored:
 
 
 class Effects(Protocol):
-    """What an activation may do. May be used at any time from the host's loop, not only in ``run``."""
+    """What an activation may do. May be used at any time from the host's loop, not only in ``run``.
+
+    Attributes:
+        committed: number of the last commit that is known to be in the store.
+        walk: the entities of this partition, page by page.
+    """
+
+    committed: int
+    walk: Walk = cast("Walk", None)  # given by the host
 
     @property
     def now_ms(self) -> int:
@@ -98,6 +109,11 @@ class Effects(Protocol):
     @property
     def commit_number(self) -> int:
         """Number of the commit that carries what is done now; grows, also from owner to owner."""
+        ...
+
+    @property
+    def dirty(self) -> bool:
+        """True if the next commit holds something, and so comes soon."""
         ...
 
     def snapshot(self, actor: ActorId, state: bytes | None) -> None:

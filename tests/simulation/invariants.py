@@ -15,7 +15,7 @@ from lungfish.runtime.memory_server import Hub, Partition
 from lungfish.runtime.status import OrchestrationStatus
 from lungfish.runtime.store import partition_target
 from tests.simulation import app as sim
-from tests.simulation import bells, purses
+from tests.simulation import bells, cries, purses
 from tests.simulation import registers as register_checks
 from tests.simulation.model import End, Plan, children, expected, told
 from tests.simulation.workload import FAIL, OK, CellOp, Instance, Ledger, Op
@@ -34,6 +34,7 @@ class Stored:
         self.purses: dict[str, purses.Purse] = {}
         self.bells: dict[str, bells.Bell] = {}
         self.ear: bells.Ear | None = None
+        self.villagers: dict[str, cries.Villager] = {}
         self.instances: dict[str, OrchestrationStatus] = {}
         self.misplaced: list[str] = []
         for number, rows in hub.partitions.items():
@@ -50,6 +51,8 @@ class Stored:
                     self.bells[key] = bells.Bell.lungfish_state(snapshot, key)
                 elif name == "Ear":
                     self.ear = bells.Ear.lungfish_state(snapshot, key)
+                elif name == "Villager":
+                    self.villagers[key] = cries.Villager.lungfish_state(snapshot, key)
                 elif name == "Cell":
                     self.cells[key] = sim.Cell.lungfish_state(snapshot, key)
             for instance, row in rows.instances.items():
@@ -289,9 +292,10 @@ def instances(stored: Stored, ledger: Ledger) -> Iterator[str]:
 
 
 def rings(stored: Stored, ledger: Ledger) -> Iterator[str]:
-    """Yield reminders, runs of schedules and publications that are not as they were asked for."""
+    """Yield reminders, runs of schedules, publications and broadcasts that are not as they were asked for."""
     if not ledger.lossy:
         yield from bells.check(ledger.bells, stored.bells, stored.ear, stored.instances)
+        yield from cries.check(ledger.cries, stored.villagers)
 
 
 def registers(stored: Stored, ledger: Ledger) -> Iterator[str]:

@@ -57,6 +57,7 @@ WORK = {
     "cell": 2.0,
     "register": 2.0,
     "bell": 1.0,
+    "cry": 1.0,
     "start": 3.0,
     "purge": 1.0,
 }

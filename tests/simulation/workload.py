@@ -22,7 +22,7 @@ import tests.simulation.lives as second_lives
 from lungfish.runtime.client import Client
 from lungfish.runtime.refs import OrchestrationHandle
 from tests.simulation import app as sim
-from tests.simulation import bells, books, films, purses, registers
+from tests.simulation import bells, books, cries, films, purses, registers
 from tests.simulation.model import SORTS, End, Plan
 from tests.simulation.purging import Purges, start_and_purge
 from tests.simulation.shape import Shape
@@ -102,6 +102,7 @@ class Ledger:
     instances: dict[str, Instance] = field(default_factory=dict)
     registers: list[registers.RegisterOp] = field(default_factory=list)
     bells: list[bells.Wound] = field(default_factory=list)
+    cries: cries.Cries = field(default_factory=cries.Cries)
     outcomes: Counter[str] = field(default_factory=Counter)
     #: Sort of operation, name of orchestration → how many of it were begun.
     work: Counter[str] = field(default_factory=Counter)
@@ -123,6 +124,7 @@ class Program:
         self._left = shape.operations
         self._client: Client
         self._ringing = bells.Ringing(name, ledger.bells)
+        self._crying = cries.Crying(name, ledger.cries)
         self._tending: set[asyncio.Task[None]] = set()
         self.done = False
 
@@ -159,17 +161,19 @@ class Program:
             case "register":
                 await self._register()
             case "bell":
-                await self._ring()
+                await self._ring("bell", self._ringing.ring)
+            case "cry":
+                await self._ring("cry", self._crying.go)
             case _:
                 await self._log_op(sort)
 
-    async def _ring(self) -> None:
+    async def _ring(self, sort: str, act: Callable[[Client, random.Random, float], Awaitable[str]]) -> None:
         try:
-            outcome = await self._ringing.ring(self._client, self._rng, self._shape.patience_s)
+            outcome = await act(self._client, self._rng, self._shape.patience_s)
         except (lungfish.StoreUnavailable, lungfish.DeadlineExceeded, lungfish.Overloaded):
             outcome = UNKNOWN
         except lungfish.LungfishError as error:
-            self._ledger.report(f"{self._name}: a bell raised {error!r}")
+            self._ledger.report(f"{self._name}: a {sort} raised {error!r}")
             return
         self._ledger.outcomes[outcome] += 1
 

@@ -16,6 +16,7 @@ from lungfish.runtime.ids import CLIENT, ENTITY, ActorId
 from lungfish.runtime.kinds import Activation, Item, Stored
 from lungfish.runtime.messages import ActivityTask, Call, Message, Response, Signal
 from lungfish.runtime.signatures import encode_arguments
+from lungfish.runtime.walking import Walk
 
 CLIENT_ID = ActorId(CLIENT, "", "test")
 
@@ -41,6 +42,9 @@ class FakeEffects:
         self.sent.append(message)
 
     commit_number = 1
+    committed = 1
+    dirty = False
+    walk: Walk
 
     def publish(self, response: Response) -> None:
         self.sent.append(response)

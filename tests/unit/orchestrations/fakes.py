@@ -22,6 +22,7 @@ from lungfish.runtime.messages import (
     TimerFired,
 )
 from lungfish.runtime.signatures import encode_arguments
+from lungfish.runtime.walking import Walk
 
 CLIENT_ID = ActorId(CLIENT, "", "test")
 
@@ -56,6 +57,9 @@ class FakeEffects:
         self.sent.append(message)
 
     commit_number = 1
+    committed = 1
+    dirty = False
+    walk: Walk
 
     def publish(self, response: Response) -> None:
         self.sent.append(response)

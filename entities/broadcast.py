@@ -1,0 +1,94 @@
+"""Broadcasts: one signal for every entity of a type. Built in, as ``lungfish.broadcast``.
+
+Rules:
+
+* One entity takes a broadcast and passes it to all partitions, in one commit. In each partition one
+  entity walks through the partition's own index of entities, a page after the other.
+* Nothing is kept: where a walk has come to is an argument of the signal by which it goes on. The signals of
+  a page, that signal, and the end of the one before are one commit. So whatever crashes, the walk goes
+  on from where it was, and nobody is signalled twice.
+* Walks take turns: a page of one, a page of the next.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from lungfish.runtime.ids import ENTITY, ActorId, partition_of
+from lungfish.runtime.messages import Signal
+from lungfish.runtime.query import EntityQuery
+
+from . import sending
+from .context import EntityContext
+from .entity import Entity
+
+PART: Final = "lungfish.broadcast-part"
+
+#: Entities that are signalled in one turn.
+PAGE: Final = 256
+
+
+class Wave(NamedTuple):
+    """What is the same for all who get a broadcast.
+
+    Attributes:
+        name: of the type; ``prefix``: how the keys begin.
+        operation, arguments: of the signal; the arguments are a batch of one.
+        way: the actors that it came through.
+    """
+
+    name: str
+    operation: str
+    arguments: bytes
+    prefix: str
+    way: tuple[str, ...]
+
+
+class Broadcast(Entity):
+    """Takes the broadcasts to one type; its key is the type's name."""
+
+    def begin(self, name: str, operation: str, arguments: bytes, prefix: str) -> None:
+        """Have every partition signal its entities."""
+        context = self.context
+        context.delete()  # there is nothing to keep
+        scope = context._scope
+        message = scope.item.message
+        way = message.chain if isinstance(message, Signal) else ()
+        wave = Wave(name, operation, arguments, prefix, way)
+        for key in part_keys(scope.effects.walk.partitions):
+            _go_on(context, key, wave, "")
+
+
+class BroadcastPart(Entity):
+    """Signals the entities of one partition; its key is one that belongs there."""
+
+    async def page(self, wave: Wave, after: str) -> None:
+        """Signal the next entities, those behind ``after``, and go on."""
+        context = self.context
+        context.delete()
+        effects, key = context._scope.effects, context.key
+        partition = effects.walk.partition_of(PART, key)
+        query = EntityQuery(wave.name, wave.prefix)
+        found = await effects.walk.page(effects, partition, query, after, PAGE)
+        for member in found.members:
+            target = ActorId(ENTITY, wave.name, member)
+            sending.send(context, Signal(target, wave.operation, wave.arguments, 1, 0, wave.way))
+        if found.stopped:
+            _go_on(context, key, wave, found.stopped)
+
+
+def _go_on(context: EntityContext, part: str, wave: Wave, after: str) -> None:
+    sending.signal(context, ActorId(ENTITY, PART, part), "page", wave, after)
+
+
+@lru_cache(maxsize=8)
+def part_keys(partitions: int) -> tuple[str, ...]:
+    """Return, for each partition, the key of the part that is in it; the same for ever."""
+    found: dict[int, str] = {}
+    for number in itertools.count():
+        if len(found) == partitions:
+            break
+        found.setdefault(partition_of(ActorId(ENTITY, PART, str(number)), partitions), str(number))
+    return tuple(found[partition] for partition in range(partitions))
