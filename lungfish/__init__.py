@@ -82,6 +82,7 @@ from lungfish.runtime.status import ArchivedInstance, EntityStatus, Orchestratio
 from lungfish.runtime.store import PartitionLoad
 from lungfish.runtime.topics import Topic
 from lungfish.runtime.watching import StateWatch
+from lungfish.runtime.why import Reason, Why
 
 __version__ = "0.1.0"
 
@@ -143,6 +144,7 @@ __all__ = [
     "QueueInfo",
     "QueueLimits",
     "ReadOnly",
+    "Reason",
     "Reminder",
     "RetryAfter",
     "RetryPolicy",
@@ -166,6 +168,7 @@ __all__ = [
     "UpdateFailed",
     "UpdateRejected",
     "UsageError",
+    "Why",
     "WorkerStatus",
     "activity_info",
     "attach",

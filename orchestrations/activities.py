@@ -25,6 +25,8 @@ from lungfish.runtime.retry import RetryPolicy
 from lungfish.runtime.wire import MalformedBytes
 
 _ROW_VERSION: Final = 1
+#: What a row keeps of how an attempt ended (characters).
+ERROR_MAX: Final = 200
 _ONE_ATTEMPT: Final = RetryPolicy()
 
 
@@ -45,6 +47,8 @@ class ActivityRow:
         details: what the last heartbeat of the latest attempt said that had one.
         begun: a worker has begun the present attempt; known only if ``unbegun_ms`` asks for it.
         dispatches: how often the present attempt was put into its queue.
+        retry_ms: when the present attempt is dispatched, while it waits (Unix ms).
+        error: how the attempt before ended, in short; empty: it is the first.
     """
 
     task: int
@@ -64,6 +68,8 @@ class ActivityRow:
     details: bytes | None = None
     begun: bool = False
     dispatches: int = 1
+    retry_ms: int = 0
+    error: str = ""
 
     @classmethod
     def scheduled(
@@ -98,9 +104,10 @@ class ActivityRow:
         """Where the activity is dispatched to."""
         return lane_of(self.queue, self.priority)
 
-    def next_attempt(self, details: bytes | None) -> None:
+    def next_attempt(self, details: bytes | None, due_ms: int, failure: FailureDetails) -> None:
         """Go on to the next attempt, which waits for its retry timer."""
         self.attempt += 1
+        self.retry_ms, self.error = due_ms, str(failure)[:ERROR_MAX]
         self.waiting = True
         self.begun = False
         self.dispatches = 0
@@ -165,6 +172,8 @@ class ActivityRow:
                 self.details,
                 self.begun,
                 self.dispatches,
+                self.retry_ms,
+                self.error,
             ]
         )
         return packed

@@ -75,7 +75,7 @@ class Attempts:
             self._drop(effects, row)
             return events.TaskFailed(message.task, message.failure, message.timed_out)
         self._no_longer_unbegun(effects, row)
-        row.next_attempt(message.details)
+        row.next_attempt(message.details, due_ms, message.failure)
         effects.activity(self._row_id(row.task), row.pack())
         fires = TimerFired(self._actor, self._execution, row.task, due_ms, "retry", row.attempt)
         effects.timer(self._timer_id(row.task, "retry"), due_ms, fires)
@@ -184,10 +184,15 @@ class Attempts:
         return f"{self._actor.key}\x00{self._execution}\x00"
 
     def _row_id(self, task: int) -> str:
-        return f"{self._prefix}{task}"
+        return row_id(self._actor, self._execution, task)
 
     def _timer_id(self, task: int, purpose: str) -> str:
         return timer_id(self._actor, self._execution, task, purpose)
+
+
+def row_id(actor: ActorId, execution: str, task: int) -> str:
+    """Return the id of an activity's row."""
+    return f"{actor.key}\x00{execution}\x00{task}"
 
 
 def timer_id(actor: ActorId, execution: str, task: int, purpose: str) -> str:

@@ -23,17 +23,24 @@ T = TypeVar("T")
 class ExternalEvents:
     """Events that wait for the code, and code that waits for events."""
 
-    __slots__ = ("_arrivals", "_unconsumed", "_waiters")
+    __slots__ = ("_arrivals", "_names", "_unconsumed", "_waiters")
 
     def __init__(self) -> None:
         self._waiters: dict[str, deque[Task[Any]]] = {}
         self._unconsumed: dict[str, deque[tuple[int, events.EventRaised]]] = {}
         self._arrivals = 0
+        #: As they were written when they were last waited for.
+        self._names: dict[str, str] = {}
 
     @property
     def awaited(self) -> bool:
         """Whether any waiter is left."""
         return any(self._waiters.values())
+
+    def waited_for(self) -> list[tuple[str, int]]:
+        """Return the names that are waited for, and since when (ms): each once, the longest first."""
+        found = [(self._names[folded], tasks[0].since_ms) for folded, tasks in self._waiters.items() if tasks]
+        return sorted(found, key=lambda each: (each[1], each[0]))
 
     def arrive(self, event: events.EventRaised) -> None:
         """Give an event to the oldest waiter, or keep it."""
@@ -55,6 +62,7 @@ class ExternalEvents:
             task.complete(early.popleft()[1].payload)
         else:
             waiters.append(task)
+            self._names[folded] = name
         return task
 
     def unconsumed(self) -> Sequence[events.EventRaised]:

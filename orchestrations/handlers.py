@@ -30,6 +30,7 @@ from lungfish.runtime.errors import (
     UsageError,
 )
 from lungfish.runtime.ids import check_id
+from lungfish.runtime.kinds import RESERVED
 from lungfish.runtime.signatures import Signature
 
 from . import events
@@ -82,6 +83,8 @@ class Handlers:
         """Register what answers a query; another one of that name is replaced."""
         self._execution.may_change("register a query")
         what = f"query {check_id('query name', name)!r}"
+        if name.startswith(RESERVED):
+            raise UsageError(f"{what}: names that begin with {RESERVED!r} are reserved")
         if _is_async(function):
             raise UsageError(f"{what} is answered by a plain function: it may not wait, only look")
         self._queries[name] = _Handler(function, Signature.of(function, what))
@@ -98,6 +101,11 @@ class Handlers:
         if validator is not None and _is_async(validator):
             raise UsageError(f"the validator of {what} is a plain function: it may not wait, only look")
         self._updates[name] = _Handler(function, Signature.of(function, what), validator)
+
+    @property
+    def updates(self) -> list[str]:
+        """The updates that the code takes."""
+        return sorted(self._updates)
 
     @property
     def awaited(self) -> bool:

@@ -43,7 +43,7 @@ from lungfish.runtime.messages import (
 )
 from lungfish.runtime.wire import MalformedBytes
 
-from . import archiving, events, purging, reading, shown
+from . import archiving, events, purging, reading, shown, waiting
 from .ambient import watch_io
 from .control import control
 from .endings import end_broken
@@ -79,6 +79,9 @@ class OrchestrationKind:
     write_record = staticmethod(archiving.write_record)
     read_record = staticmethod(archiving.read_record)
     read_history = staticmethod(reading.read_history)
+    read_waits = staticmethod(waiting.read_waits)
+    read_attempt = staticmethod(waiting.read_attempt)
+    with_answer = staticmethod(waiting.with_answer)
     management_history = staticmethod(shown.management_history)
     restart_of = staticmethod(reading.restart_of)
     fork_of = staticmethod(reading.fork_of)

@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+from lungfish.runtime import codec
 from lungfish.runtime.errors import (
     FailureDetails,
     InstanceEnded,
@@ -24,18 +25,24 @@ from lungfish.runtime.errors import (
     UsageError,
 )
 from lungfish.runtime.messages import Query, Response, Update
+from lungfish.runtime.why_facts import WAITS
 
 from . import events
 from .instance import Instance
 from .replay import Execution
 from .replies import add_update_waiter
 from .turns import execution_of, feed, ready
+from .waiting import waiting_now
 
 
 def answer_query(instance: Instance, message: Query) -> None:
     """Answer a query, or say why not."""
     try:
-        result = _to_look_at(instance).query(message.name, message.args)
+        execution = _to_look_at(instance)
+        if message.name == WAITS:
+            result = codec.encode(waiting_now(execution, message.args), message.name)
+        else:
+            result = execution.query(message.name, message.args)
     except UsageError as error:
         instance.refuse(message, error)
     except BaseException as error:  # whatever the handler raises, SystemExit too

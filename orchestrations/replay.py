@@ -102,7 +102,7 @@ class Execution:
         #: Calls of entities and sub-orchestrations, by sequence id: whoever waits for one must hold nothing.
         self._asked: set[int] = set()
         self._section: Section | None = None
-        self._events = ExternalEvents()
+        self.external = ExternalEvents()
         #: The queries and updates that the code answers.
         self.handlers = Handlers(self)
         #: What looks at the execution just now and must not change it: a query, a validator. Else empty.
@@ -255,7 +255,7 @@ class Execution:
             case events.TimerFired():
                 self._fire(event.id)
             case events.EventRaised():
-                self._events.arrive(event)
+                self.external.arrive(event)
             case events.ExecutionTerminated():
                 self._end(Ended(TERMINATED, failure=terminated_failure(event.reason)))
             case events.CancelRequested():
@@ -349,7 +349,7 @@ class Execution:
             self._decide_end(Ended(FAILED, failure=FailureDetails.of(self._overrun)))
         elif self._main.done():
             self._decide_end(self._outcome(self._main))
-        elif not (self._open or self._loop.waits or self._events.awaited or self.handlers.awaited):
+        elif not (self._open or self._loop.waits or self.external.awaited or self.handlers.awaited):
             self._decide_end(Ended(FAILED, failure=FailureDetails.of(stuck(self._main))))
 
     def _outcome(self, main: asyncio.Task[Any]) -> Ended:
@@ -364,7 +364,7 @@ class Execution:
         if error is not None:
             return Ended(FAILED, failure=FailureDetails.of(taught(error)))
         if self._next_input is not None:
-            return Ended(CONTINUED, self._next_input, carried=self._events.unconsumed())
+            return Ended(CONTINUED, self._next_input, carried=self.external.unconsumed())
         try:
             result = codec.encode(main.result(), f"result of {self.definition.name}")
         except UsageError as unstorable:
@@ -387,7 +387,7 @@ class Execution:
         if self._loop is not None:
             self._loop.dispose()
         self._open.clear()
-        self._events.clear()
+        self.external.clear()
         self._main = None
 
     # --- decisions: called by the context and the loop, on behalf of the code ---
@@ -553,7 +553,7 @@ class Execution:
         if self.ended is not None:
             raise GeneratorExit
         assert self._loop is not None
-        return self._events.wait(self._loop, name, decode)
+        return self.external.wait(self._loop, name, decode)
 
     def patched(self, patch: str) -> bool:
         """Tell whether this execution takes the changed path; one answer for its whole life."""

@@ -29,9 +29,10 @@ class Task(LoopFuture[T]):
     Attributes:
         id: sequence id in the history; 0 for what takes none (external events, combinations).
         what: names it in messages, e.g. ``activity 'ship'``.
+        since_ms: since when it is waited for (the execution's time).
     """
 
-    __slots__ = ("_decode", "_on_cancel", "id", "what")
+    __slots__ = ("_decode", "_on_cancel", "id", "since_ms", "what")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Task(LoopFuture[T]):
         super().__init__(loop=loop)
         self.id = id
         self.what = what
+        self.since_ms = loop.now_ms
         self._decode = decode
         self._on_cancel = on_cancel
 

@@ -31,6 +31,7 @@ from .refs import EntityRef, OrchestrationHandle
 from .reminders import Reminder, When
 from .status import ArchivedInstance, EntityStatus, OrchestrationStatus
 from .watching import StateWatch
+from .why import Why
 
 E = TypeVar("E", bound=EntityClass)
 T = TypeVar("T")
@@ -150,6 +151,10 @@ class BlockingEntityRef(BlockingEditable, Generic[T]):
         """Return who holds the entity and what waits there; see ``EntityRef.inspect``."""
         return self._loop.run(self._ref.inspect())
 
+    def why(self) -> Why:
+        """Say who holds the entity and what waits there; see ``EntityRef.why``."""
+        return self._loop.run(self._ref.why())
+
     def watch(self, since: int | None = None) -> BlockingStateWatch[T | None]:
         """Follow the committed states: ``for state in ref.watch()``; see ``EntityRef.watch``."""
 
@@ -177,6 +182,10 @@ class BlockingOrchestrationHandle(Generic[T]):
     def status(self) -> OrchestrationStatus:
         """Return the instance as last committed."""
         return self._loop.run(self._handle.status())
+
+    def why(self) -> Why:
+        """Say what the instance waits for; see ``OrchestrationHandle.why``."""
+        return self._loop.run(self._handle.why())
 
     def history(self) -> list[Any]:
         """Return the events of the current execution, oldest first."""
@@ -254,6 +263,10 @@ class BlockingQueueHandle:
     def info(self) -> QueueInfo:
         """Return backlog, running and limits; see ``QueueHandle.info``."""
         return self._loop.run(self._handle.info())
+
+    def why(self) -> Why:
+        """Say what holds the queue up; see ``QueueHandle.why``."""
+        return self._loop.run(self._handle.why())
 
     def set(
         self,
@@ -445,6 +458,10 @@ class BlockingClient(BlockingBroadcasts):
     def hub_status(self) -> HubStatus:
         """Return hosts, workers and partitions at a glance; see ``Client.hub_status``."""
         return self._open.run(self._client.hub_status())
+
+    def why(self, target: str) -> Why:
+        """Say why an instance, an entity or a queue waits; see ``Client.why``."""
+        return self._open.run(self._client.why(target))
 
     def topic(self, name: str) -> BlockingTopic:
         """Return a topic; see ``Client.topic``."""

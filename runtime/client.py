@@ -29,6 +29,8 @@ from .status import to_ms
 from .store import Store
 from .tags import check_tags
 from .topics import TOPIC, Topic
+from .why import Why
+from .why_walk import subject_of, why
 
 #: What happens where an instance of the wanted id exists.
 IfExists = Literal["return", "raise", "restart_if_ended", "terminate_and_start"]
@@ -151,7 +153,7 @@ class Client(ClientLives, ClientBroadcasts):
         Raises:
             InvalidId: a name that no queue can have.
         """
-        return QueueHandle(self._open.store, check_id("queue", name))
+        return QueueHandle(self._open, check_id("queue", name))
 
     def topic(self, name: str) -> Topic:
         """Return a topic: what is published there goes to all who are subscribed. Talks to nobody."""
@@ -326,6 +328,21 @@ class Client(ClientLives, ClientBroadcasts):
         """
         signature = Signature(instance_id, (), 0, 0, {}, returns) if returns is not Any else None
         return self._handle(check_id("instance id", instance_id), signature)
+
+    async def why(self, target: str) -> Why:
+        """Say why something waits: since when, until when, and who can unblock it.
+
+        Follows what it waits for, from one to the next. Reads the store, and asks hosts where there are any;
+        changes nothing. Answers in a few seconds, also if nobody runs.
+
+        Args:
+            target: an instance id, an entity (``"Cart/7"``), or a queue (``"q:gpu"``).
+
+        Raises:
+            InstanceNotFound: there is no such instance.
+            StoreUnavailable: the store cannot be reached.
+        """
+        return await why(self._open, await subject_of(self._open, target))
 
     async def hub_status(self) -> HubStatus:
         """Return hosts, workers and partitions at a glance; not of one instant, and cheap.

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -85,12 +85,15 @@ class DeadLetter:
 class DeadLetters:
     """The messages of a hub that were set aside: iterate over it with ``async for``."""
 
-    def __init__(self, connection: Connection, target: str | None) -> None:
+    def __init__(
+        self, connection: Connection, target: str | None, partitions: Sequence[int] | None = None
+    ) -> None:
         self._connection = connection
         self._target = target
+        self._partitions = range(connection.meta.partitions) if partitions is None else partitions
 
     async def __aiter__(self) -> AsyncIterator[DeadLetter]:
-        for partition in range(self._connection.meta.partitions):
+        for partition in self._partitions:
             after = START
             while page := await self._connection.store.dead(partition, after, PAGE_SIZE):
                 after = page[-1].id

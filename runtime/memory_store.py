@@ -207,6 +207,11 @@ class MemoryStore:
         hub = self._hub()
         return await _soon([row_id in hub.partition(p).activities for p, row_id in keys])
 
+    async def activity_rows(self, keys: Sequence[tuple[int, str]]) -> list[bytes | None]:
+        """See ``Store.activity_rows``."""
+        hub = self._hub()
+        return await _soon([hub.partition(p).activities.get(row_id) for p, row_id in keys])
+
     async def scan_index(self, scans: Sequence[Scan], *, count: int) -> list[Found]:
         """See ``Store.scan_index``."""
         self._check_here(*(scan.partition for scan in scans))

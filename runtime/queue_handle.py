@@ -6,16 +6,20 @@ from types import EllipsisType
 from typing import TYPE_CHECKING
 
 from .queues import QueueInfo, check_limit, to_text
+from .why import Why
+from .why_facts import QueueName
+from .why_walk import why
 
 if TYPE_CHECKING:
-    from .store import Store
+    from .connection import Connection
 
 
 class QueueHandle:
     """A local address of an activity queue; made by ``client.queue(name)``."""
 
-    def __init__(self, store: Store, name: str) -> None:
-        self._store = store
+    def __init__(self, connection: Connection, name: str) -> None:
+        self._connection = connection
+        self._store = connection.store
         self.name = name
 
     async def info(self) -> QueueInfo:
@@ -25,6 +29,10 @@ class QueueHandle:
             StoreUnavailable: the store cannot be reached.
         """
         return QueueInfo.of(self.name, await self._store.queue_state(self.name))
+
+    async def why(self) -> Why:
+        """Say what holds the queue up: no live worker, a pause, a limit; see ``Client.why``."""
+        return await why(self._connection, QueueName(self.name))
 
     async def set(
         self,

@@ -315,6 +315,10 @@ class RedisStore:
         servers = await self._connected()
         return [bool(found) for found in await servers.run(ADMIN, [(k, ("HEXISTS", k, f)) for k, f in named])]
 
+    async def activity_rows(self, keys: Sequence[tuple[int, str]]) -> list[bytes | None]:
+        """See ``Store.activity_rows``."""
+        return await self._fields("HMGET", [(self._keys.partition(p).activities, row) for p, row in keys])
+
     async def _fields(self, command: str, named: Sequence[tuple[str, str]]) -> list[bytes | None]:
         """Read fields of hashes, one command per hash."""
         wanted: dict[str, list[str]] = {}

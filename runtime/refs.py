@@ -44,6 +44,7 @@ from .reminders import Reminder, When, from_rows, signal_due_ms
 from .signatures import Signature, encode_arguments, encode_signal_arguments
 from .status import EntityStatus, OrchestrationStatus, StatusReader, entity_status
 from .watching import StateWatch
+from .why_handle import Explained
 
 #: What ``result`` raises, by the type that the failure names.
 _ENDS: Final[dict[str, type[OrchestrationFailed]]] = {
@@ -84,7 +85,7 @@ def entity_state(definition: EntityDefinition | None, name: str, key: str, row: 
     return definition.cls.lungfish_state(row, key)
 
 
-class EntityRef(Editable, Generic[E]):
+class EntityRef(Editable, Explained, Generic[E]):
     """A handle to one entity, existing or not; as in Orleans, it never has to be created."""
 
     def __init__(
@@ -307,7 +308,7 @@ class EntityRef(Editable, Generic[E]):
         return f"<entity {self._actor}>"
 
 
-class OrchestrationHandle(Generic[R]):
+class OrchestrationHandle(Explained, Generic[R]):
     """A handle to one orchestration instance."""
 
     def __init__(

@@ -469,6 +469,10 @@ class Store(Protocol):
         """Tell for (partition, row id) whether the activity is still without a result."""
         ...
 
+    async def activity_rows(self, keys: Sequence[tuple[int, str]]) -> list[bytes | None]:
+        """Return the rows of activities for (partition, row id); None where there is none."""
+        ...
+
     async def scan_index(self, scans: Sequence[Scan], *, count: int) -> list[Found]:
         """Return up to ``count`` members for each scan, in order; bounded in steps, see ``index``.
 

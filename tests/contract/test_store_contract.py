@@ -515,6 +515,12 @@ class TestCommit:
             False,
             True,
         ]
+        assert await store.activity_rows([(3, "y"), (3, "none"), (4, "x"), (3, "x")]) == [
+            b"y",
+            None,
+            None,
+            b"",
+        ]
         await store.commit(
             [
                 Commit(
@@ -538,6 +544,8 @@ class TestCommit:
         )
         assert (await store.instances([(3, "o1")], history=False))[0].history == []
         assert await store.has_activities([(3, "x")]) == [False]
+        assert await store.activity_rows([(3, "x"), (3, "y")]) == [None, b"y"]
+        assert await store.activity_rows([]) == []
 
     async def test_history_is_forgotten_before_it_is_appended(self, store: Store) -> None:
         await store.claim(3, "A", "t1")

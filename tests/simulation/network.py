@@ -386,6 +386,9 @@ class FaultyStore:
                 self._network.told(self._victim.gate.name, row.replace("\x00", ":"))
         return found
 
+    async def activity_rows(self, keys: Sequence[tuple[int, str]]) -> list[bytes | None]:
+        return await self._call(f"activity rows {len(keys)}", lambda: self._inner.activity_rows(keys))
+
     async def scan_index(self, scans: Sequence[Scan], *, count: int) -> list[Found]:
         return await self._call(f"scan {len(scans)}", lambda: self._inner.scan_index(scans, count=count))
 
