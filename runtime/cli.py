@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import click
 
-from . import cli_check, cli_http, cli_look
+from . import cli_check, cli_doctor, cli_http, cli_look
 from .app import App
 from .cli_where import Where, where_options
 from .embedded import start_child
@@ -60,6 +60,7 @@ main.add_command(cli_look.status)
 main.add_command(cli_look.entity)
 main.add_command(cli_look.instances)
 main.add_command(cli_check.check)
+main.add_command(cli_doctor.doctor)
 
 
 @main.command()
