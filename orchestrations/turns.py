@@ -118,14 +118,17 @@ def resume(instance: Instance, mark: events.Rewound | events.Forked) -> None:
 
 
 def again(instance: Instance, asked: Iterable[actions.Action], event: events.Arrived | None = None) -> None:
-    """In the open turn, ask again for what the code waits for, and deliver an event anew."""
+    """In the open turn, ask again for what the code waits for, and deliver an event anew; until it ends."""
+    execution = instance.execution
     for action in asked:
+        if instance.execution is not execution:
+            break
         outcome = outcome_at_once(instance.app, action)
         if outcome is None:
             instance.outgoing.keep(action)
         else:
             _apply(instance, outcome)
-    if event is not None:
+    if event is not None and instance.execution is execution:
         _apply(instance, event)
     _begin_pending(instance)
 

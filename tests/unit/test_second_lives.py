@@ -171,6 +171,26 @@ async def saga(ctx: OrchestrationContext) -> list[str]:
     return done
 
 
+@app.orchestration
+async def tiny_ones(ctx: OrchestrationContext) -> None:
+    await asyncio.gather(
+        ctx.call_activity(tiny, "a"), ctx.call_activity(tiny, "b"), ctx.call_activity(step, "c")
+    )
+
+
+async def test_what_ends_again_while_it_is_rewound_leaves_nothing_behind(env: Environment) -> None:
+    broken.update({"a", "b"})
+    handle = await env.client.start(tiny_ones, id="t")
+    assert "a is down" in await fails(handle)
+    await handle.rewind()
+    assert "a is down" in await fails(handle)
+    assert ran["c"] == 1
+    broken.clear()
+    again = await env.client.start(tiny_ones, id="t", if_exists="restart_if_ended")
+    await again.result()
+    assert ran["c"] == 2
+
+
 async def test_what_followed_from_the_failure_goes_with_it(env: Environment) -> None:
     broken.add("pay")
     handle = await env.client.start(saga)
