@@ -4,12 +4,14 @@ Rules:
 
 * Everything that a nominal time leads to is one turn: the start of the run, the moved cursor, the next alarm
   (a reminder of its own). So each nominal time is started exactly once, or is counted as missed or skipped.
-* It is told of the end of each run, and keeps what is running by that, not by asking.
+* It is told of the end of each run, and keeps what is running by that. A time that finds a run asks after it
+  all the same: a store that lost writes may have lost that run, or who is to be told of its end.
 * What it does not know (deleted meanwhile, or never made) it does not bring into being.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Final
 
 from pydantic import Field
@@ -37,6 +39,8 @@ from .entity import Entity
 ALARM: Final = "due"
 #: Ended runs that are kept to be shown.
 RECENT_MAX: Final = 20
+#: Runs that are asked after at one time, the oldest first.
+ASKED_MAX: Final = 16
 #: Backfills that may wait at one time.
 BACKFILLS_MAX: Final = 100
 
@@ -145,7 +149,8 @@ class Schedule(Entity):
 
     def news(self, run: str, outcome: str, detail: str) -> None:
         """A run was refused, or has ended; or it has begun, which is no news."""
-        if not self._exists() or run not in self.running or outcome in ("Started", "InstanceExists"):
+        is_no_end = outcome in ("Started", "InstanceExists", "Overloaded")
+        if not self._exists() or run not in self.running or is_no_end:
             return
         nominal_ms, begun_ms = self.running.pop(run)
         self._remember(run, nominal_ms, begun_ms, outcome, detail)
@@ -182,7 +187,15 @@ class Schedule(Entity):
             decision = self._take(nominal_ms, run_id(self.key, nominal_ms), made.overlap)
             if self.remaining > 0 and decision is not Decision.SKIP:
                 self.remaining -= 1 - (replaced if decision is Decision.REPLACE else 0)
+        if found.times and made.overlap != "allow":
+            self._ask_after_runs()
         return found.wake_ms if self.remaining != 0 else None
+
+    def _ask_after_runs(self) -> None:
+        now_ms = self._now_ms()
+        earlier = (run for run, (_, begun_ms) in self.running.items() if begun_ms < now_ms)
+        for run in itertools.islice(earlier, ASKED_MAX):
+            sending.watch(self.context, run, news="news")
 
     def _backfill(self) -> None:
         (cursor_ms, end_ms, overlap), *rest = self.backfills

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Coroutine
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import lungfish
 from lungfish.runtime.testing_environment import Environment
 from lungfish.testing import crash_everywhere, environment
+from tests.unit.hub import PARTITIONS, hub_of
+from tests.virtual import virtually
 
 app = lungfish.App("schedules")
 MINUTE, HOUR, DAY = dt.timedelta(minutes=1), dt.timedelta(hours=1), dt.timedelta(days=1)
@@ -351,3 +354,27 @@ def test_a_crash_anywhere_neither_loses_nor_doubles_a_run() -> None:
     assert written == ["00:10", "00:20", "00:30", "00:50"]
     assert found[-3:] == [4, 1, ()]
     assert [outcome for _, outcome in found[:-3]] == ["Completed"] * 4
+
+
+@pytest.mark.parametrize("overlap", ["skip", "buffer_one", "cancel_running", "terminate_running"])
+def test_a_run_that_the_store_lost_is_not_waited_for(overlap: Any) -> None:
+    async def run() -> None:
+        async with hub_of(app) as hub, asyncio.timeout(120):
+            await hub.start_all("a")
+            async with hub.client() as client:
+                every = lungfish.every(dt.timedelta(seconds=5))
+                schedule = await client.schedules.create("l", every, long_report, [1_000], overlap=overlap)
+                while not (await schedule.describe()).running:
+                    await asyncio.sleep(0.1)
+                (lost,) = (await schedule.describe()).running
+                await asyncio.sleep(0.5)
+                await hub.kill("a")
+                rows = [hub.row(number).instances.pop(lost.id, None) for number in range(PARTITIONS)]
+                assert any(rows)
+                await hub.start_all("b")
+                while (await schedule.describe()).started < 2:
+                    await asyncio.sleep(0.5)
+                found = await schedule.describe()
+                assert (found.recent[0].id, found.recent[0].outcome) == (lost.id, "NotFound")
+
+    virtually(run)
