@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field, field_validator
 
@@ -245,6 +245,7 @@ def test_bytes_of_any_kind_are_a_value_or_a_typed_error(data: bytes) -> None:
         return
 
 
+@settings(deadline=None)  # the first array that is read imports numpy
 @given(st.binary(max_size=30), st.integers(0, 127))
 def test_so_are_extensions(data: bytes, code: int) -> None:
     test_bytes_of_any_kind_are_a_value_or_a_typed_error.hypothesis.inner_test(  # type: ignore[attr-defined]
