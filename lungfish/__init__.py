@@ -78,6 +78,7 @@ from lungfish.runtime.reminders import Reminder
 from lungfish.runtime.retry import RetryPolicy
 from lungfish.runtime.schedules import ScheduleDescription, ScheduleHandle, ScheduleRun, Schedules
 from lungfish.runtime.settings import HostSettings
+from lungfish.runtime.sinks import Sink, SinkResult
 from lungfish.runtime.status import ArchivedInstance, EntityStatus, OrchestrationStatus, RuntimeStatus
 from lungfish.runtime.store import PartitionLoad
 from lungfish.runtime.topics import Topic
@@ -157,6 +158,8 @@ __all__ = [
     "ScheduleRun",
     "Schedules",
     "SerializationError",
+    "Sink",
+    "SinkResult",
     "StateEdit",
     "StateMismatch",
     "StateWatch",

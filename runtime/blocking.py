@@ -15,6 +15,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overlo
 from .app import EntityClass
 from .blocking_editing import BlockingEditable
 from .blocking_schedules import BlockingSchedules
+from .blocking_sinks import BlockingSink
 from .blocking_topics import BlockingBroadcasts, BlockingTopic
 from .client import Client, IfExists
 from .client_queries import InstanceFilters, StoredEntity
@@ -466,6 +467,10 @@ class BlockingClient(BlockingBroadcasts):
     def topic(self, name: str) -> BlockingTopic:
         """Return a topic; see ``Client.topic``."""
         return BlockingTopic(self._open.run, self._client.topic(name))
+
+    def sink(self, name: str, shard: str = "") -> BlockingSink:
+        """Return a sink; see ``Client.sink``."""
+        return BlockingSink(self._open.run, self._client.sink(name, shard))
 
     @property
     def schedules(self) -> BlockingSchedules:

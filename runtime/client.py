@@ -25,6 +25,7 @@ from .queue_handle import QueueHandle
 from .refs import EntityRef, OrchestrationHandle
 from .schedules import Schedules
 from .signatures import Signature, encode_arguments
+from .sinks import Sink
 from .status import to_ms
 from .store import Store
 from .tags import check_tags
@@ -158,6 +159,18 @@ class Client(ClientLives, ClientBroadcasts):
     def topic(self, name: str) -> Topic:
         """Return a topic: what is published there goes to all who are subscribed. Talks to nobody."""
         return Topic(self.entity(TOPIC, check_id("topic name", name)))
+
+    def sink(self, name: str, shard: str = "") -> Sink:
+        """Return a sink: what its ``write`` turns into signals, exactly once over restarts. Talks to nobody.
+
+        Args:
+            name: under which it remembers, in the hub, how far it is.
+            shard: of a source that several senders read, such as a file's name; each is a sink of its own.
+
+        Raises:
+            InvalidId: a name that cannot be used.
+        """
+        return Sink(self._open, self._definition, name, shard)
 
     @property
     def schedules(self) -> Schedules:

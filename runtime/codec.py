@@ -24,7 +24,7 @@ import logging
 import pathlib
 import sys
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -204,6 +204,12 @@ def encode(value: Any, what: str = "value", limit: int = PAYLOAD_BYTES_MAX) -> b
     if 5 * len(data) > 4 * limit:
         _check_size(len(data), what, limit)
     return data
+
+
+def join_rows(rows: Sequence[bytes]) -> bytes:
+    """Return the encoded list of values that were encoded one by one."""
+    header: bytes = msgpack.Packer().pack_array_header(len(rows))
+    return header + b"".join(rows)
 
 
 def _check_size(size: int, what: str, limit: int) -> None:

@@ -238,13 +238,16 @@ class MemoryServer:
 
     def append(self, hub: str, append: Append) -> Appended:
         """Put one batch into its target, once."""
-        outcome = self._admit(hub, append.target, append.producer, append.sequence, resync=append.resync)
-        if outcome is None:
+        at = (hub, append.target, append.producer, append.sequence)
+        outcome = self._admit(*at, resync=append.resync, after=append.after)
+        if outcome is None or (outcome is Appended.FULL and not append.payloads):
             self._put(hub, append.target, append.producer, append.sequence, append.payloads)
             return Appended.OK
         return outcome
 
-    def _admit(self, hub: str, target: str, producer: str, sequence: int, *, resync: bool) -> Appended | None:
+    def _admit(
+        self, hub: str, target: str, producer: str, sequence: int, *, resync: bool, after: int | None = None
+    ) -> Appended | None:
         """Return why nothing is to be written, or None: write it."""
         if target.startswith("c:"):
             return None
@@ -253,7 +256,9 @@ class MemoryServer:
         if 0 < sequence <= last:
             state.producers[target][producer] = (last, self.now_ms())
             return Appended.OK
-        if sequence > last + 1 and not resync:
+        if after is not None and after != last:
+            return Appended.GAP
+        if sequence > last + 1 and not resync and after is None:
             return Appended.GAP
         length = len(state.stream(target, self.now_ms()).ids)
         return Appended.FULL if length >= self._lengths_max[target[0]] else None
@@ -277,10 +282,12 @@ class MemoryServer:
         return {target: entries for target, entries in found.items() if entries}
 
     def sweep_producers(self, hub: str, partition: int, older_ms: int) -> int:
-        """Forget producers not seen lately, but never partitions: those count on for ever."""
+        """Forget producers not seen lately, but never partitions and sinks: those count on for ever."""
         producers = self.hub(hub).producers.get(partition_target(partition), {})
         limit_ms = self.now_ms() - older_ms
-        old = [name for name, (_, seen) in producers.items() if seen < limit_ms and name[:2] != "p:"]
+        old = [
+            name for name, (_, seen) in producers.items() if seen < limit_ms and name[:2] not in ("p:", "s:")
+        ]
         for name in old:
             del producers[name]
         return len(old)

@@ -251,6 +251,18 @@ class MemoryStore:
         self._hub()
         return await _soon(self.server.sweep_producers(self._name, partition, older_ms))
 
+    async def marks(self, producer: str, partitions: Sequence[int]) -> list[int]:
+        """See ``Store.marks``."""
+        known = self._hub().producers
+        found = [known.get(partition_target(partition), {}) for partition in partitions]
+        return await _soon([marks.get(producer, (0, 0))[0] for marks in found])
+
+    async def forget_producer(self, producer: str, partitions: Sequence[int]) -> None:
+        """See ``Store.forget_producer``."""
+        for partition in partitions:
+            self._hub().producers.get(partition_target(partition), {}).pop(producer, None)
+        await _soon(None)
+
     # --- queues and workers ------------------------------------------------------------
 
     def queue_reader(self, worker: str) -> MemoryQueueReader:

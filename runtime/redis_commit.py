@@ -96,7 +96,7 @@ def append_command(keys: Keys, appends: Iterable[Append], limits: Limits) -> Com
             0 if append.target[0] == "c" else numbers[keys.producers(append.target)],
             append.producer,
             append.sequence,
-            append.resync,
+            append.resync if append.after is None else append.after,
             limits.of(append.target),
             append.payloads,
         )

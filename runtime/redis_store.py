@@ -347,9 +347,20 @@ class RedisStore:
         return [[member.decode() for member in reply] for reply in replies]
 
     async def sweep_producers(self, partition: int, older_ms: int) -> int:
-        """See ``Store.sweep_producers``; partitions are never forgotten as producers."""
+        """See ``Store.sweep_producers``."""
         key = self._keys.partition(partition).producers
         return int(await self._one(ADMIN, key, script("sweep", [key], older_ms)))
+
+    async def marks(self, producer: str, partitions: Sequence[int]) -> list[int]:
+        """See ``Store.marks``."""
+        keys = [self._keys.partition(partition).producers for partition in partitions]
+        found = await self._fields("HMGET", [(key, producer) for key in keys])
+        return [int(mark.partition(b" ")[0]) if mark is not None else 0 for mark in found]
+
+    async def forget_producer(self, producer: str, partitions: Sequence[int]) -> None:
+        """See ``Store.forget_producer``."""
+        keys = [self._keys.partition(partition).producers for partition in partitions]
+        await (await self._connected()).run(ADMIN, [(key, ("HDEL", key, producer)) for key in keys])
 
     # --- queues and workers ------------------------------------------------------------
 

@@ -71,6 +71,9 @@ class Append:
             queue gets one entry per activity, so that workers can share them.
         resync: accept a gap and go on from ``sequence``: only for an outbox whose target
             lost acknowledged writes in a failover.
+        after: take it only if the last number taken is this one, and go on from ``sequence``, which may be
+            any larger one: then sequence numbers are positions in a source. Anything else but a repeat is
+            a gap. Without payloads only the number is written.
     """
 
     target: str
@@ -78,6 +81,7 @@ class Append:
     sequence: int
     payloads: tuple[bytes, ...]
     resync: bool = False
+    after: int | None = None
 
 
 class Appended(Enum):
@@ -493,7 +497,15 @@ class Store(Protocol):
         ...
 
     async def sweep_producers(self, partition: int, older_ms: int) -> int:
-        """Forget producers not seen for ``older_ms``; return how many."""
+        """Forget producers not seen for ``older_ms``, but no partitions and sinks; return how many."""
+        ...
+
+    async def marks(self, producer: str, partitions: Sequence[int]) -> list[int]:
+        """Return the last sequence number that each partition has taken from a producer; 0: none."""
+        ...
+
+    async def forget_producer(self, producer: str, partitions: Sequence[int]) -> None:
+        """Forget a producer's sequence numbers, partition by partition. Safe to repeat."""
         ...
 
     def queue_reader(self, worker: str) -> QueueReader:

@@ -30,6 +30,8 @@ STORE_CALLS: Final = (
     "instances",
     "has_activities",
     "sweep_producers",
+    "marks",
+    "forget_producer",
     "finish_entries",
     "claim_entries",
     "keep_details",

@@ -5,6 +5,7 @@
 --          {stream, producers, producer, sequence, resync, length_max, payloads}
 --          stream, producers  index in KEYS; producers 0: a client's replies, which take no sequence
 --          sequence           1, 2, 3 ... per producer; 0: not checked
+--          resync             true: take a gap; a number: take it only if that is the last one taken
 --          length_max         of the stream; for a client the oldest beyond it go
 -- ARGV[2]  lifetime of a client's stream, ms
 -- Result   one number per append: 0 stored, now or before; 1 gap: an earlier sequence number is
@@ -40,9 +41,11 @@ local function append(stream, producers, producer, sequence, resync, length_max,
       redis.call('HSET', producers, producer, string.format('%.0f %s', last, now))
       return OK
     end
-    if sequence > last + 1 and not resync then return GAP end
+    if type(resync) == 'number' then
+      if resync ~= last then return GAP end
+    elseif sequence > last + 1 and not resync then return GAP end
   end
-  if redis.call('XLEN', stream) >= length_max then return FULL end
+  if #payloads > 0 and redis.call('XLEN', stream) >= length_max then return FULL end
 
   for _, payload in ipairs(payloads) do
     redis.call('XADD', stream, '*', 'p', payload)

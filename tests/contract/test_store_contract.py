@@ -190,6 +190,32 @@ class TestAppend:
         assert await read_all(store, "p:1") == [b"m1", b"m1"]
         assert await read_all(store, "p:2") == [b"m1"]
 
+    async def test_a_position_is_taken_only_after_the_one_it_names(self, store: Store) -> None:
+        def rows(sequence: int, after: int, *payloads: bytes) -> Append:
+            return Append("p:1", "s:sink", sequence, payloads, after=after)
+
+        assert await store.append([rows(10, 5, b"a")]) == [Appended.GAP]
+        assert await store.append([rows(10, 0, b"a")]) == [Appended.OK]
+        assert await store.append([rows(10, 0, b"a"), rows(7, 5, b"b")]) == [Appended.OK] * 2, "repeats"
+        assert await store.append([rows(12, 0, b"c"), rows(12, 11, b"c")]) == [Appended.GAP] * 2
+        assert await store.append([rows(2**53 - 1, 10, b"d")]) == [Appended.OK]
+        assert await read_all(store, "p:1") == [b"a", b"d"]
+        assert await store.marks("s:sink", [1, 2]) == [2**53 - 1, 0]
+
+    async def test_a_position_without_rows_fits_into_a_full_inbox(self, store: Store) -> None:
+        await store.append([put("p:1", n) for n in range(1, INBOX_MAX + 1)])
+        assert await store.append([Append("p:1", "s:sink", 3, (b"a",), after=0)]) == [Appended.FULL]
+        assert await store.append([Append("p:1", "s:sink", 3, (), after=0)]) == [Appended.OK]
+        assert await store.marks("s:sink", [1]) == [3]
+        assert len(await read_all(store, "p:1")) == INBOX_MAX
+
+    async def test_a_producer_is_forgotten_partition_by_partition(self, store: Store) -> None:
+        await store.append([put(f"p:{p}", 1, producer=f"s:{p % 2}") for p in range(4)])
+        await store.forget_producer("s:1", range(2))
+        await store.forget_producer("s:1", range(2))
+        assert await store.marks("s:1", range(4)) == [0, 0, 0, 1]
+        assert await store.marks("s:0", range(4)) == [1, 0, 1, 0]
+
     async def test_outcomes_are_in_the_order_of_the_appends(self, store: Store) -> None:
         appends = [put(f"p:{p}", 1 if p % 2 else 2) for p in range(8)] + [put("p:1", 2), put("p:0", 1)]
         expected = [Appended.OK if p % 2 else Appended.GAP for p in range(8)] + [Appended.OK] * 2
@@ -720,13 +746,14 @@ class TestReading:
         assert await store.instances([], history=True) == []
         assert await store.has_activities([]) == []
 
-    async def test_sweep_forgets_old_clients_but_no_partition(self, store: Store) -> None:
-        await store.append([put("p:1", 1, producer="s1"), put("p:1", 1, producer="p:2")])
+    async def test_sweep_forgets_old_clients_but_no_partition_and_no_sink(self, store: Store) -> None:
+        await store.append([put("p:1", 1, producer=name) for name in ("s1", "p:2", "s:sink")])
         assert await store.sweep_producers(1, 3_600_000) == 0
         await clock_moves(store)
         assert await store.sweep_producers(1, 0) == 1
         assert await store.append([put("p:1", 2, producer="s1")]) == [Appended.GAP]
         assert await store.append([put("p:1", 2, producer="p:2")]) == [Appended.OK]
+        assert await store.marks("s:sink", [1]) == [1]
 
 
 # --- queues ------------------------------------------------------------------------------

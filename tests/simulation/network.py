@@ -409,6 +409,12 @@ class FaultyStore:
             f"sweep {partition}", lambda: self._inner.sweep_producers(partition, older_ms)
         )
 
+    async def marks(self, producer: str, partitions: Sequence[int]) -> list[int]:
+        return await self._call("marks", lambda: self._inner.marks(producer, partitions))
+
+    async def forget_producer(self, producer: str, partitions: Sequence[int]) -> None:
+        await self._call("forget", lambda: self._inner.forget_producer(producer, partitions))
+
     def queue_reader(self, worker: str) -> FaultyQueueReader:
         return FaultyQueueReader(self._network, self._victim, self._inner, worker)
 

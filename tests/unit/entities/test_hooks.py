@@ -32,7 +32,7 @@ def _clean() -> None:
 
 class Desk(Entity):
     value: int = 0
-    opened: int = 0
+    notes: list[str] = []
     _seen: list[str] = PrivateAttr(default_factory=list)
 
     def on_activate(self) -> None:
@@ -188,7 +188,7 @@ def test_a_timer_tries_again_while_signals_wait() -> None:
     assert due_ms == host.effects.now_ms + 2 * BACKOFF_MS[0]
     host.accept(fired)
     host.run()
-    assert host.fields == {"value": 1, "opened": 0}
+    assert host.fields == {"value": 1, "notes": []}
     assert host.effects.timers == {}
     host.accept(TimerFired(host.actor, "", 0, due_ms, AGAIN))
     host.run()
