@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Self, Unpack
 
 from pydantic import BaseModel, ConfigDict
 
-from lungfish.runtime.definitions import EntityDefinition, operations_of
+from lungfish.runtime.definitions import EntityDefinition, operations_of, with_reentrant_reads
 from lungfish.runtime.errors import StateMismatch, UsageError
 
 from .context import EntityContext
@@ -51,6 +51,8 @@ class Entity(BaseModel):
         ttl: an entity that had no message for so long is deleted, as by ``delete`` (timedelta, or seconds).
         state_bytes_max: largest stored state (bytes, at most 4 MiB); an operation that would make a larger
             one fails with ``PayloadTooLarge`` and is rolled back.
+        reentrant: all ``@shared`` operations that are not async are ``@lungfish.reentrant``. Others cannot
+            be: what a nested one changed would be lost, or counted twice, if the one around it is run again.
 
     Attributes:
         schema_version: raise it when stored states change shape, and say in ``migrations`` how.
@@ -139,6 +141,8 @@ class Entity(BaseModel):
             reserved=_OWN | (_PYDANTIC - _HOOKS),
             ignored=_HOOKS | NAMES | called_by_pydantic,
         )
+        if cls.lungfish_options.reentrant:
+            operations = with_reentrant_reads(operations, name)
         return EntityDefinition(name, cls, operations)
 
     @classmethod
@@ -169,10 +173,11 @@ class Entity(BaseModel):
         *,
         ttl: dt.timedelta | float | None = None,
         state_bytes_max: int | None = None,
+        reentrant: bool | None = None,
         **kwargs: Unpack[ConfigDict],
     ) -> None:
         super().__init_subclass__(**kwargs)
-        cls.lungfish_options = cls.lungfish_options.changed(cls.__name__, ttl, state_bytes_max)
+        cls.lungfish_options = cls.lungfish_options.changed(cls.__name__, ttl, state_bytes_max, reentrant)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

@@ -159,14 +159,12 @@ class Waking:
         """True while it runs."""
         return self._running is not None
 
-    def step(self, effects: Effects, *, has_news: bool) -> Step:
-        """Run it, or take its outcome; has_news: something arrived, so that a failed one is tried again."""
+    def step(self, effects: Effects) -> Step:
+        """Run it, or take its outcome: an activation is run when something arrived, or ended."""
         if self._hook is None:
             return Step.AWAKE
         if self._running is not None:
             return self._settle(effects, self._running) if self._has_ended else Step.ASLEEP
-        if self.failure is not None and not has_news:
-            return Step.ASLEEP
         return self._start(effects, self._hook)
 
     def _start(self, effects: Effects, hook: Operation) -> Step:

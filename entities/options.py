@@ -20,13 +20,19 @@ class EntityOptions:
     Attributes:
         ttl_ms: an entity that had no message for so long is deleted; 0: never.
         state_bytes_max: largest snapshot; an operation that would make a larger one fails (bytes).
+        reentrant: all its ``@shared`` operations that are not async are ``@reentrant``.
     """
 
     ttl_ms: int = 0
     state_bytes_max: int = codec.PAYLOAD_BYTES_MAX
+    reentrant: bool = False
 
     def changed(
-        self, what: str, ttl: dt.timedelta | float | None, state_bytes_max: int | None
+        self,
+        what: str,
+        ttl: dt.timedelta | float | None,
+        state_bytes_max: int | None,
+        reentrant: bool | None,
     ) -> EntityOptions:
         """Return the options with what a class statement gives; None: as inherited.
 
@@ -39,7 +45,10 @@ class EntityOptions:
             raise UsageError(
                 f"entity {what}: state_bytes_max is 1 to {codec.PAYLOAD_BYTES_MAX:,} bytes, not {limit!r}"
             )
-        return replace(self, ttl_ms=ttl_ms, state_bytes_max=limit)
+        is_reentrant = self.reentrant if reentrant is None else reentrant
+        if type(is_reentrant) is not bool:
+            raise UsageError(f"entity {what}: reentrant is True or False, not {reentrant!r}")
+        return replace(self, ttl_ms=ttl_ms, state_bytes_max=limit, reentrant=is_reentrant)
 
 
 def _ttl_ms(what: str, ttl: dt.timedelta | float) -> int:

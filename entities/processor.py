@@ -79,6 +79,8 @@ class EntityKind:
         self.app = app
         self.counts = Counts()
         self.leaving = Leaving()
+        #: In tests: a ``@shared`` operation that changes the state fails.
+        self.is_strict = False
 
     def activate(self, actor: ActorId, stored: Stored) -> Activation:
         """Return the activation of an entity; one that cannot be run refuses every message."""
@@ -116,7 +118,8 @@ class EntityActivation:
         self._definition = definition
         self._effects: Effects
         self._scope = Scope(actor, kind.app)
-        self._turns = self._scope.turns = Turns(plan, self._scope, row, readable=readable)
+        turns = Turns(plan, self._scope, row, readable=readable, is_strict=kind.is_strict)
+        self._turns = self._scope.turns = turns
         self._alarms = Alarms(actor, definition, self._turns)
         self._arrived: deque[Item] = deque()
         self._mailbox: deque[Entry] = deque()
@@ -152,18 +155,14 @@ class EntityActivation:
     def run(self, effects: Effects) -> None:
         """Do all that can be done now, up to a bounded number of operations."""
         self._effects = self._scope.effects = effects
-        has_news, has_ended = bool(self._arrived), bool(self._ended)
+        has_ended = bool(self._ended)
         self._take_arrived()
         while self._ended:
             self._settle(self._ended.popleft())
         left = OPERATIONS_MAX
         while left > 0 and self._mailbox and self._may_start(self._mailbox[0]):
             head = self._mailbox[0]
-            if (
-                self._waking is not None
-                and self._needs_waking(head)
-                and not self._wake(self._waking, has_news)
-            ):
+            if self._waking is not None and self._needs_waking(head) and not self._wake(self._waking):
                 break
             if head.is_tick and not self._begin_tick(head):
                 left -= 1
@@ -173,7 +172,7 @@ class EntityActivation:
             else:
                 left -= self._run_turn(left)
         if self._nested and self._waking is not None and not self._mailbox:
-            self._wake(self._waking, has_news)
+            self._wake(self._waking)
         while self._nested and self._waking is None:  # inside an operation that was run again just now
             self._finish(self._turns.read_inside(self._nested.popleft(), self._effects))
         self._ready = bool(self._mailbox) and self._waking is None and self._may_start(self._mailbox[0])
@@ -401,9 +400,9 @@ class EntityActivation:
 
     # --- on_activate ---------------------------------------------------------------------------
 
-    def _wake(self, waking: Waking, has_news: bool) -> bool:
+    def _wake(self, waking: Waking) -> bool:
         """Run ``on_activate``; True when operations may run."""
-        match waking.step(self._effects, has_news=has_news):
+        match waking.step(self._effects):
             case Step.AWAKE:
                 self._waking = None
                 for message in waking.messages:
@@ -496,7 +495,7 @@ class EntityActivation:
             return
         running = self._begin(job)
         if job.operation.shared:
-            subject = self._turns.reader(running.scope)
+            running.subject = subject = self._turns.reader(running.scope)
             self._readers.add(running)
         else:
             subject = self._turns.writer(running.scope)
@@ -526,7 +525,9 @@ class EntityActivation:
             try:
                 job.journal.check_end()
                 one.result = encode_result(job.operation, running.value)
-                if not job.operation.shared:
+                if job.operation.shared:
+                    self._turns.check_unchanged(job.operation, running.subject)
+                else:
                     self._turns.succeeded(scope)
                     self._turns.snapshot()
             except LungfishError as raised:

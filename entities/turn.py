@@ -23,10 +23,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import InitVar, dataclass
 from enum import Enum
+from functools import partial
 from types import MethodType
 from typing import Any, Final
 
-from lungfish.runtime.errors import FailureDetails, LungfishError, PayloadTooLarge, SerializationError
+from lungfish.runtime import codec
+from lungfish.runtime.definitions import Operation
+from lungfish.runtime.errors import (
+    FailureDetails,
+    LungfishError,
+    PayloadTooLarge,
+    ReadOnly,
+    SerializationError,
+)
 from lungfish.runtime.kinds import Effects
 from lungfish.runtime.messages import Call
 from lungfish.runtime.reminders import NONE, Reminder, Reminders, without
@@ -78,6 +87,7 @@ class Turns:
     Attributes:
         base: the snapshot that the state is rolled back to; None: the defaults.
         written: the snapshot that was last given to the store.
+        is_strict: a shared operation that changes the state fails; else what it changes is passed over.
     """
 
     plan: StatePlan
@@ -86,6 +96,7 @@ class Turns:
     readable: InitVar[bool] = True
     state: Any = None
     written: bytes | None = None
+    is_strict: bool = False
     _touch: Touch = Touch.NONE
     _guarded: bool = False
     _careful: bool = False
@@ -202,6 +213,18 @@ class Turns:
         made = shell(self.plan, self.state, self.plan.capture()(self.state.__dict__))
         give_context(made, scope)
         return made
+
+    def check_unchanged(self, operation: Operation, subject: Any) -> None:
+        """Raise ``ReadOnly`` if a shared operation has changed its copy of the state, in tests."""
+        if not self.is_strict:
+            return
+        before, after = self.state.__dict__, subject.__dict__
+        changed = [name for name in self.plan.names if _differ(before.get(name), after.get(name))]
+        if changed:
+            raise ReadOnly(
+                f"{operation.signature.what} is @shared, which means read-only, and changed "
+                f"{', '.join(changed)}: that is not kept. Make a local copy, or take @shared away"
+            )
 
     def writer(self, scope: Scope) -> Any:
         """Return the state for one exclusive operation that has its own scope."""
@@ -321,6 +344,8 @@ class Turns:
         try:
             subject = self.reader(scope) if operation.shared else self.state
             result = encode_result(operation, operation.function(subject, *args, **kwargs))
+            if operation.shared:
+                self.check_unchanged(operation, subject)
         except BaseException as error:  # also SystemExit: user code does not stop a host
             if not operation.shared:
                 self._roll_back(image)
@@ -352,7 +377,9 @@ class Turns:
         try:
             args, kwargs = job.arguments()
             scope.begin(job.item, job.operation, job.journal)
-            result = encode_result(job.operation, job.operation.function(self.reader(scope), *args, **kwargs))
+            subject = self.reader(scope)
+            result = encode_result(job.operation, job.operation.function(subject, *args, **kwargs))
+            self.check_unchanged(job.operation, subject)
         except BaseException as error:  # also SystemExit: user code does not stop a host
             return Applied(job, failure=describe(error), failed=1)
         finally:
@@ -412,11 +439,29 @@ class Turns:
         operation = job.operation
         subject = self.reader(self.scope) if operation.shared else self.state
         method = MethodType(operation.function, subject)
-        return (MethodType(_call_named, method) if named else method), subject
+        bound: Callable[..., Any] = MethodType(_call_named, method) if named else method
+        if operation.shared and self.is_strict:
+            return partial(self._call_strictly, operation, subject, bound), subject
+        return bound, subject
+
+    def _call_strictly(
+        self, operation: Operation, subject: Any, method: Callable[..., Any], *args: Any
+    ) -> None:
+        method(*args)
+        self.check_unchanged(operation, subject)
 
 
 def _call_named(method: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
     return method(*args, **kwargs)
+
+
+def _differ(before: Any, after: Any) -> bool:
+    if before == after:
+        return False
+    try:
+        return codec.encode(before) != codec.encode(after)  # not a number differs from itself
+    except SerializationError:
+        return True
 
 
 def give_context(state: Any, scope: Scope) -> None:

@@ -68,6 +68,7 @@ from lungfish.runtime.errors import (
     UsageError,
 )
 from lungfish.runtime.hot import HotEntity
+from lungfish.runtime.ids import grouped
 from lungfish.runtime.launch import attach, start
 from lungfish.runtime.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
 from lungfish.runtime.query import Page
@@ -179,6 +180,7 @@ __all__ = [
     "connect_sync",
     "cron",
     "every",
+    "grouped",
     "reentrant",
     "shared",
     "start",

@@ -203,7 +203,7 @@ class EntityDefinition:
 def shared(function: F) -> F:
     """Mark an operation as read-only: it may overlap other shared ones (Orleans: ``[ReadOnly]``).
 
-    What it changes in the state is not kept.
+    What it changes in the state is not kept; in ``lungfish.testing`` it fails with ``ReadOnly`` then.
     """
     setattr(function, _SHARED, True)
     return function
@@ -270,6 +270,24 @@ def operations_of(
             reentrant=_is_reentrant(raw, what),
         )
     return found
+
+
+def with_reentrant_reads(operations: Mapping[str, Operation], name: str) -> dict[str, Operation]:
+    """Return the operations of a class that is reentrant: those that only read, and do not wait, are.
+
+    Raises:
+        UsageError: there are none.
+    """
+    made = {
+        at: replace(operation, reentrant=operation.shared and not operation.is_async)
+        for at, operation in operations.items()
+    }
+    if not any(operation.reentrant for operation in made.values()):
+        raise UsageError(
+            f"entity {name}: reentrant=True needs a @shared operation that is not async: no other can be "
+            "called back by those whom the entity waits for"
+        )
+    return made
 
 
 @overload

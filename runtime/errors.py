@@ -15,7 +15,7 @@
     │  ├─ InstanceEnded        the instance has ended; it cannot be controlled any more
     │  ├─ InstanceRunning      the instance has not ended; so it cannot be purged or restarted
     │  ├─ NotDurable           an orchestration did what replay cannot repeat (I/O, threads, foreign futures)
-    │  ├─ ReadOnly             a query or validator tried to change something
+    │  ├─ ReadOnly             what may only read tried to change something
     │  ├─ LimitExceeded        a bound on what one actor may do (history length, actions per turn)
     │  ├─ ScheduleExists       the schedule id is taken
     │  ├─ ScheduleNotFound     no such schedule

@@ -22,7 +22,7 @@ from .client import Client
 from .definitions import as_duration
 from .errors import UsageError
 from .host import Host
-from .ids import ORCHESTRATION
+from .ids import ENTITY, ORCHESTRATION
 from .kinds import ActorKind, load_kinds
 from .memory_store import MemoryStore
 from .settings import HostSettings
@@ -190,6 +190,8 @@ class Environment:
         kinds = load_kinds(self.app)
         orchestrations: Any = kinds[ORCHESTRATION]
         orchestrations.always_replay = self._always_replay
+        entities: Any = kinds[ENTITY]
+        entities.is_strict = True
         return kinds
 
     async def _add_host(self) -> None:
@@ -226,6 +228,9 @@ def environment(
 
     Works in any running event loop. Durable time jumps to the next timer while a client waits for an outcome
     and nothing runs, so an orchestration of a month takes milliseconds.
+
+    A ``@shared`` operation that changes the state fails with ``ReadOnly``; outside of tests, the change is
+    dropped.
 
     Args:
         app: what to run; its name is the hub's.

@@ -15,6 +15,7 @@ from lungfish.runtime.ids import (
     ORCHESTRATION,
     ActorId,
     check_id,
+    grouped,
     partition_of,
     stable_hash,
 )
@@ -44,6 +45,41 @@ def test_keys_spread_over_the_partitions() -> None:
         counts[partition_of(ActorId(ENTITY, "Counter", f"key-{number}"), 32)] += 1
     assert min(counts) > 50
     assert max(counts) < 150
+
+
+def test_what_is_in_a_group_is_in_its_partition() -> None:
+    """As stored hubs depend on the hash, they depend on what a group is."""
+    assert stable_hash("g", "", "cust-7") == 3_552_369_302
+    for number in range(100):
+        group = f"cust-{number}"
+        expected = stable_hash("g", "", group) % 32
+        for actor in (
+            ActorId(ENTITY, "Cart", f"{group}|"),
+            ActorId(ENTITY, "Order", f"{group}|order|1"),
+            ActorId(ORCHESTRATION, "", f"{group}|checkout-{number}"),
+        ):
+            assert partition_of(actor, 32) == expected
+
+
+def test_groups_spread_over_the_partitions() -> None:
+    counts = [0] * 32
+    for number in range(3_200):
+        counts[partition_of(ActorId(ENTITY, "Counter", f"group-{number}|x"), 32)] += 1
+    assert min(counts) > 50
+    assert max(counts) < 150
+
+
+@pytest.mark.parametrize("key", ["|", "|x", "plain", "{group}x"])
+def test_what_has_no_group_is_hashed_as_ever(key: str) -> None:
+    assert partition_of(ActorId(ENTITY, "E", key), 1_000) == stable_hash(ENTITY, "E", key) % 1_000
+
+
+def test_a_key_in_a_group() -> None:
+    assert grouped("cust-7", "order|1") == "cust-7|order|1"
+    assert grouped("cust-7") == "cust-7|"
+    for group in ("", "a|b", "x" * ID_BYTES_MAX, 3):
+        with pytest.raises(InvalidId):
+            grouped(group)  # type: ignore[arg-type]
 
 
 def test_name_and_key_do_not_run_into_each_other() -> None:

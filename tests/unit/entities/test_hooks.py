@@ -14,6 +14,7 @@ from lungfish.entities.hooks import ACTIVATE_MAX_S, AGAIN, BACKOFF_MS
 from lungfish.runtime.definitions import reentrant
 from lungfish.runtime.errors import ActivationFailed, UsageError
 from lungfish.runtime.messages import CancelCall, TimerFired
+from lungfish.testing import crash_everywhere
 from tests.unit.entities.fakes import CLIENT_ID, Host, error, value, virtually
 from tests.unit.hub import hub_of
 from tests.virtual import virtually as on_a_virtual_loop
@@ -487,3 +488,50 @@ class Asks(lungfish.Entity):
 @failing.orchestration
 async def asks(ctx: lungfish.OrchestrationContext, key: str) -> None:
     await ctx.entity(Broken, key).call(Broken.get)
+
+
+# --- crashes ------------------------------------------------------------------------------------
+
+crashing = lungfish.App("hooks-and-crashes")
+
+
+@crashing.entity
+class Member(lungfish.Entity):
+    joined: int = 0
+    value: int = 0
+
+    async def on_activate(self) -> None:
+        await asyncio.sleep(0)
+        if not self.joined:
+            self.joined += 1
+            self.context.signal((Club, "c"), Club.join)
+
+    def add(self) -> int:
+        self.value += 1
+        return self.value
+
+
+@crashing.entity
+class Club(lungfish.Entity):
+    members: int = 0
+
+    def join(self) -> None:
+        self.members += 1
+
+    @lungfish.shared
+    def count(self) -> int:
+        return self.members
+
+
+def test_a_host_that_dies_at_any_instant_changes_nothing() -> None:
+    async def scenario(client: lungfish.Client) -> list[Any]:
+        member, club = client.entity(Member, "m"), client.entity(Club, "c")
+        found: list[Any] = [await member.call(Member.add), await member.call(Member.add)]
+        while not await club.call(Club.count):
+            await asyncio.sleep(0.01)
+        state = await member.state()
+        return [*found, await club.call(Club.count), state and state.joined]
+
+    report = crash_everywhere(crashing, scenario)
+    assert not report.findings
+    assert report.outcome == [1, 2, 1, 1]

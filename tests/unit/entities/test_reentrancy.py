@@ -92,8 +92,9 @@ async def test_a_reentrant_read_runs_inside(path: list[str]) -> None:
         a = env.client.entity(Node, "a")
         assert await visit(env, path, "peek") == 1, "it sees what the operation that waits has done so far"
         assert await a.call(Node.look) == 1
-        assert await visit(env, path, "poke") == 1_002
-        assert await a.call(Node.look) == 2, "what a shared operation changes is not kept"
+        with pytest.raises(lungfish.ReadOnly, match="poke is @shared.*changed value"):
+            await visit(env, path, "poke")
+        assert await a.call(Node.look) == 1, "what a shared operation changes is not kept"
 
 
 async def test_what_it_saw_may_be_rolled_back() -> None:
@@ -141,3 +142,81 @@ async def circle(client: lungfish.Client) -> tuple[int, int]:
 
 def test_a_crash_at_any_instant_changes_nothing() -> None:
     assert not crash_everywhere(app, circle).findings
+
+
+# --- a whole class ------------------------------------------------------------------------------
+
+whole = lungfish.App("reentrant-class")
+
+
+@whole.entity
+class Open(Entity, reentrant=True):
+    value: int = 0
+
+    async def ask(self, key: str, operation: str) -> int:
+        self.value += 1
+        return int(await self.context.entity(Open, key).call(Open.ask_back, self.key, operation))
+
+    async def ask_back(self, key: str, operation: str) -> int:
+        return int(await self.context.entity(Open, key).call(operation))
+
+    @lungfish.shared
+    def look(self) -> int:
+        return self.value
+
+    @lungfish.shared
+    async def look_slowly(self) -> int:
+        await asyncio.sleep(0)
+        return self.value
+
+    def bump(self) -> int:
+        self.value += 1
+        return self.value
+
+
+@whole.entity
+class Closed(Open, reentrant=False):
+    async def ask(self, key: str, operation: str) -> int:
+        return int(await self.context.entity(Closed, key).call(Closed.ask_back, self.key, operation))
+
+    async def ask_back(self, key: str, operation: str) -> int:
+        return int(await self.context.entity(Closed, key).call(operation))
+
+
+async def test_the_sync_shared_operations_of_a_reentrant_class_are_reentrant() -> None:
+    async with environment(whole) as env:
+        a = env.client.entity(Open, "a")
+        assert await a.call(Open.ask, "b", "look") == 1, "it sees what the operation around it has done"
+        for operation in ("bump", "look_slowly"):
+            with pytest.raises(lungfish.CallCycle):
+                await a.call(Open.ask, "b", operation)
+        assert await a.call(Open.look) == 1
+
+
+async def test_a_subclass_may_take_it_back() -> None:
+    async with environment(whole) as env:
+        with pytest.raises(lungfish.CallCycle):
+            await env.client.entity(Closed, "a").call(Closed.ask, "b", "look")
+
+
+def test_a_reentrant_class_is_right_whenever_its_host_dies() -> None:
+    async def scenario(client: lungfish.Client) -> list[int]:
+        a = client.entity(Open, "a")
+        return [await a.call(Open.ask, "b", "look"), await a.call(Open.look)]
+
+    assert not crash_everywhere(whole, scenario).findings
+
+
+def test_a_reentrant_class_needs_something_that_can_be() -> None:
+    class Writes(Entity, reentrant=True):
+        def add(self) -> None: ...
+
+        @lungfish.shared
+        async def look(self) -> None: ...
+
+    with pytest.raises(UsageError, match="reentrant=True needs"):
+        lungfish.App("refused").entity(Writes)
+    with pytest.raises(UsageError, match="True or False"):
+
+        class Wrong(Entity, reentrant="yes"):
+            pass
