@@ -105,9 +105,9 @@ def deduct_inventory(items: dict[str, int]) -> None:
     key = lungfish.activity_info().idempotency_key
     if key in shop.taken:
         return
-    shop.taken.add(key)
-    for item, count in items.items():
-        shop.stock[item] -= count
+    left = {item: shop.stock[item] - count for item, count in items.items()}
+    shop.stock.update(left)
+    shop.taken.add(key)  # last: what failed half-way has not been done
 
 
 @app.activity
