@@ -104,3 +104,36 @@ async def transfer(ctx: lungfish.OrchestrationContext, source: str, target: str,
         left = await giver.call(Account.move, -amount, ctx.instance_id)
         await taker.call(Account.move, amount, ctx.instance_id)
     return before - left
+
+
+@app.orchestration
+async def audit(ctx: lungfish.OrchestrationContext, accounts: list[str]) -> int:
+    """Add up accounts between which money moves, while it does."""
+    refs = [ctx.entity(Account, account) for account in accounts]
+    async with ctx.lock(*refs):
+        return sum([await ref.call(Account.look) for ref in refs])
+
+
+@app.orchestration
+async def sentry(ctx: lungfish.OrchestrationContext, number: int, patience_s: float) -> list[int]:
+    """Wait for an event, for so long; return what it brought, or nothing but the number."""
+    try:
+        async with asyncio.timeout(patience_s):
+            return [number, await ctx.wait_for_external_event("go", int)]
+    except TimeoutError:
+        return [number]
+
+
+@app.entity
+class Tape(lungfish.Entity):
+    """Knows every sender's last number; notes each that is not the next one."""
+
+    last: dict[str, int] = {}
+    wrong: list[tuple[str, int, int]] = []
+
+    def note(self, sender: str, number: int) -> None:
+        """Take one signal; numbers begin at 1."""
+        last = self.last.get(sender, 0)
+        if number != last + 1 and len(self.wrong) < 100:
+            self.wrong.append((sender, last, number))
+        self.last[sender] = max(last, number)
