@@ -14,53 +14,66 @@ import functools
 import importlib
 import logging
 from collections.abc import Iterator
-from typing import IO, Any
 
 import click
 
-from . import cli_check, cli_doctor, cli_http, cli_look
+from . import (
+    cli_check,
+    cli_completion,
+    cli_doctor,
+    cli_entities,
+    cli_histories,
+    cli_http,
+    cli_instances,
+    cli_letters,
+    cli_look,
+    cli_queues,
+    cli_schedules,
+    cli_talk,
+    cli_top,
+)
 from .app import App
+from .cli_group import Commands
 from .cli_where import Where, where_options
 from .embedded import start_child
-from .errors import LungfishError, UsageError
+from .errors import UsageError
 from .open_store import URL_VARIABLE, embedded_url
 
 #: Loaded by name: the demo uses all layers, and the runtime imports none above it.
 _DEMO = "lungfish.demo.run"
 
 
-class _Refused(click.ClickException):
-    """What a command could not do."""
-
-    exit_code = 2
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        label = click.style("error: ", fg="red", bold=True)
-        click.echo(f"{label}{self.format_message()}", file=file, err=True)
-
-
-class _Commands(click.Group):
-    """Turns the errors that Lungfish raises on purpose into messages."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except LungfishError as error:
-            raise _Refused(str(error)) from error
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lungfish", prog_name="lungfish")
 def main() -> None:
     """Durable virtual actors and orchestrations for Python on Ray, with Redis as the only store."""
 
 
-main.add_command(cli_http.http)
-main.add_command(cli_look.status)
-main.add_command(cli_look.entity)
-main.add_command(cli_look.instances)
-main.add_command(cli_check.check)
-main.add_command(cli_doctor.doctor)
+for _command in (
+    cli_http.http,
+    cli_look.status,
+    cli_talk.why,
+    cli_top.top,
+    cli_top.hosts,
+    cli_top.workers,
+    cli_instances.instances,
+    cli_talk.start,
+    cli_talk.raise_event,
+    cli_talk.query,
+    cli_talk.update,
+    cli_entities.entities,
+    cli_queues.queues,
+    cli_schedules.schedules,
+    cli_letters.dead_letters,
+    cli_histories.export,
+    cli_histories.replay,
+    cli_check.check,
+    cli_doctor.doctor,
+    cli_completion.completion,
+):
+    main.add_command(_command)
+#: As it was called at first.
+main.add_command(cli_entities.entities, "entity")
 
 
 @main.command()

@@ -16,7 +16,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from . import http_entities, http_lives, http_orchestrations, http_streams
+from . import http_entities, http_lives, http_orchestrations, http_streams, http_why
 from .app import App
 from .client import Client
 from .connect import connect
@@ -60,7 +60,7 @@ def make_router(
             yield
 
     router = APIRouter(lifespan=lifespan)
-    for part in (http_streams, http_orchestrations, http_lives, http_entities):
+    for part in (http_streams, http_orchestrations, http_lives, http_entities, http_why):
         for routes in part.routes(service):
             router.include_router(routes, prefix=prefix)
     if ui:

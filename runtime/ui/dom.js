@@ -46,6 +46,13 @@ export function duration(seconds) {
   return `${(seconds / 86400).toFixed(1)} days`;
 }
 
+// What holds something up: one line a reason, deeper for whom it waits for, with who can unblock it.
+export const chain = (reasons) => (reasons.length < 2 && !reasons[0]?.who ? "" : h("ul", {}, reasons.map((reason) =>
+  h("li", { style: { "margin-left": `${1.5 * reason.depth}em` } }, `${reason.subject} ${reason.text}`,
+    reason.since ? h("span", { class: "soft" }, ` since ${when(reason.since)}`) : "",
+    reason.until ? h("span", { class: "soft" }, `, ${reason.at} at ${when(reason.until)}`) : "",
+    reason.who ? h("span", { class: "soft" }, ` → ${reason.who}`) : ""))));
+
 export function toast(text, bad = false) {
   const shown = document.getElementById("toast");
   shown.textContent = text;

@@ -1,6 +1,6 @@
 // Entities: types, keys, a state as it changes, and an editor whose changes leave a record.
 import { act, follow, get, send } from "./api.js";
-import { ask, card, h, json, table } from "./dom.js";
+import { ask, card, chain, h, json, table } from "./dom.js";
 
 export function entities(view, { config, signal }, name = config.entities[0], query = "") {
   const wanted = new URLSearchParams(query);
@@ -69,9 +69,14 @@ export async function entity(view, { signal }, name, key) {
   async function remove() {
     if (await ask(`Delete ${name}/${key}?`, [], "Delete")) await act("delete", () => send("DELETE", path));
   }
+  const reasons = h("div", { id: "why" });
+  const mailbox = h("div");
+  about.append(reasons, mailbox);
   async function inspect() {
+    const { body: why } = await get(`${path}/why`);
+    if (!signal.aborted) reasons.replaceChildren(h("p", {}, why.text), chain(why.chain));
     const { body } = await get(`${path}/inspect`);
-    if (!signal.aborted) about.replaceChildren(json(body));
+    if (!signal.aborted) mailbox.replaceChildren(json(body));
   }
   follow(`${path}/watch`, (event, value) => {
     if (event === "problem") { state.replaceChildren(h("p", { class: "Failed" }, value.detail)); return; }
@@ -80,5 +85,5 @@ export async function entity(view, { signal }, name, key) {
   }, signal);
   const timer = setInterval(() => inspect().catch(() => {}), 2000);
   signal.addEventListener("abort", () => clearInterval(timer));
-  await inspect().catch((error) => about.replaceChildren(h("p", { class: "soft" }, error.message)));
+  await inspect().catch((error) => mailbox.replaceChildren(h("p", { class: "soft" }, error.message)));
 }

@@ -1,6 +1,6 @@
 // One instance: how it stands, what it did when, and what can be done with it.
 import { act, follow, get, send } from "./api.js";
-import { ask, badge, card, duration, h, json, table, when } from "./dom.js";
+import { ask, badge, card, chain, duration, h, json, table, when } from "./dom.js";
 
 const ENDED = new Set(["Completed", "Failed", "Terminated", "Canceled"]);
 
@@ -21,7 +21,7 @@ export async function instance(view, { signal }, id) {
     head.replaceChildren(
       h("div", { class: "row" }, badge(full.runtimeStatus), h("strong", {}, full.name),
         h("span", { class: "soft" }, `created ${when(full.createdTime)}, updated ${when(full.lastUpdatedTime)}`)),
-      why ? h("p", { class: "card", id: "why" }, why.text) : "",
+      why ? h("div", { class: "card", id: "why" }, h("p", {}, why.text), chain(why.chain)) : "",
       actions(full));
     body.replaceChildren(
       h("div", { class: "two" }, card("Input", json(full.input)), card("Output", json(full.output)),

@@ -1,0 +1,81 @@
+"""``lungfish export`` and ``lungfish replay``: a history in a file, and today's code against it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pdb
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from .app import App
+from .cli_hub import at_hub, existing, hub_options
+from .cli_where import Where
+from .client import Client
+from .errors import NonDeterminism, UsageError
+from .loading import load_app
+
+#: Loaded by name: the runtime imports nothing of the orchestrations.
+_EXPORTING: Final = "lungfish.orchestrations.exporting"
+_REPLAYER: Final = "lungfish.orchestrations.replayer"
+
+
+@click.command()
+@click.argument("instance")
+@click.option(
+    "-f", "--file", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output."
+)
+@hub_options
+def export(*, where: Where, instance: str, file: Path | None) -> None:
+    """Write the history of INSTANCE as JSON, for lungfish replay."""
+
+    async def work(client: Client) -> str:
+        text: str = await importlib.import_module(_EXPORTING).export_history(await existing(client, instance))
+        return text
+
+    text = at_hub(where, work)
+    if file is None:
+        click.echo(text)
+    else:
+        file.write_text(text, "utf-8")
+        click.echo(f"{file}: {len(text):,} bytes", err=True)
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("target", metavar="MODULE:APP")
+@click.option("--pdb", "debug", is_flag=True, help="Stop in the debugger where the orchestration begins.")
+def replay(file: Path, target: str, debug: bool) -> None:
+    """Replay the history in FILE against an app's code; exit code 1 if that takes another path.
+
+    Runs no activity and changes nothing. With --pdb the code can be walked through, as it was.
+    """
+    app, text = load_app(target), file.read_text("utf-8")
+    replayer = importlib.import_module(_REPLAYER).Replayer(app)
+    try:
+        if debug:
+            _debugger(app, text).runcall(replayer.replay, text)
+        else:
+            replayer.replay(text)
+    except NonDeterminism as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(1) from None
+    click.echo(f"{file}: today's code does what the history says", err=True)
+
+
+def _debugger(app: App, text: str) -> pdb.Pdb:
+    """Return a debugger that stops where the orchestration of a history begins."""
+    debugger = pdb.Pdb()
+    recorded = importlib.import_module(_EXPORTING).ExportedHistory.from_json(text).events
+    began = next((event for event in recorded if type(event).__name__ == "ExecutionStarted"), None)
+    if began is None:
+        raise UsageError("the history has no beginning: the instance had not begun")
+    code: Any = inspect.unwrap(app.code_of(began.name, began.version, pinned=began.pinned).function).__code__
+    first = min(line for _, _, line in code.co_lines() if line is not None and line > code.co_firstlineno)
+    problem = debugger.set_break(code.co_filename, first)
+    if problem:
+        raise UsageError(f"cannot stop in {code.co_filename}:{first}: {problem}")
+    debugger.rcLines.append("continue")  # past the first stop, which is ours
+    return debugger

@@ -1,0 +1,143 @@
+"""Which instances a command is about: ids, or a query wherever ids may stand."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+
+from .cli_hub import existing
+from .client import Client
+from .client_queries import InstanceFilters
+from .errors import UsageError
+from .status import RuntimeStatus, from_ms
+
+_UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
+#: Ids that are shown before somebody confirms.
+_SHOWN: Final = 5
+
+_OPTIONS: Final = (
+    click.option(
+        "--status",
+        type=click.Choice([each.value for each in RuntimeStatus], case_sensitive=False),
+        multiple=True,
+        help="Those with this status; may be repeated.",
+    ),
+    click.option("--name", help="Those of this orchestration."),
+    click.option("--tag", metavar="NAME=VALUE", multiple=True, help="Those with this tag; may be repeated."),
+    click.option("--since", metavar="WHEN", help="Those created since: 30s, 10m, 2h, 7d, or an ISO time."),
+    click.option("--prefix", default="", help="Those whose id begins with this."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What was asked for on the command line."""
+
+    status: tuple[str, ...] = ()
+    name: str | None = None
+    tag: tuple[str, ...] = ()
+    since: str | None = None
+    prefix: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.status or self.name or self.tag or self.since or self.prefix)
+
+    async def filters(self, client: Client) -> InstanceFilters:
+        """Return the client's filters; raises ``UsageError``."""
+        found = InstanceFilters(name=self.name, id_prefix=self.prefix)
+        if self.status:
+            found["status"] = [RuntimeStatus(each) for each in self.status]
+        if self.tag:
+            found["tags"] = dict(map(tag_of, self.tag))
+        if self.since:
+            found["created_after"] = when(self.since, (await client.hub_status()).now_ms)
+        return found
+
+
+def when(text: str, now_ms: int) -> dt.datetime:
+    """Return a time: so long ago (``2h``), or an ISO time (local, unless it says otherwise).
+
+    Raises:
+        UsageError: neither of them.
+    """
+    ago = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|min|h|d)", text)
+    if ago:
+        return from_ms(now_ms) - dt.timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
+    try:
+        return dt.datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise UsageError(f"a time is 30s, 10m, 2h, 7d ago, or 2026-01-31T09:00, not {text!r}") from None
+
+
+def tag_of(text: str) -> tuple[str, str]:
+    """Return ``name=value`` as a pair; raises ``UsageError``."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UsageError(f"--tag is name=value, not {text!r}")
+    return name, value
+
+
+def query_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a query; it gets them as ``query``."""
+
+    @functools.wraps(command)
+    def call(
+        *,
+        status: tuple[str, ...],
+        name: str | None,
+        tag: tuple[str, ...],
+        since: str | None,
+        prefix: str,
+        **others: Any,
+    ) -> None:
+        command(query=Query(status, name, tag, since, prefix), **others)
+
+    made: Callable[..., None] = call
+    for option in reversed(_OPTIONS):
+        made = option(made)
+    return made
+
+
+def yes_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command ``--yes``."""
+    made: Callable[..., None] = click.option("--yes", "-y", is_flag=True, help="Do not ask first.")(command)
+    return made
+
+
+async def selected(client: Client, ids: Sequence[str], query: Query) -> list[str]:
+    """Return the ids that were named, or those that a query finds.
+
+    Raises:
+        UsageError: neither was given, or both.
+        InstanceNotFound: one of the ids is not there; nothing was done to any.
+    """
+    if bool(ids) == bool(query):
+        raise UsageError("say which: instance ids, or a query (--status, --name, --tag, --since, --prefix)")
+    if ids:
+        return [(await existing(client, each)).id for each in ids]
+    filters = await query.filters(client)
+    return [found.instance_id async for found in client.instances(**filters)]
+
+
+def confirm(verb: str, what: str, names: Sequence[str], *, yes: bool) -> None:
+    """Ask before something that cannot be undone.
+
+    Raises:
+        UsageError: nobody is there to ask.
+    """
+    if yes or not names:
+        return
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    click.echo(f"{verb} {len(names)} {what}: {shown}", err=True)
+    try:
+        agreed = click.confirm("Go on?", err=True)
+    except click.Abort:
+        raise UsageError(f"nobody confirmed; to {verb} without being asked, add --yes") from None
+    if not agreed:
+        raise UsageError("nothing was done")

@@ -1,0 +1,52 @@
+"""Routes that say why something waits: an instance, an entity, a queue."""
+
+# No "from __future__ import annotations": FastAPI must see the annotations of functions within functions.
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Response
+
+from .http_problems import ProblemRoute
+from .http_service import Service, answer
+from .http_shapes import shown_time
+from .why import Why
+
+
+def routes(service: Service) -> list[APIRouter]:
+    """Return the routes; they only look."""
+    router = APIRouter(route_class=ProblemRoute, tags=["why"], dependencies=[Depends(service.may_read)])
+
+    @router.get("/instances/{instance_id}/why", responses={404: {"description": "It does not exist."}})
+    async def instance(instance_id: str) -> Response:
+        """Say what an instance waits for, since when, until when, and who can unblock it."""
+        return answer(body(await service.client.orchestration(instance_id).why()))
+
+    @router.get("/entities/{name}/{key}/why")
+    async def entity(name: str, key: str) -> Response:
+        """Say who holds an entity and what waits there."""
+        return answer(body(await service.client.entity(name, key).why()))
+
+    @router.get("/queues/{name}/why")
+    async def queue(name: str) -> Response:
+        """Say what holds a queue up."""
+        return answer(body(await service.client.queue(name).why()))
+
+    return [router]
+
+
+def body(why: Why) -> dict[str, Any]:
+    """Return it as JSON knows it; times as everywhere in the API."""
+    chain = [
+        {
+            "kind": reason.kind,
+            "subject": reason.subject,
+            "text": reason.text,
+            "since": None if reason.since is None else shown_time(reason.since),
+            "until": None if reason.until is None else shown_time(reason.until),
+            "at": reason.at,
+            "who": reason.who,
+            "depth": reason.depth,
+        }
+        for reason in why.chain
+    ]
+    return {"text": why.text, "chain": chain}
