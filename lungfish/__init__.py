@@ -71,6 +71,7 @@ from lungfish.runtime.hot import HotEntity
 from lungfish.runtime.ids import grouped
 from lungfish.runtime.launch import attach, start
 from lungfish.runtime.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
+from lungfish.runtime.payloads import PayloadSettings
 from lungfish.runtime.query import Page
 from lungfish.runtime.queue_handle import QueueHandle
 from lungfish.runtime.queues import QueueInfo, QueueLimits
@@ -140,6 +141,7 @@ __all__ = [
     "Page",
     "PartitionLoad",
     "PartitionStatus",
+    "PayloadSettings",
     "PayloadTooLarge",
     "QueryFailed",
     "QueueHandle",

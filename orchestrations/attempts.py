@@ -15,6 +15,7 @@ import zlib
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Effects
 from lungfish.runtime.messages import ActivityResult, TimerFired
+from lungfish.runtime.payloads import DEFAULT, is_token
 
 from . import actions, events
 from .activities import ActivityRow
@@ -37,20 +38,31 @@ class Attempts:
         self._execution = execution
         self._known: dict[int, ActivityRow] | None = None if recovered else {}
 
-    def schedule(self, effects: Effects, action: actions.ScheduleActivity, *, detached: bool) -> None:
+    def schedule(
+        self,
+        effects: Effects,
+        action: actions.ScheduleActivity,
+        *,
+        detached: bool,
+        over: int = DEFAULT.offload_bytes,
+    ) -> None:
         """Dispatch the first attempt.
 
         Args:
             detached: the execution ends in this turn, so that nobody waits for the result: the
                 activity is run, but there is no row, no retry and no result.
+            over: arguments larger than this (bytes) are kept beside the row.
         """
         key = f"{self._actor.key}:{self._execution}:{action.id}"
+        args = action.args if len(action.args) <= over else effects.payloads.offload(self._actor, action.args)
         row = ActivityRow.scheduled(
-            action.id, action.name, action.args, action.options, default_key=key, now_ms=effects.now_ms
+            action.id, action.name, args, action.options, default_key=key, now_ms=effects.now_ms
         )
         if detached:
             effects.dispatch(row.lane, row.task_of(self._actor, self._execution, ""))
             return
+        if is_token(args):
+            effects.payloads.adopt(args)
         self._rows(effects)[action.id] = row
         self._dispatch(effects, row)
         if row.deadline_ms:
@@ -165,6 +177,8 @@ class Attempts:
     def _drop(self, effects: Effects, row: ActivityRow) -> None:
         self._rows(effects).pop(row.task, None)
         effects.activity(self._row_id(row.task), None)
+        if is_token(row.args):
+            effects.payloads.forget(row.args)
         if row.waiting:
             effects.cancel_timer(self._timer_id(row.task, "retry"))
         else:

@@ -106,9 +106,9 @@ class OrchestrationContext:
         elif activity in self._execution.app.activities:
             found = self._execution.app.activities[activity]
         else:
-            encoded = encode_arguments(args, kwargs, activity)
+            encoded = encode_arguments(args, kwargs, activity, self._bytes_max)
             return self._execution.schedule_activity(activity, encoded, _DEFAULT_OPTIONS, _plain)
-        encoded = found.signature.encode(args, kwargs)
+        encoded = found.signature.encode(args, kwargs, self._bytes_max)
         return self._execution.schedule_activity(
             found.name, encoded, found.settings, found.signature.decode_result
         )
@@ -219,14 +219,20 @@ class OrchestrationContext:
         if isinstance(orchestration, str):
             found = self._execution.app.orchestrations.get(orchestration)
             if found is None:
-                return orchestration, encode_arguments(args, kwargs, orchestration), _plain, version
+                encoded = encode_arguments(args, kwargs, orchestration, self._bytes_max)
+                return orchestration, encoded, _plain, version
             orchestration = found
         elif isinstance(orchestration, Orchestration):
             version = orchestration.version
         else:
             raise UsageError(f"{where} takes an @app.orchestration or its name, not {orchestration!r}")
         signature = orchestration.signature
-        return orchestration.name, signature.encode(args, kwargs), signature.decode_result, version
+        encoded = signature.encode(args, kwargs, self._bytes_max)
+        return orchestration.name, encoded, signature.decode_result, version
+
+    @property
+    def _bytes_max(self) -> int:
+        return self._execution.app.payloads.bytes_max
 
     # --- entities ---
 
@@ -334,7 +340,7 @@ class OrchestrationContext:
 
     def send_event(self, instance_id: str, name: str, value: Any = None) -> None:
         """Raise an external event for another instance; dropped if there is none, or it has ended."""
-        payload = codec.encode(value, f"event {name!r}")
+        payload = codec.encode(value, f"event {name!r}", self._bytes_max)
         self._execution.send_event(
             check_id("instance id", instance_id), check_id("event name", name), payload
         )
@@ -396,7 +402,8 @@ class OrchestrationContext:
 
         Events that were not consumed are kept. If the code raises instead of returning, the instance fails.
         """
-        self._execution.continue_as_new(self._execution.definition.signature.encode(args, kwargs))
+        signature = self._execution.definition.signature
+        self._execution.continue_as_new(signature.encode(args, kwargs, self._bytes_max))
 
     def set_custom_status(self, value: Any) -> None:
         """Publish a value in the instance's status; None clears it."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 
 from lungfish.runtime.errors import FailureDetails, InstanceEnded, InternalError, LungfishError
-from lungfish.runtime.messages import Update
+from lungfish.runtime.messages import Response, Update
 
 from . import events
 from .attempts import timer_id
@@ -41,13 +41,17 @@ def end(instance: Instance, ended: Ended, outstanding: Outstanding) -> None:
     _end_children(instance, ended, outstanding)
     row.status = Status(ended.status)
     refuse_updates(instance.effects, row, instance.id)
-    row.output, row.failure = ended.result, ended.failure
+    row.failure = ended.failure
+    if row.parent is not None:
+        response = Response(row.parent, row.parent_request, ended.result, ended.failure)
+        instance.effects.send(instance.large.sent(instance.effects, response))
+    row.output = instance.large.stored(instance.effects, ended.result)
     announce(instance.effects, row)
     instance.write_row()
     for item in instance.held:
         if isinstance(item.message, Update):
             instance.refuse(item.message, InstanceEnded(f"instance {instance.id!r} has ended ({row.status})"))
-        instance.effects.done(item)
+        instance.finish(item)
     instance.held.clear()
 
 
@@ -95,7 +99,7 @@ def end_broken(instance: Instance, error: Exception) -> None:
         if item is not None:
             if isinstance(item.message, Request):
                 refuse(instance.effects, item.message, failure)
-            instance.effects.done(item)
+            instance.finish(item)
     instance.inbox.clear()
     instance.current = None
     if instance.row is None or instance.row.terminal:

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Sequence
 from lungfish.runtime.errors import FailureDetails, LimitExceeded, LungfishError
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Effects
+from lungfish.runtime.payloads import tokens_in
 
 from . import events
+from .large import LargeValues
 from .limits import Limits
 from .matching import Outstanding
 from .row import InstanceRow
@@ -23,12 +25,13 @@ log = logging.getLogger("lungfish.orchestrations")
 class History:
     """Batches of events, oldest first."""
 
-    __slots__ = ("_actor", "_batches", "_limits", "_warned", "whole")
+    __slots__ = ("_actor", "_batches", "_large", "_limits", "_warned", "whole")
 
-    def __init__(self, actor: ActorId, batches: Iterable[bytes], limits: Limits) -> None:
+    def __init__(self, actor: ActorId, batches: Iterable[bytes], limits: Limits, large: LargeValues) -> None:
         self._actor = actor
         self._batches = list(batches)
         self._limits = limits
+        self._large = large
         self._warned = False
         #: Everything that is stored is in memory, too.
         self.whole = True
@@ -42,7 +45,7 @@ class History:
         Args:
             keep: it will be replayed by this activation, so it is kept in memory, too.
         """
-        batch = events.pack(turn)
+        batch = self._large.batch(effects, events.pack(turn))
         if not row.length:  # another history begins
             row.size, row.warning, self._warned = 0, "", False
         row.length += len(turn)
@@ -55,7 +58,11 @@ class History:
 
     def read(self) -> list[events.Event]:
         """Return all events; raises ``MalformedBytes``."""
-        return events.unpack_all(self._batches)
+        return events.unpack_all(self._large.inlined(self._batches))
+
+    def tokens(self) -> list[bytes]:
+        """Return the tokens of the large values in what is in memory."""
+        return [token for batch in self._batches for token in tokens_in(batch)]
 
     def clear(self) -> None:
         """Forget what is in memory."""
@@ -66,6 +73,7 @@ class History:
         """Delete what is stored: another history begins."""
         self._batches.clear()
         self.whole = True
+        self._large.condemn()
         effects.forget_history(self._actor)
         if row is not None:
             row.length = 0

@@ -29,7 +29,8 @@ def outcome_at_once(app: App, action: actions.Action) -> events.TaskCompleted | 
         return None
     try:
         args, kwargs = activity.signature.decode(action.args)
-        result = codec.encode(activity.function(*args, **kwargs), f"result of {action.name}")
+        value = activity.function(*args, **kwargs)
+        result = codec.encode(value, f"result of {action.name}", app.payloads.bytes_max)
     except BaseException as error:  # also SystemExit: user code must not end the host
         return events.TaskFailed(action.id, FailureDetails.of(error))
     return events.TaskCompleted(action.id, result)

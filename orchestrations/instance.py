@@ -21,6 +21,7 @@ from lungfish.runtime.kinds import Effects, Item, Stored
 from . import events
 from .attempts import Attempts
 from .history import History
+from .large import LargeValues
 from .limits import Limits
 from .listing import Listing
 from .matching import Outstanding
@@ -43,6 +44,7 @@ class Instance:
         turn_open: the code has gone on in this run and its turn is not in the commit yet.
         inbox: items to process in this run.
         current: the item that is being processed.
+        large: its values that are kept beside row and history.
         held: items that wait in the mailbox for a resume, a begin, or a host with the code.
         outgoing: what the code asked for in the open turn.
         continues: times it continued as new in this run.
@@ -60,7 +62,8 @@ class Instance:
         self.always_replay: Final = always_replay
         self.row: InstanceRow | None = None
         self.listing: Final = Listing(actor)
-        self.history = History(actor, stored.history, limits)
+        self.large: Final = LargeValues(actor, stored, app.payloads.offload_bytes)
+        self.history = History(actor, stored.history, limits, self.large)
         self.execution: Execution | None = None
         self.turn_open = False
         self.inbox: deque[Item] = deque()
@@ -115,9 +118,12 @@ class Instance:
 
     def write_row(self) -> None:
         """Put the row into the commit."""
-        self.known.updated_ms = self.effects.now_ms
-        self.effects.instance(self.actor, self.known.pack())
-        self.listing.write(self.effects, self.known)
+        row = self.known
+        row.updated_ms = self.effects.now_ms
+        row.input = self.large.stored(self.effects, row.input) or b""
+        row.output = self.large.stored(self.effects, row.output)
+        self.effects.instance(self.actor, row.pack())
+        self.listing.write(self.effects, row)
 
     def refuse(self, message: Request, error: LungfishError) -> None:
         """Answer a request with an error."""
@@ -126,7 +132,7 @@ class Instance:
     def forget(self) -> None:
         """Make room for another instance of this id; this one has ended."""
         assert self.known.terminal
-        self.history = History(self.actor, (), self.limits)
+        self.history = History(self.actor, (), self.limits, self.large)
         self.history.forget(self.effects)
         self.listing.remove(self.effects)
         self.row, self._attempts, self.ended = None, None, None
@@ -140,7 +146,13 @@ class Instance:
 
     def hold(self, item: Item) -> None:
         """Leave an item in the mailbox until ``release_held``."""
+        self.large.hold(self.effects, item)
         self.held.append(item)
+
+    def finish(self, item: Item) -> None:
+        """An item is finished: its effects are in this commit."""
+        self.large.finished(item)
+        self.effects.done(item)
 
     def release_held(self) -> None:
         """Process what was held back before anything newer."""

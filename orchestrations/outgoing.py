@@ -17,9 +17,11 @@ from lungfish.runtime.messages import (
     Start,
     TimerFired,
 )
+from lungfish.runtime.payloads import DEFAULT
 
 from . import actions
 from .attempts import Attempts, timer_id
+from .large import sent
 from .matching import Outstanding
 from .outcomes import CANCELS_CHILDREN
 
@@ -59,18 +61,26 @@ class Outgoing:
         self._kept.clear()
 
     def perform(
-        self, effects: Effects, actor: ActorId, execution: str, attempts: Attempts, *, ended: str | None
+        self,
+        effects: Effects,
+        actor: ActorId,
+        execution: str,
+        attempts: Attempts,
+        *,
+        ended: str | None,
+        over: int = DEFAULT.offload_bytes,
     ) -> None:
         """Turn what was kept into effects.
 
         Args:
+            over: values larger than this (bytes) travel beside their messages.
             ended: the execution ends so in this turn. What it sends leaves, what it would wait for does not;
                 sub-orchestrations of one that failed are not started.
         """
         for action in self._kept.values():
             match action:
                 case actions.ScheduleActivity():
-                    attempts.schedule(effects, action, detached=ended is not None)
+                    attempts.schedule(effects, action, detached=ended is not None, over=over)
                 case actions.CancelActivity():
                     attempts.cancel(effects, action.id)
                 case actions.CreateTimer():
@@ -92,7 +102,7 @@ class Outgoing:
                 case actions.StartOrchestration() if ended in CANCELS_CHILDREN and not action.detached:
                     continue
                 case _:
-                    effects.send(message_of(action, actor, execution))
+                    effects.send(sent(effects, message_of(action, actor, execution), over))
         self._kept.clear()
 
 

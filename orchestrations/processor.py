@@ -120,10 +120,12 @@ class OrchestrationActivation:
         instance.continues = 0
         began_s = time.perf_counter()
         try:
-            if self._readable():
+            if self._readable() and not self._fetches(effects):
                 self._process_all()
+                instance.large.settle(effects)
         except Exception as error:
             end_broken(instance, error)
+            instance.large.settle(effects)
         finally:
             # The host may hold the activation and the effects in one cycle; do not be a part of it.
             del instance.effects
@@ -135,12 +137,23 @@ class OrchestrationActivation:
             )
             log.warning(text, name, instance.id, took_s)
 
+    def _fetches(self, effects: Effects) -> bool:
+        """Tell whether large values must come first; ``run`` is called again when they are here."""
+        instance = self._instance
+        if not instance.large.fetching:
+            missing = instance.large.missing(instance)
+            if not missing:
+                return False
+            instance.large.fetching = True
+            effects.spawn(instance.actor, instance.large.fetch(effects, missing))
+        return True
+
     def _process_all(self) -> None:
         instance = self._instance
         while instance.inbox and not instance.reloading:
             instance.current = instance.inbox.popleft()
             if self._process(instance.current):
-                instance.effects.done(instance.current)
+                instance.finish(instance.current)
         instance.current = None
         close_turn(instance)
 
@@ -172,7 +185,7 @@ class OrchestrationActivation:
 
     def _process(self, item: Item) -> bool:
         """Process one item; return False if it stays in the mailbox."""
-        message = item.message
+        message = self._instance.large.resolved(item.message)
         if needs_history(self._instance, message) and self._instance.lacks_history():
             return False
         match message:
@@ -328,7 +341,7 @@ class OrchestrationActivation:
             item = instance.inbox.popleft()
             if isinstance(item.message, Request):
                 instance.refuse(item.message, failure)
-                instance.effects.done(item)
+                instance.finish(item)
             else:
                 instance.hold(item)
         return False

@@ -366,7 +366,8 @@ class Execution:
         if self._next_input is not None:
             return Ended(CONTINUED, self._next_input, carried=self.external.unconsumed())
         try:
-            result = codec.encode(main.result(), f"result of {self.definition.name}")
+            limit = self.app.payloads.bytes_max
+            result = codec.encode(main.result(), f"result of {self.definition.name}", limit)
         except UsageError as unstorable:
             return Ended(FAILED, failure=FailureDetails.of(unstorable))
         return Ended(COMPLETED, result)

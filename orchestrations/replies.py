@@ -83,9 +83,7 @@ def refuse_updates(effects: Effects, row: InstanceRow, instance_id: str) -> None
 
 
 def announce(effects: Effects, row: InstanceRow) -> None:
-    """Tell the outcome to the parent and to everyone who watches; they are told once."""
-    if row.parent is not None:
-        effects.send(Response(row.parent, row.parent_request, row.output, row.failure))
+    """Tell the outcome to everyone who watches; they are told once."""
     for request, reply_to in row.watchers:
         effects.send(Response(reply_to, request, row.output, row.failure))
     row.watchers = []

@@ -117,7 +117,8 @@ def adopt(instance: Instance, message: Start) -> None:
         raise InstanceExists(f"instance {instance.id!r} exists already ({row.status})")
     if row.status is Status.COMPLETED:
         assert row.parent is not None
-        instance.effects.send(Response(row.parent, row.parent_request, row.output))
+        response = Response(row.parent, row.parent_request, instance.large.value(row.output))
+        instance.effects.send(instance.large.sent(instance.effects, response))
     elif row.terminal:
         rewind_instance(instance, "its parent was rewound")
 
@@ -191,6 +192,6 @@ def restarted(instance: Instance) -> Start:
         NotRegistered, InvalidArguments: today's code does not take it.
     """
     row = instance.known
-    given = row.input or started_of(instance.history.read()).input
+    given = instance.large.value(row.input) or started_of(instance.history.read()).input
     instance.app.code_to_start(row.name).signature.decode(given)
     return Start(instance.actor, row.name, given, reuse="restart", tags=tags.check_tags(row.tags))

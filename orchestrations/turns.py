@@ -64,7 +64,7 @@ def _begin_execution(instance: Instance, restart: Restart) -> None:
     started = events.ExecutionStarted(
         execution=row.execution,
         name=row.name,
-        input=row.input,
+        input=instance.large.value(row.input) or b"",
         at_ms=instance.effects.now_ms,
         version=row.version,
         parent=row.parent,
@@ -73,7 +73,7 @@ def _begin_execution(instance: Instance, restart: Restart) -> None:
         updates=restart.updates,
     )
     # The history has it from here on: rows are written at every turn.
-    row.input = events.shown(row.input)
+    row.input = events.shown(started.input)
     _apply(instance, started)
 
 
@@ -195,6 +195,7 @@ def close_turn(instance: Instance) -> None:
         row.execution,
         instance.attempts,
         ended=ended.status if ended is not None else None,
+        over=instance.app.payloads.offload_bytes,
     )
     if ended is None:
         instance.write_row()

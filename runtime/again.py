@@ -18,6 +18,7 @@ from .errors import InstanceNotFound, OrchestrationFailed
 from .ids import ORCHESTRATION, ActorId, check_id
 from .messages import Start
 from .store import StoredInstance
+from .whole import with_values
 
 
 async def restart_of(connection: Connection, actor: ActorId) -> Start:
@@ -45,8 +46,10 @@ async def start_like(connection: Connection, start: Start, id: str | None) -> st
     instance = check_id("instance id", id) if id is not None else uuid.uuid4().hex
     actor = ActorId(ORCHESTRATION, "", instance)
 
+    given = await connection.written_ahead(actor, start.input)
+
     def make(request: str) -> Start:
-        return replace(start, target=actor, request=request, reply_to=connection.me)
+        return replace(start, input=given, target=actor, request=request, reply_to=connection.me)
 
     what = f"start of {start.name}"
     response = await connection.request(actor, make, timeout_s=TIMEOUT_S, what=what)
@@ -60,7 +63,7 @@ async def _stored(connection: Connection, actor: ActorId) -> StoredInstance:
     (stored,) = await connection.store.instances([(connection.partition(actor), actor.key)], history=True)
     if stored.row is None:
         raise InstanceNotFound(f"no orchestration instance {actor.key!r}")
-    return stored
+    return await with_values(connection.store, stored)
 
 
 def _orchestrations() -> Any:

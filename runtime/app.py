@@ -27,6 +27,7 @@ from .definitions import (
 from .errors import NotRegistered, UsageError
 from .ids import ENTITY, check_id
 from .kinds import RESERVED, built_in
+from .payloads import PayloadSettings
 from .queues import DEFAULT_PRIORITY, QueueLimits
 from .retention import Place, Retention
 from .retry import RetryPolicy
@@ -54,11 +55,12 @@ class App:
     change that stored state sees, unless ``name=`` keeps the old one.
     """
 
-    def __init__(self, hub: str, *, version: str = "") -> None:
+    def __init__(self, hub: str, *, version: str = "", payloads: PayloadSettings | None = None) -> None:
         """Make an empty app for ``hub`` (letters, digits, ``-``, ``_``, ``.``).
 
         Args:
             version: of the deployment, recorded with each instance that it starts; it decides nothing.
+            payloads: from which size on values are kept beside histories, and how large they may be.
 
         Raises:
             InvalidId: a name that cannot be part of a store key.
@@ -68,6 +70,7 @@ class App:
             raise UsageError(f"hub {hub!r}: only letters, digits, '-', '_' and '.' are allowed")
         self.hub = hub
         self.version = check_id("version", version) if version else ""
+        self.payloads = payloads or PayloadSettings()
         self.entities: dict[str, EntityDefinition] = {}
         self.activities: dict[str, Activity[Any, Any]] = {}
         #: The newest code of each name.
@@ -86,7 +89,7 @@ class App:
         Raises:
             InvalidId: as when making an app.
         """
-        other = App(hub, version=self.version)
+        other = App(hub, version=self.version, payloads=self.payloads)
         other.entities.update(self.entities)
         other.activities.update(self.activities)
         other.orchestrations.update(self.orchestrations)

@@ -192,14 +192,15 @@ class AttemptRunner:
             self._end(attempt, _failed(attempt.task, error))
 
     def _run_here(self, attempt: Attempt, activity: Activity[Any, Any]) -> None:
-        self._end(attempt, _run_sync(attempt, activity))
+        self._end(attempt, _run_sync(attempt, activity, self._app.payloads.bytes_max))
 
     async def _run_async(self, attempt: Attempt, activity: Activity[Any, Any]) -> None:
         task = attempt.task
         current_activity.set(attempt.info)
         try:
             args, kwargs = activity.signature.decode(task.args)
-            result = _succeeded(task, await activity.function(*args, **kwargs))
+            value = await activity.function(*args, **kwargs)
+            result = _succeeded(task, value, self._app.payloads.bytes_max)
         except (
             BaseException
         ) as error:  # also CancelledError: of ours (then it is closed) or of the user's making
@@ -210,7 +211,8 @@ class AttemptRunner:
         task = attempt.task
         try:
             args, kwargs = activity.signature.decode(task.args)
-            result = _succeeded(task, await launcher.run(activity, args, kwargs, attempt.info))
+            value = await launcher.run(activity, args, kwargs, attempt.info)
+            result = _succeeded(task, value, self._app.payloads.bytes_max)
         except BaseException as error:  # as in _run_async
             result = _failed(task, error)
         self._end(attempt, result)
@@ -263,7 +265,7 @@ class AttemptRunner:
     ) -> None:
         # Not run_in_executor: its futures cost a wake-up of the loop each. Here many ends share one.
         # The order matters: append, then look at the flag; the loop clears the flag, then empties.
-        self._ended.append((attempt, _run_sync(attempt, activity)))
+        self._ended.append((attempt, _run_sync(attempt, activity, self._app.payloads.bytes_max)))
         if not self._collecting:
             self._collecting = True
             try:
@@ -278,19 +280,19 @@ class AttemptRunner:
             self._end(attempt, result)
 
 
-def _run_sync(attempt: Attempt, activity: Activity[Any, Any]) -> ActivityResult:
+def _run_sync(attempt: Attempt, activity: Activity[Any, Any], bytes_max: int) -> ActivityResult:
     """Call a sync function in the current context, which is its own."""
     task = attempt.task
     current_activity.set(attempt.info)
     try:
         args, kwargs = activity.signature.decode(task.args)
-        return _succeeded(task, activity.function(*args, **kwargs))
+        return _succeeded(task, activity.function(*args, **kwargs), bytes_max)
     except BaseException as error:  # SystemExit, too: a function must not end the worker
         return _failed(task, error)
 
 
-def _succeeded(task: ActivityTask, value: object) -> ActivityResult:
-    result = codec.encode(value, f"result of activity {task.name}")
+def _succeeded(task: ActivityTask, value: object, bytes_max: int) -> ActivityResult:
+    result = codec.encode(value, f"result of activity {task.name}", bytes_max)
     return ActivityResult(task.owner, task.execution, task.task, task.attempt, result)
 
 

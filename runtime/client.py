@@ -21,6 +21,7 @@ from .hot import HotEntity, read_hot
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .messages import Start
 from .overview import HubStatus, read_hub
+from .payloads import DEFAULT, PayloadSettings
 from .queue_handle import QueueHandle
 from .refs import EntityRef, OrchestrationHandle
 from .schedules import Schedules
@@ -80,7 +81,7 @@ class Client(ClientLives, ClientBroadcasts):
         made = self._open_store()
         store = await made if isinstance(made, Awaitable) else made
         # A new session every time: its numbers begin at 1, and in a used one they would pass for repeats.
-        connection = Connection(store, session=self._unique())
+        connection = Connection(store, session=self._unique(), payloads=self._payloads)
         try:
             await connection.open()
         except BaseException:
@@ -107,6 +108,10 @@ class Client(ClientLives, ClientBroadcasts):
     def hub(self) -> str:
         """Name of the hub."""
         return self._open.store.hub
+
+    @property
+    def _payloads(self) -> PayloadSettings:
+        return self.app.payloads if self.app is not None else DEFAULT
 
     @property
     def waiting(self) -> int:
@@ -241,13 +246,14 @@ class Client(ClientLives, ClientBroadcasts):
         name, signature = self._orchestration(orchestration)
         instance = check_id("instance id", id) if id is not None else self._unique()
         if signature is not None:
-            data = signature.encode(args, kwargs)
+            data = signature.encode(args, kwargs, self._payloads.bytes_max)
         else:
-            data = encode_arguments(args, kwargs, name)
+            data = encode_arguments(args, kwargs, name, self._payloads.bytes_max)
         version = version or getattr(orchestration, "version", "")
         connection, labels = self._open, check_tags(tags)
         actor = ActorId(ORCHESTRATION, "", instance)
         due_ms = await self._due_ms(at)
+        data = await connection.written_ahead(actor, data)
 
         def make(request: str) -> Start:
             return Start(

@@ -50,8 +50,8 @@ class ClientLives(ClientQueries):
         )
         if stored.row is None:
             raise InstanceNotFound(f"no orchestration instance {instance_id!r}")
-        found = _kind().read_status(instance_id, stored.row)
-        if not found.runtime_status.is_terminal:
+        if not _kind().edition_of(stored.row):
+            found = _kind().read_status(instance_id, stored.row)
             text = f"instance {instance_id!r} is {found.runtime_status}"
             raise InstanceRunning(f"{text}: terminate or cancel it, or wait for its end")
         if recursive:

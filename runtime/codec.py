@@ -263,12 +263,19 @@ def _plain(value: Any, path: str) -> Any:
 
 
 def decode(data: bytes, what: str = "value") -> Any:
-    """Decode to plain data; raises ``SerializationError`` for bytes that ``encode`` never made."""
+    """Decode to plain data; raises ``SerializationError`` for bytes that ``encode`` never made.
+
+    Also for the token of a large value whose content is gone.
+    """
     try:
         return _unpackb(data)
     except SerializationError:
         raise
     except Exception as error:  # msgpack raises many kinds for bytes that are not its own
+        if data[:1] == b"\xc1":
+            raise SerializationError(
+                f"{what} is a large value, and its content is gone from the store"
+            ) from error
         raise SerializationError(f"{what}: the stored bytes cannot be decoded: {error!r}") from error
 
 

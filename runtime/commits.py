@@ -170,6 +170,10 @@ class Commits:
 
     async def _try(self, pairs: list[Pair]) -> list[Pair]:
         """Commit and settle; return those whose outcome is unknown."""
+        if any(commit.ahead for _, commit in pairs):
+            late = [pair for pair in pairs if not await self._write_ahead(*pair)]
+            ready = [pair for pair in pairs if pair not in late and not pair[0].dropped]
+            return [*late, *(await self._try(ready) if ready else [])]
         now_s = asyncio.get_running_loop().time
         begun_s = now_s()
         try:
@@ -195,6 +199,23 @@ class Commits:
             else:
                 self._settle(partition, commit, outcome)
         return unknown
+
+    async def _write_ahead(self, partition: Partition, commit: Commit) -> bool:
+        """Have in the store what a commit refers to; False: it is to be tried again.
+
+        A payload that was written is never written again: then it would have to be told from a new one.
+        """
+        try:
+            if commit.ahead:
+                await self._store.put_payloads(commit.ahead)
+        except StoreUnavailable as error:
+            logger.warning("payloads of partition %d: %s; trying again", partition.number, error)
+            return False
+        except Exception as error:
+            logger.exception("payloads of partition %d refused", partition.number)
+            self._lose(partition, f"payloads refused: {error!r}", None)
+        commit.ahead.clear()
+        return True
 
     def _settle(
         self, partition: Partition, commit: Commit, outcome: Committed | LeaseLost | StoreBehind

@@ -24,6 +24,7 @@ from .deadlines import Deadlines
 from .errors import DeadlineExceeded, FailureDetails, StoreUnavailable, usage_error
 from .ids import CLIENT, ActorId, partition_of
 from .messages import Message, Response
+from .payloads import DEFAULT, Payload, PayloadSettings, is_token
 from .sender import Sender
 from .store import START, HubMeta, Reader, Store, client_target, partition_target
 
@@ -40,8 +41,9 @@ _BACKOFF_S: Final = (0.02, 1.0)
 class Connection:
     """One open session. Not shared between event loops."""
 
-    def __init__(self, store: Store, *, session: str) -> None:
+    def __init__(self, store: Store, *, session: str, payloads: PayloadSettings = DEFAULT) -> None:
         self.store = store
+        self.payloads = payloads
         self.session = session
         self.me = ActorId(CLIENT, "", self.session)
         self.meta = HubMeta()
@@ -54,6 +56,7 @@ class Connection:
         #: How many callers wait for one of these: a watch stays when they give up.
         self._watchers = 0
         self._requests = 0
+        self._written = 0
         self._listener: asyncio.Task[None] | None = None
         self._reader: Reader | None = None
         self.closed = False
@@ -87,6 +90,21 @@ class Connection:
     def partition(self, actor: ActorId) -> int:
         """Return the partition that owns an actor."""
         return partition_of(actor, self.meta.partitions)
+
+    async def written_ahead(self, actor: ActorId, value: bytes) -> bytes:
+        """Return what a message to an actor carries of a value: a large one is put beside it first."""
+        if len(value) <= self.payloads.offload_bytes:
+            return value
+        self._written += 1
+        payload = Payload(self.partition(actor), f"c{self.session}.{self._written}", value)
+        await self.store.put_payloads([payload])
+        return payload.token
+
+    async def read_back(self, value: bytes | None) -> bytes | None:
+        """Return what a value in a response stands for."""
+        if value is None or not is_token(value):
+            return value
+        return (await self.store.payloads([value])).get(value, value)
 
     async def send(self, actor: ActorId, messages: Sequence[Message]) -> None:
         """Send messages to one actor; they are durable when this returns.

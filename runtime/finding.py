@@ -20,6 +20,7 @@ from .index import Counted, Found, Scan
 from .query import EntityQuery, InstanceQuery, Page, check_page_size, read_cursor, write_cursor
 from .status import OrchestrationStatus, StatusReader
 from .store import Store
+from .whole import with_values
 
 #: A partition is asked for this many more than its share.
 _SPARE: Final = 8
@@ -146,7 +147,8 @@ class Finder:
         self, query: InstanceQuery, found: Sequence[tuple[int, str]], read_status: StatusReader
     ) -> list[OrchestrationStatus]:
         wanted = [(partition, index.instance_of(member)) for partition, member in found]
-        rows = await self._store.instances(wanted, history=False)
+        found_rows = await self._store.instances(wanted, history=False)
+        rows = [await with_values(self._store, stored) for stored in found_rows]
         read = [
             read_status(instance, stored.row)
             for (_, instance), stored in zip(wanted, rows, strict=True)

@@ -26,6 +26,7 @@ from .hot import Hottest, pack_hot
 from .ids import ActorId
 from .kinds import ActorKind, load_kinds
 from .metrics import Sample
+from .orphans import sweep_orphans_forever
 from .ownership import HostRecord, Ownership
 from .partition import Partition
 from .passivation import Shedding, read_memory, spread
@@ -147,6 +148,7 @@ class Host:
                 declare(self._store, f"h:{self.host_id}", self.app.schedules, self._meta.partitions),
                 name="lungfish declare schedules",
             )
+        self._begin(self._sweep_payloads_forever, "payloads")
 
     def _make_patrol(self, rounds: Rounds) -> Patrol:
         interval_ms = self.settings.patrol_ms
@@ -258,6 +260,7 @@ class Host:
             quarantine=self._quarantine,
             hottest=self._hottest,
             trials=self._trials,
+            fetch=self._store.payloads,
         )
         partition.walk = self._walk
         return partition
@@ -313,6 +316,15 @@ class Host:
         for partition, most in zip(partitions, spread(count, sizes), strict=True):
             if most:
                 partition.passivate(now_ms, most=most)
+
+    async def _sweep_payloads_forever(self) -> None:
+        await sweep_orphans_forever(
+            self._store,
+            lambda: self.partitions,
+            self._clock.now_ms,
+            sweep_s=self.settings.payload_sweep_s,
+            orphan_ms=self.settings.payload_orphan_ms,
+        )
 
     async def _sweep_producers_forever(self) -> None:
         at = 0

@@ -108,6 +108,10 @@ class PartitionKeys:
         """Return the sorted set that is an index."""
         return f"{self._tag}:by:{index}"
 
+    def payload(self, payload_id: str) -> str:
+        """Return the hash with the pieces of a large value, by their numbers."""
+        return f"{self._tag}:payload:{payload_id}"
+
     def history(self, instance: str) -> str:
         """Return the list with the history of ``instance``."""
         return f"{self._tag}:history:{instance}"

@@ -29,6 +29,7 @@ from .ids import ENTITY, ORCHESTRATION, ActorId
 from .messages import ActivityTask, Message, Response
 
 if TYPE_CHECKING:
+    from .ahead import PartitionPayloads
     from .app import App
     from .definitions import EntityDefinition
     from .walking import Walk
@@ -84,10 +85,14 @@ class Effects(Protocol):
     Attributes:
         committed: number of the last commit that is known to be in the store.
         walk: the entities of this partition, page by page.
+        payloads: large values, which are kept beside what refers to them.
+        draft_bytes: about how many bytes the next commit carries.
     """
 
     committed: int
     walk: Walk = cast("Walk", None)  # given by the host
+    payloads: PartitionPayloads
+    draft_bytes: int
 
     @property
     def now_ms(self) -> int:

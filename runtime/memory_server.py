@@ -129,6 +129,7 @@ class Partition:
     outbox: dict[str, OutboxEntry] = field(default_factory=dict)
     dead: Stream = field(default_factory=Stream)
     indexes: dict[str, dict[str, int]] = field(default_factory=dict)
+    payloads: dict[str, bytes] = field(default_factory=dict)
     claimed_ms: int = 0
     deaths: int = 0
 
@@ -361,6 +362,8 @@ class MemoryServer:
             row.histories.setdefault(instance, []).extend(batches)
         for (index, member), score in commit.index.items():
             _merge(row.indexes.setdefault(index, {}), {member: score})
+        for payload in commit.forgotten:
+            row.payloads.pop(payload, None)
         for outbox_id in commit.delivered:
             row.outbox.pop(outbox_id, None)
 

@@ -22,6 +22,7 @@ from .index import Counted, Found, Scan
 from .keys import WORKER_TTL_MS, Keys
 from .memory_index import find, walk
 from .memory_server import Hub, MemoryServer, parse_id
+from .payloads import PENDING, Payload, key_of
 from .queues import QueueState, lanes_of
 from .store import (
     Append,
@@ -245,6 +246,40 @@ class MemoryStore:
         for entry_id in ids:
             self._hub().partition(partition).dead.remove(parse_id(entry_id))
         await _soon(None)
+
+    async def put_payloads(self, payloads: Sequence[Payload]) -> None:
+        """See ``Store.put_payloads``."""
+        hub = self._hub()
+        self._check_here(*(payload.partition for payload in payloads))
+        for payload in payloads:
+            rows = hub.partition(payload.partition)
+            if payload.id not in rows.payloads:
+                rows.payloads[payload.id] = payload.content
+                rows.indexes.setdefault(PENDING, {})[payload.id] = self.server.now_ms()
+        await _soon(None)
+
+    async def payloads(self, tokens: Sequence[bytes]) -> dict[bytes, bytes]:
+        """See ``Store.payloads``."""
+        hub, found = self._hub(), dict[bytes, bytes]()
+        keys = list(map(key_of, tokens))
+        self._check_here(*(key.partition for key in keys))
+        for token, key in zip(tokens, keys, strict=True):
+            content = hub.partition(key.partition).payloads.get(key.id)
+            if content is not None:
+                found[token] = content
+        return await _soon(found)
+
+    async def sweep_payloads(self, partition: int, ids: Sequence[str], before_ms: int) -> int:
+        """See ``Store.sweep_payloads``."""
+        rows, swept = self._hub().partition(partition), 0
+        self._check_here(partition)
+        pending = rows.indexes.get(PENDING, {})
+        for payload_id in ids:
+            if pending.get(payload_id, before_ms) < before_ms:
+                del pending[payload_id]
+                rows.payloads.pop(payload_id, None)
+                swept += 1
+        return await _soon(swept)
 
     async def sweep_producers(self, partition: int, older_ms: int) -> int:
         """See ``Store.sweep_producers``."""

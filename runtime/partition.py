@@ -28,7 +28,9 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from . import wire
+from .ahead import PartitionPayloads
 from .caution import PATIENCE_MS, SUSPECTED, Caution, Step, Trials, cautious
+from .deliveries import delivery_of
 from .errors import InternalError
 from .hot import SAMPLED, Hottest
 from .ids import CLIENT, ActorId, partition_of
@@ -36,8 +38,9 @@ from .kinds import ActorKind, Effects, Item, Stored
 from .letters import UNREADABLE, pack_letter, refusal_of
 from .mailbox_rows import group_of, pack_item, row_name, unpack_item
 from .messages import ActivityTask, Message, Response, Signal
+from .payloads import Fetch
 from .slots import ActivationBroke, Reloads, Slot
-from .store import Commit, Delivery, Entry, PartitionImage, client_target, partition_target, queue_target
+from .store import Commit, Entry, PartitionImage, client_target, partition_target, queue_target
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ class Partition(Effects):
         quarantine: Iterable[ActorId] = (),
         hottest: Hottest | None = None,
         trials: Trials | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
         self.number = image.partition
         self.target = partition_target(image.partition)
@@ -88,6 +92,7 @@ class Partition(Effects):
         #: Unfinished items without a mailbox row yet, and those with one.
         self._fresh: dict[int, Item] = {}
         self._kept: dict[int, Item] = {}
+        self.payloads = PartitionPayloads(self, (self._fresh, self._kept), fetch, partitions)
         self._timers: dict[str, tuple[int, bytes]] = dict(image.timers)
         self._due: list[tuple[int, str]] = [(due, name) for name, (due, _) in image.timers.items()]
         heapq.heapify(self._due)
@@ -339,23 +344,18 @@ class Partition(Effects):
             draft.mailbox[row_name(row)] = pack_item(item)
         self._kept.update(self._fresh)
         self._fresh.clear()
+        if self.payloads:
+            self.payloads.fill(draft)
         for target, rows in self._outgoing.items():
-            draft.deliveries.append(self._delivery(target, rows))
+            draft.deliveries.append(delivery_of(target, rows, self._sequences))
         self._new_draft()
         return draft
-
-    def _delivery(self, target: str, rows: list[list[Any]]) -> Delivery:
-        if target.startswith("c:"):
-            return Delivery(target, 0, (wire.pack_rows(rows),))
-        sequence = self._sequences[target] = self._sequences.get(target, 0) + 1
-        if target.startswith("q:"):
-            # One entry per activity: workers share a queue entry by entry.
-            return Delivery(target, sequence, tuple(wire.pack_rows([row]) for row in rows))
-        return Delivery(target, sequence, (wire.pack_rows(rows),))
 
     def acknowledged(self, number: int) -> None:
         """Note that commit ``number`` is in the store."""
         self.committed = number
+        if self.payloads:
+            self.payloads.acknowledged(number)
         waiting = None if self._caution is None else self._caution.acknowledged(number)
         unfinished = self._kept, self._fresh
         begun = self._reloads.begin(number, self._slots, self._unloaded, unfinished, waiting or ())

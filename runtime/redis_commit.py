@@ -189,6 +189,8 @@ class _CommitPacker:
             rows += _timer_rows(numbers[names.timers], numbers[names.timer_rows], commit.timers)
         if commit.index:
             rows += self._index_rows(names, commit.index)
+        if commit.forgotten:
+            rows += [("UNLINK", numbers[names.payload(payload)]) for payload in commit.forgotten]
         if commit.delivered:
             rows += _cut("XDEL", numbers[names.outbox], commit.delivered)
         for payload in commit.dead:

@@ -24,6 +24,7 @@ from .errors import InternalError, InvalidArguments, StoreUnavailable
 from .hub_meta import check_meta
 from .index import Counted, Found, Scan
 from .keys import INBOX_LENGTH_MAX, QUEUE_LENGTH_MAX, WORKER_TTL_MS, Keys
+from .payloads import Payload
 from .persistence import Durability, judge
 from .queues import QueueState
 from .redis_checks import REPLICA_TIMEOUT_S, choose_confirmation, read_persistence
@@ -39,6 +40,7 @@ from .redis_commit import (
 )
 from .redis_index import ended_calls, read_counted, read_found, scan_call
 from .redis_link import CALL_TIMEOUT_S, Address, Reply
+from .redis_payloads import assembled, put_calls, read_calls, sweep_calls
 from .redis_queues import (
     RedisQueueReader,
     finish_calls,
@@ -345,6 +347,24 @@ class RedisStore:
         """See ``Store.ended_before``."""
         replies = await (await self._connected()).run(ADMIN, ended_calls(self._keys, ends, count))
         return [[member.decode() for member in reply] for reply in replies]
+
+    async def put_payloads(self, payloads: Sequence[Payload]) -> None:
+        """See ``Store.put_payloads``."""
+        servers = await self._connected()
+        for calls in put_calls(self._keys, payloads):
+            await servers.run(WRITE, calls, confirmation=self._confirmation)
+
+    async def payloads(self, tokens: Sequence[bytes]) -> dict[bytes, bytes]:
+        """See ``Store.payloads``."""
+        servers, replies = await self._connected(), list[Reply]()
+        for calls in read_calls(self._keys, tokens):
+            replies += await servers.run(ADMIN, calls)
+        return assembled(tokens, replies)
+
+    async def sweep_payloads(self, partition: int, ids: Sequence[str], before_ms: int) -> int:
+        """See ``Store.sweep_payloads``."""
+        calls = sweep_calls(self._keys, partition, ids, before_ms)
+        return sum(map(int, await (await self._connected()).run(ADMIN, calls))) if calls else 0
 
     async def sweep_producers(self, partition: int, older_ms: int) -> int:
         """See ``Store.sweep_producers``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
 from . import codec
@@ -44,6 +45,7 @@ from .reminders import Reminder, When, from_rows, signal_due_ms
 from .signatures import Signature, encode_arguments, encode_signal_arguments
 from .status import EntityStatus, OrchestrationStatus, StatusReader, entity_status
 from .watching import StateWatch
+from .whole import with_values
 from .why_handle import Explained
 
 #: What ``result`` raises, by the type that the failure names.
@@ -344,7 +346,8 @@ class OrchestrationHandle(Explained, Generic[R]):
         (stored,) = await self._connection.store.instances([(partition, self.id)], history=False)
         if stored.row is None:
             raise InstanceNotFound(f"no orchestration instance {self.id!r}")
-        return self._read_status(self.id, stored.row)
+        whole = await with_values(self._connection.store, stored)
+        return self._read_status(self.id, whole.row or stored.row)
 
     async def history(self) -> list[Any]:
         """Return the events of the current execution, oldest first; of a purged one, from the app's archive.
@@ -355,7 +358,8 @@ class OrchestrationHandle(Explained, Generic[R]):
         partition = self._connection.partition(self._actor)
         (stored,) = await self._connection.store.instances([(partition, self.id)], history=True)
         if stored.row is not None:
-            return self._read_history(stored.history)
+            whole = await with_values(self._connection.store, stored)
+            return self._read_history(whole.history)
         archived = None if self._find_archived is None else await self._find_archived(self.id)
         if archived is None:
             raise InstanceNotFound(f"no orchestration instance {self.id!r}")
@@ -388,7 +392,8 @@ class OrchestrationHandle(Explained, Generic[R]):
             if kind == Overloaded.__name__ and not (await self.status()).runtime_status.is_terminal:
                 raise Overloaded(details.message)
             raise _ENDS.get(kind, OrchestrationFailed)(f"{what} failed: {details}", details)
-        result: R = result_of(response, self._signature, what)
+        read = replace(response, result=await self._connection.read_back(response.result))
+        result: R = result_of(read, self._signature, what)
         return result
 
     async def raise_event(self, name: str, payload: Any = None) -> None:
@@ -397,7 +402,9 @@ class OrchestrationHandle(Explained, Generic[R]):
         It is kept until the instance waits for it. One for an instance that does not exist or has
         ended is dropped.
         """
-        data = codec.encode(payload, f"payload of event {check_id('event name', name)}")
+        what = f"payload of event {check_id('event name', name)}"
+        data = codec.encode(payload, what, self._connection.payloads.bytes_max)
+        data = await self._connection.written_ahead(self._actor, data)
         await self._connection.send(self._actor, [RaiseEvent(self._actor, name, data)])
 
     async def query(

@@ -28,6 +28,9 @@ class HostSettings:
         patrol_ms: how often a host looks whether the queues still have what its instances wait for: an
             activity that a failover lost begins again after one to two of these.
         retention_sweep_s: how often ended instances are looked for whose time to be kept is over (s).
+        payload_sweep_s: how often large values are looked for that nobody refers to (s).
+        payload_orphan_ms: a large value counts as such when no commit has taken it for so long after it was
+            written. Longer than any message that carries one may be under way.
         producer_idle_ms: a producer's last sequence number is kept this long after its last message.
     """
 
@@ -46,6 +49,8 @@ class HostSettings:
     producer_idle_ms: int = 24 * 3_600_000
     patrol_ms: int = 10_000
     retention_sweep_s: float = 10.0
+    payload_sweep_s: float = 600.0
+    payload_orphan_ms: int = 24 * 3_600_000
 
     def __post_init__(self) -> None:
         if self.lease_ms < 2 * self.heartbeat_ms:

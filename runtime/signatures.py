@@ -98,10 +98,12 @@ class Signature:
             raise UsageError(f"{self.what}: a timeout is a timedelta or a number of seconds, not {timeout!r}")
         return math.ceil(seconds * 1_000)
 
-    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-        """Check a call's arguments and return their wire form."""
+    def encode(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], limit: int = codec.PAYLOAD_BYTES_MAX
+    ) -> bytes:
+        """Check a call's arguments and return their wire form, of at most ``limit`` bytes."""
         self.check(args, kwargs)
-        return encode_arguments(args, kwargs, self.what)
+        return encode_arguments(args, kwargs, self.what, limit)
 
     def encode_many(self, batch: Iterable[Sequence[Any]]) -> tuple[bytes, int]:
         """Check the positional arguments of many calls; return wire form and count."""
@@ -153,9 +155,11 @@ class Signature:
             raise SerializationError(f"{error}: not what its annotation promises") from error
 
 
-def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], what: str) -> bytes:
+def encode_arguments(
+    args: Sequence[Any], kwargs: Mapping[str, Any], what: str, limit: int = codec.PAYLOAD_BYTES_MAX
+) -> bytes:
     """Return the wire form of arguments whose signature is not known here."""
-    return codec.encode([list(args), dict(kwargs)], f"arguments of {what}")
+    return codec.encode([list(args), dict(kwargs)], f"arguments of {what}", limit)
 
 
 def encode_signal_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], what: str) -> bytes:

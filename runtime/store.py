@@ -26,6 +26,7 @@ from typing import Final, Protocol, TypeAlias
 
 from .ids import HASH_NAME
 from .index import Counted, Found, Scan
+from .payloads import Payload
 from .queues import QueueState
 
 FORMAT_VERSION: Final = 1
@@ -232,6 +233,8 @@ class Commit:
         index: (index, member) → score: entries of the partition's indexes (see ``index``).
         delivered: outbox ids that have reached their target and can go.
         dead: messages that are set aside, as ``letters`` packs them.
+        ahead: not part of it: payloads that must be in the store before it is sent (``put_payloads``).
+        forgotten: ids of payloads to delete.
     """
 
     partition: int
@@ -249,6 +252,8 @@ class Commit:
     delivered: list[str] = field(default_factory=list)
     dead: list[bytes] = field(default_factory=list)
     index: dict[tuple[str, str], int | None] = field(default_factory=dict)
+    ahead: list[Payload] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,6 +499,22 @@ class Store(Protocol):
         Args:
             ends: (partition, index, Unix ms).
         """
+        ...
+
+    async def put_payloads(self, payloads: Sequence[Payload]) -> None:
+        """Write payloads ahead of what will refer to them; durable when this returns.
+
+        Each is in the index ``payloads.PENDING`` from its first piece on, until a commit takes it out. A
+        late repeat neither changes a payload nor makes it pending again.
+        """
+        ...
+
+    async def payloads(self, tokens: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the contents by token; those that are not there, or not whole, are left out."""
+        ...
+
+    async def sweep_payloads(self, partition: int, ids: Sequence[str], before_ms: int) -> int:
+        """Delete those that are pending and were written before that time (Unix ms); return how many."""
         ...
 
     async def sweep_producers(self, partition: int, older_ms: int) -> int:

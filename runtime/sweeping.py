@@ -28,6 +28,7 @@ from .messages import Control
 from .partition import Partition
 from .retention import Retention
 from .store import Store, StoredInstance
+from .whole import with_values
 from .wire import MalformedBytes
 
 logger = logging.getLogger(__name__)
@@ -155,7 +156,8 @@ class Sweeper:
         try:
             edition = _kind().edition_of(stored.row)
             if edition:
-                await asyncio.to_thread(self._write, due, edition, stored)
+                whole = await with_values(self._store, stored)
+                await asyncio.to_thread(self._write, due, edition, whole)
         except StoreUnavailable:
             raise
         except Exception as error:  # whatever an object store raises: the instance is kept, and tried again

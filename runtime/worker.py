@@ -30,11 +30,13 @@ from .errors import FailureDetails, StoreUnavailable, WorkersLost, qualified_nam
 from .ids import partition_of
 from .messages import ActivityResult, ActivityTask
 from .metrics import Sample
+from .payloads import is_token
 from .pulses import PulseWatch
 from .queues import QueueLimits
 from .sender import Sender
 from .settings import WorkerSettings
 from .store import QueueEntry, Store, partition_target
+from .worker_payloads import WorkerPayloads
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ class Worker:
             app, executor=executor, launcher=launcher, report=self._report, freed=self._fill
         )
         self._pulses = PulseWatch(store, self._runner, self._settings, self._partition, self._cancelled)
+        self._large = WorkerPayloads(store, worker_id, begin=self._begin, report=self._report_stored)
         self._partitions = 0
         self._reader = store.queue_reader(worker_id)
         self._sender = Sender(store, f"w:{worker_id}")
@@ -167,6 +170,7 @@ class Worker:
         self._stopped = True
         self._backlog.clear()
         await _cancel(self._loops)
+        await self._large.close()
         await self._runner.abandon()
         await self._sender.close()
         await self._reader.close()
@@ -301,7 +305,7 @@ class Worker:
     def _free(self) -> int:
         if len(self._held) >= self._settings.unfinished_max:
             return 0
-        return self.concurrency - len(self._runner) - len(self._backlog)
+        return self.concurrency - len(self._runner) - len(self._backlog) - self._large.fetching
 
     async def _wait_for_room(self) -> None:
         while self._free <= 0:
@@ -380,12 +384,18 @@ class Worker:
             attempt.pulse.details = details
 
     def _fill(self) -> None:
-        while self._backlog and len(self._runner) < self.concurrency:
+        while self._backlog and len(self._runner) + self._large.fetching < self.concurrency:
             attempt = self._backlog.popleft()
-            self._runner.begin(attempt)
-            if attempt.task.begin_by_ms:
-                self._tell_begun(attempt.task, self._partition(attempt))
+            if is_token(attempt.task.args):
+                self._large.fetch(attempt)
+            else:
+                self._begin(attempt)
         self._room.set()
+
+    def _begin(self, attempt: Attempt) -> None:
+        self._runner.begin(attempt)
+        if attempt.task.begin_by_ms:
+            self._tell_begun(attempt.task, self._partition(attempt))
 
     def _tell_begun(self, task: ActivityTask, partition: int) -> None:
         begun = ActivityResult(task.owner, task.execution, task.task, task.attempt, begun=True)
@@ -414,6 +424,12 @@ class Worker:
             outcome = "failed"
             self.counts.failed += 1
         self._count(attempt, outcome)
+        if result.result is not None and len(result.result) > self._app.payloads.offload_bytes:
+            self._large.put(self._partition(attempt), attempt, result)
+        else:
+            self._report_stored(attempt, result)
+
+    def _report_stored(self, attempt: Attempt, result: ActivityResult) -> None:
         self._put_off(partition_target(self._partition(attempt)), [(result, attempt.entry)])
 
     def _count(self, attempt: Attempt, outcome: str) -> None:

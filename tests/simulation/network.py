@@ -22,6 +22,7 @@ from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.index import Counted, Found, Scan
 from lungfish.runtime.memory_server import MemoryServer
 from lungfish.runtime.memory_store import MemoryQueueReader, MemoryReader, MemoryStore
+from lungfish.runtime.payloads import Payload
 from lungfish.runtime.queues import QueueState
 from lungfish.runtime.store import (
     Append,
@@ -403,6 +404,17 @@ class FaultyStore:
 
     async def remove_dead(self, partition: int, ids: Sequence[str]) -> None:
         await self._call(f"bury {partition}", lambda: self._inner.remove_dead(partition, ids))
+
+    async def put_payloads(self, payloads: Sequence[Payload]) -> None:
+        await self._call(f"put {len(payloads)} payloads", lambda: self._inner.put_payloads(payloads))
+
+    async def payloads(self, tokens: Sequence[bytes]) -> dict[bytes, bytes]:
+        return await self._call(f"{len(tokens)} payloads", lambda: self._inner.payloads(tokens))
+
+    async def sweep_payloads(self, partition: int, ids: Sequence[str], before_ms: int) -> int:
+        return await self._call(
+            f"sweep payloads {partition}", lambda: self._inner.sweep_payloads(partition, ids, before_ms)
+        )
 
     async def sweep_producers(self, partition: int, older_ms: int) -> int:
         return await self._call(

@@ -328,7 +328,7 @@ async def test_what_no_retry_can_help_is_not_retriable(
 
         @bench.app.activity
         async def gives_much() -> bytes:
-            return bytes(codec.PAYLOAD_BYTES_MAX)
+            return bytes(bench.app.payloads.bytes_max)
 
         await bench.put(task)
         await bench.worker(executor=threads)

@@ -10,6 +10,7 @@ from typing import Any
 from lungfish.entities.entity import Entity
 from lungfish.entities.processor import EntityActivation, EntityKind
 from lungfish.runtime import codec
+from lungfish.runtime.ahead import PartitionPayloads
 from lungfish.runtime.app import App
 from lungfish.runtime.errors import FailureDetails
 from lungfish.runtime.ids import CLIENT, ENTITY, ActorId
@@ -26,6 +27,8 @@ class FakeEffects:
 
     def __init__(self) -> None:
         self.now_ms = 1_000_000
+        self.payloads = PartitionPayloads(self)
+        self.draft_bytes = 0
         self.sent: list[Message] = []
         self.snapshots: list[bytes | None] = []
         self.listed: dict[tuple[str, str], int | None] = {}

@@ -9,6 +9,7 @@ from typing import Any
 from lungfish.orchestrations.processor import OrchestrationActivation, OrchestrationKind
 from lungfish.orchestrations.row import InstanceRow
 from lungfish.runtime import codec
+from lungfish.runtime.ahead import PartitionPayloads
 from lungfish.runtime.app import App
 from lungfish.runtime.ids import CLIENT, ORCHESTRATION, ActorId
 from lungfish.runtime.kinds import Item, Stored
@@ -37,6 +38,8 @@ class FakeEffects:
 
     def __init__(self) -> None:
         self.now_ms = 1_000_000
+        self.payloads = PartitionPayloads(self)
+        self.draft_bytes = 0
         self.sent: list[Message] = []
         self.rows: dict[ActorId, bytes] = {}
         self.histories: dict[ActorId, list[bytes]] = {}
