@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 #: Largest encoded value that travels in a message or is kept as a state (bytes).
 PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
 
+#: What the token of a large value begins with (see ``payloads``): nothing that is encoded here does.
+TOKEN_MARK: Final = b"\xc1payload\x01"
+
 _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _SET, _BIG_INT, _COMPLEX, _ARRAY = range(1, 11)
 
 
@@ -272,7 +275,7 @@ def decode(data: bytes, what: str = "value") -> Any:
     except SerializationError:
         raise
     except Exception as error:  # msgpack raises many kinds for bytes that are not its own
-        if data[:1] == b"\xc1":
+        if data.startswith(TOKEN_MARK):
             raise SerializationError(
                 f"{what} is a large value, and its content is gone from the store"
             ) from error

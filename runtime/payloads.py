@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 import msgpack
 
+from .codec import TOKEN_MARK
 from .errors import UsageError
 from .messages import ActivityResult, Message, RaiseEvent, Response, Start
 
@@ -28,7 +29,7 @@ PENDING: Final = "payloads"
 #: A payload is stored in pieces of this size (bytes): no command holds up the server for long.
 CHUNK_BYTES: Final = 512 * 1024
 
-_MARK: Final = b"\xc1payload\x01"
+_MARK: Final = TOKEN_MARK
 _FIRST: Final = _MARK[:1]
 
 T = TypeVar("T")

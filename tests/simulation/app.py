@@ -13,7 +13,7 @@ import lungfish
 from lungfish.runtime.activity_info import activity_info
 from tests.simulation.world import world
 
-app = lungfish.App("sim")
+app = lungfish.App("sim", payloads=lungfish.PayloadSettings(offload_bytes=1_100))
 
 MODULUS = 1_000_003
 

@@ -8,6 +8,7 @@ from lungfish.orchestrations.listing import entries
 from lungfish.orchestrations.row import InstanceRow
 from lungfish.runtime.index import by_entity
 from lungfish.runtime.memory_server import Hub, Partition
+from lungfish.runtime.payloads import PENDING
 
 
 def indexes(hub: Hub) -> Iterator[str]:
@@ -30,5 +31,8 @@ def _expected(rows: Partition) -> set[tuple[str, str, int]]:
 
 def _stored(rows: Partition) -> set[tuple[str, str, int]]:
     return {
-        (index, member, score) for index, members in rows.indexes.items() for member, score in members.items()
+        (index, member, score)
+        for index, members in rows.indexes.items()
+        if index != PENDING
+        for member, score in members.items()
     }

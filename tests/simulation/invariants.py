@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
-from lungfish.orchestrations.processor import OrchestrationKind
 from lungfish.runtime.host import Host
 from lungfish.runtime.ids import ENTITY, ActorId, partition_of
 from lungfish.runtime.memory_server import Hub, Partition
 from lungfish.runtime.status import OrchestrationStatus
 from lungfish.runtime.store import partition_target
 from tests.simulation import app as sim
-from tests.simulation import bells, cries, purses
+from tests.simulation import bells, cries, parcels, purses
 from tests.simulation import registers as register_checks
 from tests.simulation.model import End, Plan, children, expected, told
 from tests.simulation.workload import FAIL, OK, CellOp, Instance, Ledger, Op
@@ -56,7 +55,7 @@ class Stored:
                 elif name == "Cell":
                     self.cells[key] = sim.Cell.lungfish_state(snapshot, key)
             for instance, row in rows.instances.items():
-                self.instances[instance] = OrchestrationKind.read_status(instance, row)
+                self.instances[instance] = parcels.status_of(rows, instance, row)
 
 
 # --- rest --------------------------------------------------------------------------------
@@ -73,7 +72,7 @@ def unrest(hub: Hub) -> Iterator[str]:
         if rows.dead.payloads:
             yield f"partition {number}: set aside: {rows.dead.payloads[:3]}"
         for instance, row in rows.instances.items():
-            status = OrchestrationKind.read_status(instance, row)
+            status = parcels.status_of(rows, instance, row)
             if not status.runtime_status.is_terminal:
                 yield f"instance {instance} ({status.name}) is {status.runtime_status.value}"
             elif instance in rows.histories and not rows.histories[instance]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import lungfish
-from lungfish.orchestrations.processor import OrchestrationKind
 from lungfish.runtime.client import Client
 from lungfish.runtime.memory_server import Hub
+from tests.simulation import parcels
 from tests.simulation.app import app, nap, step
 
 #: What begins the ids of these instances; the others' checks pass them over.
@@ -71,7 +71,7 @@ def unrest(hub: Hub) -> Iterator[str]:
     """Yield instances that should have gone by themselves."""
     for rows in list(hub.partitions.values()):
         for instance, row in rows.instances.items():
-            if OrchestrationKind.read_status(instance, row).name == "fleeting":
+            if parcels.status_of(rows, instance, row).name == "fleeting":
                 yield f"instance {instance} is kept after its time"
 
 
@@ -82,7 +82,11 @@ async def start_and_purge(client: Client, purges: Purges, name: str, value: int,
         if value % 2:
             await client.start(fleeting, value, id=name)
             return "ok"
-        handle: Any = await client.start(lasting, value, id=name)
+        handle: Any
+        if value % 4:
+            handle = await client.start(parcels.parcels, "p" * parcels.SIZE, id=name)
+        else:
+            handle = await client.start(lasting, value, id=name)
         await handle.result(patience_s)
         await client.purge(name)
     except _GAVE_UP:

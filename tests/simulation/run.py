@@ -17,7 +17,7 @@ from lungfish.runtime import host
 from lungfish.runtime.errors import LungfishError
 from lungfish.runtime.sender import Sender
 from lungfish.runtime.store import HubMeta
-from tests.simulation import invariants, purging
+from tests.simulation import invariants, parcels, purging
 from tests.simulation.app import app
 from tests.simulation.faults import Profile, Trace, profile_of
 from tests.simulation.indexes import indexes
@@ -245,6 +245,7 @@ class Simulation:
         yield from invariants.instances(stored, self.ledger)
         yield from self.ledger.purges.are_gone(self.server.hub(app.hub))
         yield from indexes(self.server.hub(app.hub))
+        yield from parcels.accounts(self.server.hub(app.hub), lossy=self.ledger.lossy)
         yield from invariants.sections(stored, self.ledger)
         yield from invariants.registers(stored, self.ledger)
         yield from invariants.rings(stored, self.ledger)
