@@ -25,6 +25,7 @@ from .queues import QueueInfo
 from .reminders import from_rows
 from .signatures import encode_arguments
 from .status import EntityStatus, RuntimeStatus, entity_status, from_ms
+from .whole import with_values
 from .why import Reason, Why
 from .why_facts import (
     WAITS,
@@ -154,7 +155,8 @@ class _Walk:
     async def _instance(self, actor: ActorId) -> InstanceFacts | Nobody:
         place = await self._place(actor)
         key = (place.partition, actor.key)
-        (stored,) = await self._connection.store.instances([key], history=True)
+        (found,) = await self._connection.store.instances([key], history=True)
+        stored = await with_values(self._connection.store, found)
         if stored.row is None:
             return Nobody(actor)
         kind = kinds.kind_class(ORCHESTRATION)
