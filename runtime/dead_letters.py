@@ -11,11 +11,12 @@ Rules:
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from .errors import Overloaded, StoreUnavailable, UsageError
+from .errors import InvalidArguments, Overloaded, StoreUnavailable, UsageError
 from .ids import ActorId
 from .letters import described, unpack_letter
 from .store import START, Append, Appended, Entry, partition_target
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 PAGE_SIZE: Final = 100
+#: The id of a message: its partition, and its entry there.
+_ID: Final = re.compile(r"[0-9]{1,9}:[0-9]{1,20}-[0-9]{1,20}")
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -86,15 +89,45 @@ class DeadLetters:
     """The messages of a hub that were set aside: iterate over it with ``async for``."""
 
     def __init__(
-        self, connection: Connection, target: str | None, partitions: Sequence[int] | None = None
+        self,
+        connection: Connection,
+        target: str | None,
+        partitions: Sequence[int] | None = None,
+        after: str = START,
     ) -> None:
         self._connection = connection
         self._target = target
         self._partitions = range(connection.meta.partitions) if partitions is None else partitions
+        #: Where to begin in the first of them.
+        self._after = after
+
+    def behind(self, id: str) -> DeadLetters:
+        """Return those that come after one of them, whether that is still there or not.
+
+        Raises:
+            InvalidArguments: no message can have that id.
+        """
+        if not _ID.fullmatch(id):
+            raise InvalidArguments(f"no message has the id {id!r}")
+        number, _, entry = id.partition(":")
+        rest = [partition for partition in self._partitions if partition >= int(number)]
+        after = entry if rest and rest[0] == int(number) else START
+        return DeadLetters(self._connection, self._target, rest, after)
+
+    async def find(self, id: str) -> DeadLetter | None:
+        """Return one of them; None: it is not there, or not any more."""
+        if not _ID.fullmatch(id) or int(id.partition(":")[0]) not in self._partitions:
+            return None
+        place = [int(id.partition(":")[0])]
+        async for letter in DeadLetters(self._connection, self._target, place):
+            if letter.id == id:
+                return letter
+        return None
 
     async def __aiter__(self) -> AsyncIterator[DeadLetter]:
+        begin = self._after
         for partition in self._partitions:
-            after = START
+            after, begin = begin, START
             while page := await self._connection.store.dead(partition, after, PAGE_SIZE):
                 after = page[-1].id
                 for entry in page:

@@ -27,7 +27,7 @@ DELETE: Final = "delete"
 
 def routes(service: Service) -> list[APIRouter]:
     """Return the routes of entities, by what a caller must be allowed to do."""
-    return [_looking(service), _acting(service), _editing(service)]
+    return [_looking(service), _acting(service), _editing(service), _casting(service)]
 
 
 def _looking(service: Service) -> APIRouter:
@@ -158,6 +158,34 @@ def _edited(edit: StateEdit) -> dict[str, Any]:
         "beforeHash": edit.before_hash,
         "afterHash": edit.after_hash,
     }
+
+
+def _casting(service: Service) -> APIRouter:
+    router = APIRouter(
+        route_class=ProblemRoute, tags=["entities"], dependencies=[Depends(service.may_administer)]
+    )
+
+    @router.post("/entities/{name}", status_code=202)
+    async def broadcast(
+        request: Request,
+        name: Name,
+        op: Annotated[str, Query(description="The operation.")],
+        prefix: Annotated[str, Query(description="Only where the key begins with this.")] = "",
+    ) -> Response:
+        """Signal every entity of a type that has a state. Durable when this answers."""
+        value = await service.body(request)
+
+        async def work() -> Response:
+            # The key is of no matter: only the operation's parameters are looked up.
+            signature = _signature(service, service.client.entity(name, "any"), op)
+            args, kwargs = arguments(value, signature)
+            checked(args, kwargs, signature)
+            await service.client.broadcast(name, op, *args, prefix=prefix, **kwargs)
+            return Response(status_code=HTTPStatus.ACCEPTED)
+
+        return await service.once(request, work)
+
+    return router
 
 
 def _listed(found: Any) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from .errors import (
     LungfishError,
     NotRegistered,
     PayloadTooLarge,
+    ScheduleNotFound,
     Unavailable,
     UsageError,
 )
@@ -46,6 +47,7 @@ TYPE_PREFIX: Final = "urn:lungfish:error:"
 #: The first that fits counts, so the special ones stand before the general ones.
 _STATUS: Final[tuple[tuple[type[LungfishError], HTTPStatus], ...]] = (
     (InstanceNotFound, HTTPStatus.NOT_FOUND),
+    (ScheduleNotFound, HTTPStatus.NOT_FOUND),
     (NotRegistered, HTTPStatus.BAD_REQUEST),
     (InstanceEnded, HTTPStatus.GONE),
     (InstanceExists, HTTPStatus.CONFLICT),

@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from . import http_entities, http_lives, http_orchestrations, http_streams, http_why
+from . import (
+    http_entities,
+    http_lives,
+    http_operations,
+    http_orchestrations,
+    http_schedules,
+    http_streams,
+    http_why,
+)
 from .app import App
 from .client import Client
 from .connect import connect
@@ -27,6 +35,17 @@ from .http_problems import problem_of
 from .http_service import Service
 from .http_shapes import PREFIX
 from .http_ui import ui_routes
+
+#: The modules whose routes make up the API.
+PARTS: Final = (
+    http_streams,
+    http_orchestrations,
+    http_lives,
+    http_entities,
+    http_schedules,
+    http_operations,
+    http_why,
+)
 
 
 def make_router(
@@ -60,7 +79,7 @@ def make_router(
             yield
 
     router = APIRouter(lifespan=lifespan)
-    for part in (http_streams, http_orchestrations, http_lives, http_entities, http_why):
+    for part in PARTS:
         for routes in part.routes(service):
             router.include_router(routes, prefix=prefix)
     if ui:
