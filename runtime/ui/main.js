@@ -5,7 +5,9 @@ import { entities, entity } from "./entities.js";
 import { hosts } from "./hosts.js";
 import { instance } from "./instance.js";
 import { instances } from "./instances.js";
+import { letters } from "./letters.js";
 import { overview } from "./overview.js";
+import { schedule, schedules } from "./schedules.js";
 import { workers } from "./workers.js";
 
 const PAGES = [
@@ -14,8 +16,11 @@ const PAGES = [
   { name: "", match: /^#\/instances\/([^?]+)$/, show: instance, under: "#/instances" },
   { name: "Entities", hash: "#/entities", key: "e", match: /^#\/entities(?:\/([^/?]+))?(?:\?(.*))?$/, show: entities },
   { name: "", match: /^#\/entities\/([^/]+)\/(.+)$/, show: entity, under: "#/entities" },
+  { name: "Schedules", hash: "#/schedules", key: "s", match: /^#\/schedules$/, show: schedules },
+  { name: "", match: /^#\/schedules\/(.+)$/, show: schedule, under: "#/schedules" },
   { name: "Workers", hash: "#/workers", key: "w", match: /^#\/workers$/, show: workers },
   { name: "Hosts", hash: "#/hosts", key: "h", match: /^#\/hosts$/, show: hosts },
+  { name: "Dead letters", hash: "#/dead-letters", key: "d", match: /^#\/dead-letters$/, show: letters },
 ];
 
 const view = document.getElementById("view");
