@@ -69,7 +69,7 @@ def make_call(
             f"{', '.join(map(str, scope.section))}: it may wait for somebody who waits for this section. "
             "Lock that entity, too, or signal it"
         )
-    effects, item = scope.effects, scope.item
+    effects, item, travelling = scope.effects, scope.item, scope.headers()
     deadline_ms = effects.now_ms + timeout_ms
     if scope.deadline_ms:
         deadline_ms = min(deadline_ms, scope.deadline_ms)
@@ -80,7 +80,9 @@ def make_call(
     if recorded is not None:
         return recorded
     scope.journal.add(entry)
-    effects.send(Call(target, operation.name, args, entry.request, scope.actor, deadline_ms, waiting))
+    effects.send(
+        Call(target, operation.name, args, entry.request, scope.actor, deadline_ms, waiting, travelling)
+    )
     effects.record(item, scope.journal.encode())
     return entry
 

@@ -129,7 +129,8 @@ class EntityContext:
         name = orchestration if isinstance(orchestration, str) else orchestration.name
         found = scope.app.find_orchestration(name)
         chosen = self._new_id(name) if id is None else check_id("instance id", id)
-        scope.send(Start(ActorId(ORCHESTRATION, "", chosen), name, found.signature.encode(args, kwargs)))
+        given = found.signature.encode(args, kwargs)
+        scope.send(Start(ActorId(ORCHESTRATION, "", chosen), name, given, headers=scope.headers()))
         return chosen
 
     def _new_id(self, name: str) -> str:
@@ -323,7 +324,7 @@ class EntityRef:
         scope, found = self._scope, self._definition.find(operation)
         batch = found.signature.encode_signal(args, kwargs)
         due_ms = 0 if at is None else at_ms(at, scope.effects.now_ms)
-        scope.send(Signal(self.id, found.name, batch, 1, due_ms, scope.travelled))
+        scope.send(Signal(self.id, found.name, batch, 1, due_ms, scope.travelled, scope.headers()))
 
     @overload
     def call(

@@ -16,10 +16,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from contextvars import Context
+from typing import Any, TypeVar
+
+from lungfish.runtime.errors import UsageError
+from lungfish.runtime.headers import inside
 
 from .jobs import Job
 from .scope import Scope
+
+T = TypeVar("T")
 
 
 class Running:
@@ -43,11 +49,19 @@ class Running:
 
     def start(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> bool:
         """Start the operation; True if it has ended already."""
-        self._inner = _start_task(self._run(work), f"{self.scope.actor}.{self.job.operation.name}")
+        try:
+            start = self._context().run if self.job.message.headers else _call
+        except UsageError as error:  # its headers cannot be read
+            self.error = error
+            return True
+        self._inner = start(_start_task, self._run(work), f"{self.scope.actor}.{self.job.operation.name}")
         if not self._inner.done():
             return False
         self._note_cancellation()
         return True
+
+    def _context(self) -> Context:
+        return inside(self.scope.app.carried, self.job.message.headers)
 
     async def join(self) -> None:
         """Wait for the end and report it; a host that stops cancels this, and nothing is reported."""
@@ -80,6 +94,10 @@ class Running:
     def _note_cancellation(self) -> None:
         if self._inner is not None and self._inner.cancelled():
             self.error = asyncio.CancelledError("the operation was cancelled from inside")
+
+
+def _call(function: Callable[..., T], *args: Any) -> T:
+    return function(*args)
 
 
 def _start_task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

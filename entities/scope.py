@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from lungfish.runtime import headers
 from lungfish.runtime.errors import Overloaded, UsageError
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.messages import Call, Message, Signal
@@ -112,6 +113,10 @@ class Scope:
         if self.branches is None:
             self.branches = {}
         return self.branches.setdefault(task, len(self.branches) + 1)
+
+    def headers(self) -> headers.Wire:
+        """Return what a message that is sent now takes along; raises as ``headers.outgoing``."""
+        return headers.outgoing(self.app.carried)
 
     @property
     def waiting(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from functools import partial
 from types import MethodType
 from typing import Any, Final
 
-from lungfish.runtime import codec
+from lungfish.runtime import codec, headers
 from lungfish.runtime.definitions import Operation
 from lungfish.runtime.errors import (
     FailureDetails,
@@ -35,6 +35,7 @@ from lungfish.runtime.errors import (
     PayloadTooLarge,
     ReadOnly,
     SerializationError,
+    UsageError,
 )
 from lungfish.runtime.kinds import Effects
 from lungfish.runtime.messages import Call
@@ -327,9 +328,21 @@ class Turns:
         if expired is not None:
             return refused(job, expired)
         try:
-            return self._apply_call(job) if isinstance(job.message, Call) else self._apply_batch(job, limit)
+            if not job.message.headers:
+                return self._apply_request(job, limit)
+            return self._apply_within(job, limit)
         finally:
             self.scope.end()
+
+    def _apply_within(self, job: Job, limit: int) -> Applied:
+        try:
+            context = headers.inside(self.scope.app.carried, job.message.headers)
+        except UsageError as error:
+            return refused(job, error)
+        return context.run(self._apply_request, job, limit)
+
+    def _apply_request(self, job: Job, limit: int) -> Applied:
+        return self._apply_call(job) if isinstance(job.message, Call) else self._apply_batch(job, limit)
 
     # --- one call --------------------------------------------------------------------------
 

@@ -67,6 +67,7 @@ from lungfish.runtime.errors import (
     UpdateRejected,
     UsageError,
 )
+from lungfish.runtime.headers import headers, sending
 from lungfish.runtime.hot import HotEntity
 from lungfish.runtime.ids import grouped
 from lungfish.runtime.launch import attach, start
@@ -183,7 +184,9 @@ __all__ = [
     "cron",
     "every",
     "grouped",
+    "headers",
     "reentrant",
+    "sending",
     "shared",
     "start",
     "when_all",

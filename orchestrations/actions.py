@@ -6,11 +6,15 @@ that records it. Actions exist for new decisions only: in replay there are none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
 
+from lungfish.runtime import headers
 from lungfish.runtime.definitions import ActivityOptions
 from lungfish.runtime.ids import ActorId
+
+if TYPE_CHECKING:
+    from lungfish.runtime.app import App
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class ScheduleActivity:
     name: str
     args: bytes
     options: ActivityOptions
+    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class StartOrchestration:
     detached: bool = False
     reuse: str = ""
     version: str = ""
+    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ class CallEntity:
     operation: str
     args: bytes
     deadline_ms: int = 0
+    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,7 @@ class SignalEntity:
     operation: str
     batch: bytes
     due_ms: int = 0
+    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +107,7 @@ class SendEvent:
     instance: str
     name: str
     payload: bytes
+    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +149,15 @@ Action: TypeAlias = (
     | ReleaseLock
     | CancelCall
 )
+
+
+def with_headers(action: Action, app: App) -> Action:
+    """Return an action with what its message takes along, if it sends one that can."""
+    travelling = headers.outgoing(app.carried)
+    match action:
+        case _ if not travelling:
+            return action
+        case ScheduleActivity() | StartOrchestration() | CallEntity() | SignalEntity() | SendEvent():
+            return replace(action, headers=travelling)
+        case _:
+            return action

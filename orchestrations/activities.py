@@ -46,6 +46,7 @@ class ActivityRow:
         unbegun_ms: longest wait of an attempt in its queue; 0 is unlimited.
         details: what the last heartbeat of the latest attempt said that had one.
         begun: a worker has begun the present attempt; known only if ``unbegun_ms`` asks for it.
+        headers: of whoever asked for it.
         dispatches: how often the present attempt was put into its queue.
         retry_ms: when the present attempt is dispatched, while it waits (Unix ms).
         error: how the attempt before ended, in short; empty: it is the first.
@@ -70,6 +71,7 @@ class ActivityRow:
     dispatches: int = 1
     retry_ms: int = 0
     error: str = ""
+    headers: tuple[str, ...] = ()
 
     @classmethod
     def scheduled(
@@ -130,6 +132,7 @@ class ActivityRow:
             self.details,
             self.deadline_ms,
             begin_by_ms,
+            self.headers,
         )
 
     def out_of_time(self) -> FailureDetails:
@@ -174,6 +177,7 @@ class ActivityRow:
                 self.dispatches,
                 self.retry_ms,
                 self.error,
+                self.headers,
             ]
         )
         return packed
@@ -187,7 +191,9 @@ class ActivityRow:
                 raise ValueError(f"row of version {version!r}; this release reads {_ROW_VERSION}")
             policy = _ONE_ATTEMPT if policy is None else RetryPolicy.from_wire(policy)
             # Rows of earlier releases end earlier: the rest has defaults.
-            return cls(task, name, args, queue, policy, *rest[: len(fields(cls)) - 5])
+            row = cls(task, name, args, queue, policy, *rest[: len(fields(cls)) - 5])
+            row.headers = tuple(row.headers)
+            return row
         except Exception as error:  # msgpack raises many kinds for bytes that are not its own
             raise MalformedBytes(f"not an activity row: {error!r}") from error
 

@@ -58,6 +58,7 @@ class Attempts:
         row = ActivityRow.scheduled(
             action.id, action.name, args, action.options, default_key=key, now_ms=effects.now_ms
         )
+        row.headers = action.headers
         if detached:
             effects.dispatch(row.lane, row.task_of(self._actor, self._execution, ""))
             return

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from lungfish.runtime import headers
 from lungfish.runtime.definitions import Orchestration
 from lungfish.runtime.errors import NotDurable, UsageError
 
 from .loop import close_quietly
 from .matching import NOT_USERS
 
+if TYPE_CHECKING:
+    from .replay import Execution
+
 T = TypeVar("T")
+
+
+def context_of(execution: Execution) -> contextvars.Context:
+    """Return a context for code of an execution: with the headers of its start, and nothing of the host's.
+
+    Raises:
+        UsageError: a header cannot be decoded.
+    """
+    started = execution.started
+    return headers.alone(execution.app.carried, started.headers if started is not None else ())
 
 
 def coroutine_of(

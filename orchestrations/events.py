@@ -47,6 +47,7 @@ class ExecutionStarted:
     Attributes:
         seed: of ``ctx.random`` and ``ctx.uuid4``, where it is not this instance's own (a fork).
         pinned: only code of exactly ``version`` may run it.
+        headers: what its start came with.
         updates: outcomes of updates of the executions before this one (see ``handlers.pack_outcomes``).
     """
 
@@ -61,6 +62,7 @@ class ExecutionStarted:
     seed: str = ""
     pinned: bool = False
     updates: bytes = b""
+    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,6 +439,10 @@ def _actors(value: Any) -> tuple[ActorId, ...]:
     return tuple(ActorId(*map(_checked(str), actor)) for actor in value)
 
 
+def _strings(value: Any) -> tuple[str, ...]:
+    return tuple(map(_checked(str), _checked(list)(value)))
+
+
 def _failure(value: Any) -> FailureDetails:
     return FailureDetails.from_wire(_checked(list)(value))
 
@@ -449,6 +455,7 @@ def _optional_failure(value: Any) -> FailureDetails | None:
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "ActorId | None": _optional_actor,
     "tuple[ActorId, ...]": _actors,
+    "tuple[str, ...]": _strings,
     "FailureDetails": _failure,
     "FailureDetails | None": _optional_failure,
     "str": _checked(str),

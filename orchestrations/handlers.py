@@ -14,7 +14,6 @@ Rules:
 
 from __future__ import annotations
 
-import contextvars
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from lungfish.runtime.kinds import RESERVED
 from lungfish.runtime.signatures import Signature
 
 from . import events
+from .driving import context_of
 from .loop import DeterministicLoop, LoopFuture
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Handlers:
         self._execution.looking = what
         try:
             with loop.frozen(what):
-                return contextvars.Context().run(function, *args, **named)
+                return context_of(self._execution).run(function, *args, **named)
         finally:
             self._execution.looking = ""
 
@@ -158,7 +158,7 @@ class Handlers:
         handler = self._updates.get(event.name)
         if handler is not None:
             name = f"update {event.name}"
-            _ = loop.create_task(self._run(handler, event), name=name, context=contextvars.Context())
+            _ = loop.create_task(self._run(handler, event), name=name, context=context_of(self._execution))
 
     async def _run(self, handler: _Handler, event: events.UpdateAccepted) -> None:
         try:

@@ -120,7 +120,7 @@ def message_of(
         case actions.StartOrchestration():
             child = ActorId(ORCHESTRATION, "", action.instance)
             if action.detached:
-                return Start(child, action.name, action.input, reuse=action.reuse)
+                return Start(child, action.name, action.input, reuse=action.reuse, headers=action.headers)
             request = request_id(execution, action.id)
             return Start(
                 child,
@@ -130,6 +130,7 @@ def message_of(
                 parent_request=request,
                 version=action.version,
                 reuse=action.reuse,
+                headers=action.headers,
             )
         case actions.CancelOrchestration():
             request = request_id(execution, action.id)
@@ -138,13 +139,24 @@ def message_of(
             request = request_id(execution, action.id)
             chain = (chain_name(actor),)
             return Call(
-                action.target, action.operation, action.args, request, actor, action.deadline_ms, chain
+                action.target,
+                action.operation,
+                action.args,
+                request,
+                actor,
+                action.deadline_ms,
+                chain,
+                action.headers,
             )
         case actions.SignalEntity():
             chain = (chain_name(actor),)
-            return Signal(action.target, action.operation, action.batch, 1, action.due_ms, chain)
+            return Signal(
+                action.target, action.operation, action.batch, 1, action.due_ms, chain, action.headers
+            )
         case actions.SendEvent():
-            return RaiseEvent(ActorId(ORCHESTRATION, "", action.instance), action.name, action.payload)
+            return RaiseEvent(
+                ActorId(ORCHESTRATION, "", action.instance), action.name, action.payload, action.headers
+            )
         case _:
             assert_never(action)
 

@@ -15,7 +15,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import zlib
@@ -40,7 +39,7 @@ from lungfish.runtime.ids import ENTITY, ActorId
 
 from . import actions, events
 from .context import OrchestrationContext, seed_of
-from .driving import coroutine_of, stuck, taught
+from .driving import context_of, coroutine_of, stuck, taught
 from .external import ExternalEvents
 from .handlers import Handlers
 from .limits import Limits
@@ -295,13 +294,13 @@ class Execution:
         self.context = OrchestrationContext(self, event)
         self.handlers.remember(event.updates)
         try:
-            args, kwargs = self.definition.signature.decode(event.input)
+            (args, kwargs), context = self.definition.signature.decode(event.input), context_of(self)
             code = coroutine_of(self.definition, self.context, args, kwargs)
         except BaseException as error:
             self._decide_end(Ended(FAILED, failure=FailureDetails.of(error)))
             return
         # A context of its own: what the host's context variables hold is not repeated in replay.
-        self._main = self._loop.create_task(code, name="main", context=contextvars.Context())
+        self._main = self._loop.create_task(code, name="main", context=context)
 
     def _cancel(self, event: events.CancelRequested) -> None:
         if self._canceled is None and self._main is not None:
@@ -407,6 +406,7 @@ class Execution:
                 f"more than {self.limits.actions_max:,} actions in one turn; wait for some before the next"
             )
             raise self._overrun
+        action = action and actions.with_headers(action, self.app)
         self._made.append(event)
         if self.asked_for is not None and action is not None:
             self.asked_for[action.id] = action

@@ -38,7 +38,7 @@ class Status(StrEnum):
 
 
 #: What fields hold that a row of an earlier release does not have.
-_LATER: Final[list[Any]] = [{}, 0, None, False, False, [], 0, ""]
+_LATER: Final[list[Any]] = [{}, 0, None, False, False, [], 0, "", ()]
 
 TERMINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.TERMINATED, Status.CANCELED})
 
@@ -66,6 +66,7 @@ class InstanceRow:
         updates: ``(update, request, reply_to)`` of everyone who waits for an update's outcome.
         size: bytes of the history.
         warning: what was said when it came near a limit; empty: it did not.
+        headers: what its start came with, for all its executions.
     """
 
     name: str
@@ -91,6 +92,7 @@ class InstanceRow:
     updates: list[tuple[str, str, ActorId]] = field(default_factory=list)
     size: int = 0
     warning: str = ""
+    headers: tuple[str, ...] = ()
 
     @property
     def terminal(self) -> bool:
@@ -126,6 +128,7 @@ class InstanceRow:
                 self.updates,
                 self.size,
                 self.warning,
+                self.headers,
             ]
         )
         return packed
@@ -145,7 +148,7 @@ class InstanceRow:
     def _of(cls, row: list[Any]) -> InstanceRow:
         name, status, created_ms, updated_ms, execution, given, output, failure, custom, parent, *rest = row
         parent_request, watchers, version, begun, length, *later = rest
-        tags, due_ms, cancel, cancel_told, pinned, updates, size, warning, *_ = [
+        tags, due_ms, cancel, cancel_told, pinned, updates, size, warning, headers, *_ = [
             *later,
             *_LATER[len(later) :],
         ]
@@ -173,4 +176,5 @@ class InstanceRow:
             updates=[(update, request, ActorId(*reply_to)) for update, request, reply_to in updates],
             size=size,
             warning=warning,
+            headers=tuple(headers),
         )

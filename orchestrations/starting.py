@@ -69,6 +69,7 @@ def _row(instance: Instance, message: Start, definition: Orchestration[Any, Any]
         due_ms=message.due_ms,
         tags=tags.of_wire(message.tags),
         pinned=bool(definition.version),
+        headers=message.headers,
     )
 
 

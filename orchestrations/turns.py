@@ -71,6 +71,7 @@ def _begin_execution(instance: Instance, restart: Restart) -> None:
         parent_request=row.parent_request,
         pinned=row.pinned,
         updates=restart.updates,
+        headers=row.headers,
     )
     # The history has it from here on: rows are written at every turn.
     row.input = events.shown(started.input)

@@ -63,6 +63,7 @@ class ActivityInfo:
     queue: str = "default"
     deadline: dt.datetime | None = None
     pulse: Pulse = field(default_factory=Pulse, repr=False, compare=False)
+    headers: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, task: ActivityTask, queue: str = "default", pulse: Pulse | None = None) -> ActivityInfo:
@@ -75,6 +76,7 @@ class ActivityInfo:
             queue,
             _deadline(task),
             pulse or Pulse(details=task.details),
+            task.headers,
         )
 
     def heartbeat(self, details: Any = None) -> None:

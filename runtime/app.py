@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Concatenate, Protocol, TypeVar, overload
 
 from . import kinds
@@ -25,6 +26,7 @@ from .definitions import (
     as_duration,
 )
 from .errors import NotRegistered, UsageError
+from .headers import Carried
 from .ids import ENTITY, check_id
 from .kinds import RESERVED, built_in
 from .payloads import PayloadSettings
@@ -45,6 +47,7 @@ class EntityClass(Protocol):
 
 
 E = TypeVar("E", bound=type[EntityClass])
+T = TypeVar("T")
 
 
 class App:
@@ -78,6 +81,8 @@ class App:
         #: By name of the orchestration; the empty name is for all others.
         self.retentions: dict[str, Retention] = {}
         self.queue_limits: dict[str, QueueLimits] = {}
+        #: Context variables that travel as headers.
+        self.carried: tuple[Carried, ...] = ()
         #: All of it, by name and version.
         self.versions: dict[str, dict[str, Orchestration[Any, Any]]] = {}
         #: Schedules that are made, or brought up to date, by every host that starts.
@@ -95,9 +100,36 @@ class App:
         other.orchestrations.update(self.orchestrations)
         other.retentions.update(self.retentions)
         other.queue_limits.update(self.queue_limits)
+        other.carried = self.carried
         other.versions.update({name: dict(versions) for name, versions in self.versions.items()})
         other.schedules.update(self.schedules)
         return other
+
+    def propagate(
+        self,
+        var: ContextVar[T],
+        *,
+        name: str | None = None,
+        encode: Callable[[T], str] = str,
+        decode: Callable[[str], Any] = str,
+    ) -> None:
+        """Let a context variable travel with what is sent, as a header.
+
+        Its value where something is sent is set where that is handled, and travels on from there. In an
+        orchestration it has the value that the start came with, in every replay. See ``lungfish.headers``.
+
+        Args:
+            var: sent only where it is set.
+            name: of the header; default is the variable's own.
+            encode, decode: its value to a text and back, at most 8 KiB with all other headers.
+
+        Raises:
+            UsageError: the name is taken.
+        """
+        chosen = check_id("header", name or var.name)
+        if any(chosen == each.name for each in self.carried):
+            raise UsageError(f"app {self.hub!r} propagates header {chosen!r} already")
+        self.carried = (*self.carried, Carried(var, chosen, encode, decode))
 
     def queue(
         self,
@@ -432,9 +464,6 @@ class App:
             f"<lungfish.App {self.hub!r}: {len(self.entities)} entities, "
             f"{len(self.orchestrations)} orchestrations, {len(self.activities)} activities>"
         )
-
-
-T = TypeVar("T")
 
 
 def _find(table: Mapping[str, T], sort: str, name: str, hub: str) -> T:

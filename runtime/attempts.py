@@ -29,6 +29,7 @@ from .activity_info import ActivityInfo, Pulse, current_activity
 from .app import App
 from .definitions import Activity
 from .errors import FailureDetails, LungfishError
+from .headers import adopt
 from .messages import ActivityResult, ActivityTask
 from .queues import split_lane
 
@@ -192,12 +193,13 @@ class AttemptRunner:
             self._end(attempt, _failed(attempt.task, error))
 
     def _run_here(self, attempt: Attempt, activity: Activity[Any, Any]) -> None:
-        self._end(attempt, _run_sync(attempt, activity, self._app.payloads.bytes_max))
+        self._end(attempt, _run_sync(self._app, attempt, activity))
 
     async def _run_async(self, attempt: Attempt, activity: Activity[Any, Any]) -> None:
         task = attempt.task
         current_activity.set(attempt.info)
         try:
+            adopt(self._app.carried, task.headers)
             args, kwargs = activity.signature.decode(task.args)
             value = await activity.function(*args, **kwargs)
             result = _succeeded(task, value, self._app.payloads.bytes_max)
@@ -265,7 +267,7 @@ class AttemptRunner:
     ) -> None:
         # Not run_in_executor: its futures cost a wake-up of the loop each. Here many ends share one.
         # The order matters: append, then look at the flag; the loop clears the flag, then empties.
-        self._ended.append((attempt, _run_sync(attempt, activity, self._app.payloads.bytes_max)))
+        self._ended.append((attempt, _run_sync(self._app, attempt, activity)))
         if not self._collecting:
             self._collecting = True
             try:
@@ -280,13 +282,14 @@ class AttemptRunner:
             self._end(attempt, result)
 
 
-def _run_sync(attempt: Attempt, activity: Activity[Any, Any], bytes_max: int) -> ActivityResult:
+def _run_sync(app: App, attempt: Attempt, activity: Activity[Any, Any]) -> ActivityResult:
     """Call a sync function in the current context, which is its own."""
     task = attempt.task
     current_activity.set(attempt.info)
     try:
+        adopt(app.carried, task.headers)
         args, kwargs = activity.signature.decode(task.args)
-        return _succeeded(task, activity.function(*args, **kwargs), bytes_max)
+        return _succeeded(task, activity.function(*args, **kwargs), app.payloads.bytes_max)
     except BaseException as error:  # SystemExit, too: a function must not end the worker
         return _failed(task, error)
 

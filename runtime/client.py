@@ -17,6 +17,7 @@ from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .dead_letters import DeadLetters
 from .definitions import EntityDefinition, Orchestration, as_duration
 from .errors import InstanceExists, OrchestrationFailed, UsageError
+from .headers import Carried
 from .hot import HotEntity, read_hot
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .messages import Start
@@ -81,7 +82,9 @@ class Client(ClientLives, ClientBroadcasts):
         made = self._open_store()
         store = await made if isinstance(made, Awaitable) else made
         # A new session every time: its numbers begin at 1, and in a used one they would pass for repeats.
-        connection = Connection(store, session=self._unique(), payloads=self._payloads)
+        connection = Connection(
+            store, session=self._unique(), payloads=self._payloads, carried=self._carried()
+        )
         try:
             await connection.open()
         except BaseException:
@@ -89,6 +92,9 @@ class Client(ClientLives, ClientBroadcasts):
             raise
         self._connection = connection
         return self
+
+    def _carried(self) -> tuple[Carried, ...]:
+        return self.app.carried if self.app is not None else ()
 
     async def __aexit__(
         self,
@@ -253,6 +259,7 @@ class Client(ClientLives, ClientBroadcasts):
         connection, labels = self._open, check_tags(tags)
         actor = ActorId(ORCHESTRATION, "", instance)
         due_ms = await self._due_ms(at)
+        travelling = connection.headers()
         data = await connection.written_ahead(actor, data)
 
         def make(request: str) -> Start:
@@ -266,6 +273,7 @@ class Client(ClientLives, ClientBroadcasts):
                 version=version,
                 tags=labels,
                 reuse=reuse,
+                headers=travelling,
             )
 
         response = await connection.request(actor, make, timeout_s=TIMEOUT_S, what=f"start of {name}")

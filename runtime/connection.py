@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from . import wire
+from . import headers, wire
 from .deadlines import Deadlines
 from .errors import DeadlineExceeded, FailureDetails, StoreUnavailable, usage_error
 from .ids import CLIENT, ActorId, partition_of
@@ -41,12 +41,21 @@ _BACKOFF_S: Final = (0.02, 1.0)
 class Connection:
     """One open session. Not shared between event loops."""
 
-    def __init__(self, store: Store, *, session: str, payloads: PayloadSettings = DEFAULT) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        session: str,
+        payloads: PayloadSettings = DEFAULT,
+        carried: tuple[headers.Carried, ...] = (),
+    ) -> None:
         self.store = store
         self.payloads = payloads
         self.session = session
         self.me = ActorId(CLIENT, "", self.session)
         self.meta = HubMeta()
+        #: Context variables that travel with what is sent.
+        self.carried = carried
         self._sender = Sender(store, f"c:{self.session}")
         self._waiting: dict[str, asyncio.Future[Response]] = {}
         self._deadlines = Deadlines(self._waiting)
@@ -86,6 +95,10 @@ class Connection:
     def waiting(self) -> int:
         """How many callers wait for a response."""
         return len(self._waiting) - len(self._watches) + self._watchers
+
+    def headers(self) -> headers.Wire:
+        """Return what a message that is sent here and now takes along; raises as ``headers.outgoing``."""
+        return headers.outgoing(self.carried)
 
     def partition(self, actor: ActorId) -> int:
         """Return the partition that owns an actor."""

@@ -6,6 +6,8 @@ Rules:
   forwarding a message never decodes what a user sent, and cannot fail on it.
 * A new field goes to the end and has a default: the wire form is positional, and an
   old row must still be readable. A message class is never removed or renumbered.
+* Headers (name, value, name, value, ...) are the last field of what has them, and are left out while there
+  are none.
 * A message is accepted at most once by its target's partition (``store.append``
   drops repeats), so no message carries an id of its own. Requests carry one, so
   that the response finds its way back.
@@ -38,6 +40,7 @@ class Signal:
     count: int = 1
     due_ms: int = 0
     chain: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Call:
     reply_to: ActorId
     deadline_ms: int = 0
     chain: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class Start:
     reuse: str = ""
     history: bytes = b""
     source: str = ""
+    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,7 @@ class RaiseEvent:
     target: ActorId
     name: str
     payload: bytes
+    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,3 +370,4 @@ class ActivityTask:
     details: bytes | None = None
     deadline_ms: int = 0
     begin_by_ms: int = 0
+    headers: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ import ray.exceptions
 
 from .activity_info import ActivityInfo, Pulse, current_activity
 from .definitions import Activity
+from .headers import adopt
 
 #: A task tells its worker of heartbeats at most so often (s).
 PERIOD_S: Final = 0.25
@@ -133,6 +134,7 @@ class _Line:
 def _attempt(function: Any, args: list[Any], kwargs: dict[str, Any], info: ActivityInfo, line: _Line) -> Any:
     pulse = line.pulse(info)
     current_activity.set(replace(info, pulse=pulse))
+    adopt((), info.headers)
     failed = True
     try:
         value = function(*args, **kwargs)

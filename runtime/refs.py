@@ -167,10 +167,12 @@ class EntityRef(Editable, Explained, Generic[E]):
         else:
             data = encode_arguments(args, kwargs, what)
 
+        travelling = self._connection.headers()
+
         def make(request: str) -> Call:
             # Negative: from when it was accepted.
             deadline_ms = 0 if timeout_s is None else -max(1, round(timeout_s * 1_000))
-            return Call(self._actor, name, data, request, self._connection.me, deadline_ms)
+            return Call(self._actor, name, data, request, self._connection.me, deadline_ms, (), travelling)
 
         def give_up(request: str) -> CancelCall:
             return CancelCall(self._actor, request, self._connection.me)
@@ -211,7 +213,8 @@ class EntityRef(Editable, Explained, Generic[E]):
             data = known.signature.encode_signal(args, kwargs)
         else:
             data = encode_signal_arguments(args, kwargs, f"{self._actor}.{name}")
-        await self._connection.send(self._actor, [Signal(self._actor, name, data, 1, due_ms)])
+        travelling = self._connection.headers()
+        await self._connection.send(self._actor, [Signal(self._actor, name, data, 1, due_ms, (), travelling)])
 
     async def signal_many(self, operation: Callable[..., Any] | str, batch: Iterable[Sequence[Any]]) -> None:
         """Send many one-way operations of one kind, in order; all are durable when this returns.
@@ -229,6 +232,7 @@ class EntityRef(Editable, Explained, Generic[E]):
         name, known = operation_name(operation, self._definition)
         calls = list(batch)
         messages = []
+        travelling = self._connection.headers()
         for at in range(0, len(calls), SIGNALS_PER_MESSAGE):
             part = calls[at : at + SIGNALS_PER_MESSAGE]
             if known is not None:
@@ -236,7 +240,7 @@ class EntityRef(Editable, Explained, Generic[E]):
             else:
                 data = codec.encode([list(args) for args in part], f"arguments of {self._actor}.{name}")
                 count = len(part)
-            messages.append(Signal(self._actor, name, data, count))
+            messages.append(Signal(self._actor, name, data, count, headers=travelling))
         if messages:
             await self._connection.send(self._actor, messages)
 
@@ -404,8 +408,9 @@ class OrchestrationHandle(Explained, Generic[R]):
         """
         what = f"payload of event {check_id('event name', name)}"
         data = codec.encode(payload, what, self._connection.payloads.bytes_max)
+        travelling = self._connection.headers()
         data = await self._connection.written_ahead(self._actor, data)
-        await self._connection.send(self._actor, [RaiseEvent(self._actor, name, data)])
+        await self._connection.send(self._actor, [RaiseEvent(self._actor, name, data, travelling)])
 
     async def query(
         self, query: Callable[..., Any] | str, *args: Any, timeout: float | None = TIMEOUT_S, **kwargs: Any

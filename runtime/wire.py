@@ -7,7 +7,8 @@ Rules:
 * Decoding checks everything that comes from the store: bytes that no release ever wrote raise
   ``MalformedBytes``, and the caller sets them aside; they never stop a partition.
 * Fields are only ever added at the end of a class, with a default: a longer row is cut
-  to what this release knows, a shorter one is filled with defaults.
+  to what this release knows, a shorter one is filled with defaults. Headers are left
+  out while there are none.
 """
 
 from __future__ import annotations
@@ -84,10 +85,25 @@ def _pack_extra(value: object) -> object:
     raise TypeError(f"cannot put {type(value).__name__} into a message")
 
 
+def _has_headers(cls: type[Any]) -> bool:
+    return fields(cls)[-1].name == "headers"
+
+
+def _usual_fields(cls: type[Any]) -> dict[str, str]:
+    """Return the annotations of the fields of a usual row: without headers, which most messages lack."""
+    found = {field.name: str(field.type) for field in fields(cls)}
+    if _has_headers(cls):
+        del found["headers"]
+    return found
+
+
 def _row_maker(cls: type[Any], tag: int) -> Callable[[Any], list[Any]]:
     """Compile ``lambda m: [tag, m.a, m.b, ...]``: rows are made a million times."""
-    names = ", ".join(f"m.{field.name}" for field in fields(cls))
-    maker: Callable[[Any], list[Any]] = eval(f"lambda m: [{tag}, {names}]")  # noqa: S307 - own names
+    names = ", ".join(f"m.{name}" for name in _usual_fields(cls))
+    row = f"[{tag}, {names}]"
+    if _has_headers(cls):
+        row = f"{row} if not m.headers else [{tag}, {names}, m.headers]"
+    maker: Callable[[Any], list[Any]] = eval(f"lambda m: {row}")  # noqa: S307 - own names
     return maker
 
 
@@ -186,7 +202,7 @@ _FAST_READS: Final = {
 
 def _row_reader(cls: type[Any], tag: int) -> Callable[[Any], Any]:
     """Compile a function that reads the usual row at once, and leaves any other one to ``_read_slowly``."""
-    kinds = [str(field.type) for field in fields(cls)]
+    kinds = list(_usual_fields(cls).values())
     values = [(kind, f"row[{at}]") for at, kind in enumerate(kinds, start=1)]
     checks = [_FAST_CHECKS[kind].format(value) for kind, value in values if kind in _FAST_CHECKS]
     reads = [_FAST_READS.get(kind, "{0}").format(value) for kind, value in values]

@@ -156,8 +156,10 @@ def test_the_bytes_of_a_batch_are_those_of_the_first_release() -> None:
 def test_a_longer_row_is_cut_and_a_shorter_one_filled(cls: type[Any], data: st.DataObject) -> None:
     message = data.draw(instances(cls))
     row = msgpack.unpackb(wire.pack_rows([wire.to_row(message)]))[1][0]
-    assert wire.from_row([*row, "of a later release", 17]) == message
     names = [field.name for field in dataclasses.fields(cls)]
+    # A release with fields behind the headers does not leave these out.
+    whole = [*row, *[[]] * (len(names) + 1 - len(row))]
+    assert wire.from_row([*whole, "of a later release", 17]) == message
     least = required(cls)
     for length in range(least, len(names) + 1):
         defaults = {field.name: field.default for field in dataclasses.fields(cls)[length:]}

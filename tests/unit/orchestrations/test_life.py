@@ -338,6 +338,7 @@ def test_who_asks_a_broken_instance_is_told(host: FakeHost, monkeypatch: pytest.
 
 def test_rows_of_earlier_releases_are_filled() -> None:
     later = {"due_ms": 5, "cancel": "why", "cancel_told": True, "tags": {"a": "b"}, "size": 7, "warning": "w"}
+    later["headers"] = ("a", "b")
     row = InstanceRow("n", Status.RUNNING, 1, 2, "x", b"", **later)  # type: ignore[arg-type]
     assert InstanceRow.unpack(row.pack()) == row
     older = msgpack.packb(msgpack.unpackb(row.pack())[: -len(later) - 2])
