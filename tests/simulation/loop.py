@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 #: Callbacks that run without the clock moving before that counts as a livelock.
 STUCK_CALLBACKS: Final = 300_000
+#: A whole run takes 3,000 to 30,000. Where messages breed (a store that takes repeats) there would be no end.
+CALLBACKS_MAX: Final = 400_000
 
 
 class Deadlock(Exception):
@@ -133,7 +135,8 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         """Run until ``main`` ends and return its result.
 
         Raises:
-            Deadlock: nothing is ready and there is no timer, or the clock stands still for too long.
+            Deadlock: nothing is ready and there is no timer, the clock stands still for too long, or there is
+            no end to it.
         """
         asyncio._set_running_loop(self)
         try:
@@ -166,6 +169,8 @@ class SimulationLoop(asyncio.AbstractEventLoop):
                 raise
             except BaseException as error:
                 self.errors.append(f"{handle!r} raised {error!r}")
+            if self.callbacks > CALLBACKS_MAX:
+                raise Deadlock(f"no end after {CALLBACKS_MAX:,} callbacks, at {self.now_s} s")
             if self.callbacks > stuck_at:
                 raise Deadlock(f"{STUCK_CALLBACKS} callbacks at {self.now_s} s\n{self.describe_tasks()}")
 
