@@ -190,7 +190,7 @@ class App:
     def entity_function(self, function: F, /, *, name: str | None = None) -> F: ...
     @overload
     def entity_function(self, /, *, name: str | None = None) -> Callable[[F], F]: ...
-    def entity_function(self, function: F | None = None, /, *, name: str | None = None) -> Any:
+    def entity_function(self, function: F | None = None, /, *, name: str | None = None) -> Any:  # pyright: ignore[reportInvalidTypeVarUse]
         """Register a function, sync or async, as an entity; as in Durable Functions.
 
         It is called with a ``FunctionContext`` for each operation, whatever its name is, under the same

@@ -155,7 +155,7 @@ def why(*, where: Where, whom: str, form: Form) -> None:
                 click.echo(subject)
         else:
             click.echo(found.text)
-            if len(found.chain) > 1 or found.chain[0].who:
+            if len(found.chain) > 1 or any(reason.who for reason in found.chain):
                 click.echo()
                 for line in found.lines():
                     click.echo(f"  {line}")
