@@ -66,9 +66,17 @@ class Shedding:
 
 
 def spread(count: int, sizes: Sequence[int]) -> list[int]:
-    """Return how many of ``count`` each partition lets go, in proportion to its size."""
+    """Return how many of ``count`` each partition lets go, in proportion to its size; together ``count``."""
     total = sum(sizes)
-    return [min(size, -(-count * size // total)) if total else 0 for size in sizes]
+    count = min(count, total)
+    if not count:
+        return [0] * len(sizes)
+    shares = [count * size // total for size in sizes]
+    # What rounding left over goes to those that lost most by it. Rounding up would empty many small ones.
+    by_loss = sorted(range(len(sizes)), key=lambda at: -(count * sizes[at] % total))
+    for at in by_loss[: count - sum(shares)]:
+        shares[at] += 1
+    return shares
 
 
 def read_memory(proc: Path = Path("/proc"), cgroup: Path = _CGROUP) -> MemoryUse | None:

@@ -166,8 +166,12 @@ async def test_termination_reaches_running_code(run_app: RunApp) -> None:
         await until(lambda: len(notes) == 4, "both were told")
         assert set(notes[2:]) == {"async cancelled", "sync cancelled"}
         await until(lambda: runtime.workers[0].counts.cancelled == 2, "both are counted")
-        info = await runtime.client.queue("default").info()
-        assert (info.backlog, info.running) == (0, 0)
+
+        async def is_empty() -> bool:
+            info = await runtime.client.queue("default").info()
+            return (info.backlog, info.running) == (0, 0)
+
+        await polling.until(is_empty, "their entries are gone")
 
 
 async def test_a_cancelled_task_reaches_running_code(run_app: RunApp) -> None:

@@ -395,4 +395,4 @@ async def test_memory_has_a_cap(run_app: RunApp, monkeypatch: pytest.MonkeyPatch
                 return await activations(runtime) <= 10
 
             await until(fits, "memory to be within its cap")
-            assert await activations(runtime) == 10, "no more go than must"
+            assert await activations(runtime) == 9, "no more go than must: a tenth below the cap"

@@ -72,6 +72,8 @@ def test_each_partition_lets_its_share_go() -> None:
     assert spread(10, []) == []
     assert spread(0, [3]) == [0]
     assert spread(5, [0, 0]) == [0, 0]
+    # Many small ones: rounding each up would let all of them go.
+    assert sum(spread(91, [3] * 32 + [4])) == 91
 
 
 def machine(path: Path, total_kb: int, available_kb: int) -> Path:
