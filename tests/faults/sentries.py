@@ -21,6 +21,7 @@ from typing import Any
 
 import lungfish
 from lungfish.runtime.ids import ORCHESTRATION, ActorId, partition_of
+from lungfish.runtime.store import Store
 
 from .app import app, sentry
 from .harness import Cluster, owners, running
@@ -55,6 +56,13 @@ class Found:
             f"orphans {told(self.orphans_s)}; others {told(self.others_s)}; "
             f"{self.timers} timers; wrong: {self.wrong}"
         )
+
+
+async def _all_own(cluster: Cluster, store: Store) -> None:
+    """Return when every host owns something: the first takes all, and gives away as others come."""
+    async with asyncio.timeout(60):
+        while {row.host for row in await owners(store)} != {host.id for host in cluster.hosts}:
+            await asyncio.sleep(0.05)
 
 
 async def _all_wait(client: lungfish.Client, count: int) -> None:
@@ -104,7 +112,7 @@ async def stand(folder: Path, count: int, hosts: int) -> Found:
         async with lungfish.connect(app, url=cluster.store.url) as client:
             store = cluster.open_store()
             await store.open()
-            await cluster.wait_owned(store)
+            await _all_own(cluster, store)
             await store.close()
             patience_s = [HOUR_S if n % TIMER_EVERY else SHORT_S for n in range(count)]
             handles = await asyncio.gather(
