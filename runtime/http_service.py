@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 from fastapi import Query, Request, Response
 
@@ -37,13 +38,13 @@ class Service:
     Attributes:
         client: opened when the server starts.
         prefix: the path under which the routes stand.
-        writes: answers by idempotency key; a start repeats under its instance id in any case.
+        writes: what was asked and answered, by idempotency key; a start repeats under its id in any case.
     """
 
     client: Client
     access: Access
     prefix: str
-    writes: dict[str, asyncio.Future[Response]] = field(default_factory=dict)
+    writes: dict[str, tuple[str, asyncio.Future[Response]]] = field(default_factory=dict)
 
     @property
     def hub(self) -> str:
@@ -77,7 +78,7 @@ class Service:
 
     async def json_body(self, request: Request, *, required_type: bool = False) -> Any:
         """Return the body's value; ``MISSING`` where there is none."""
-        body = await self.access.body(request)
+        body = await self._read(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if required_type and kind != "application/json":
             text = "the body must be JSON, with 'Content-Type: application/json'"
@@ -95,7 +96,7 @@ class Service:
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind == "application/json":
             return await self.json_body(request)
-        body = await self.access.body(request)
+        body = await self._read(request)
         try:
             return body.decode() if body else MISSING
         except UnicodeDecodeError as error:
@@ -110,7 +111,7 @@ class Service:
         # Not the caller's own key: URLs end up in logs. Who was given a ``code`` in a URL sends it again.
         query = f"taskHub={self.hub}&connection=Storage"
         if "code" in request.query_params:
-            query += f"&code={request.query_params['code']}"
+            query += f"&code={quote(request.query_params['code'], safe='')}"
         return management_urls(self.base(request), instance_id, query)
 
     def check_status(self, request: Request, instance_id: str) -> Response:
@@ -148,21 +149,31 @@ class Service:
         if key is None:
             return await work()
         name = f"{request.state.caller} {request.method} {request.url.path} {key}"
+        asked = f"{request.url.query} {getattr(request.state, 'body', '')}"
         known = self.writes.get(name)
         if known is not None:
-            return await asyncio.shield(known)
-        future = self.writes[name] = asyncio.get_running_loop().create_future()
+            if known[0] != asked:
+                text = "that Idempotency-Key was used for another request; take a new key for each"
+                raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, text, name="IdempotencyKeyReused")
+            return await asyncio.shield(known[1])
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self.writes[name] = asked, future
         while len(self.writes) > REMEMBERED_MAX:
             del self.writes[next(iter(self.writes))]
         try:
             done = await work()
         except BaseException as error:
-            del self.writes[name]  # it may be tried again
+            self.writes.pop(name, None)  # it may be tried again
             future.set_exception(error if isinstance(error, Exception) else RuntimeError("it was cancelled"))
             future.exception()
             raise
         future.set_result(done)
         return done
+
+    async def _read(self, request: Request) -> bytes:
+        body = await self.access.body(request)
+        request.state.body = hashlib.sha256(body).hexdigest()
+        return body
 
 
 #: Where the continuation token of a list comes and goes.

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
-from .errors import InvalidArguments, StoreUnavailable
+from .errors import InternalError, InvalidArguments, StoreUnavailable
 from .redis_link import (
     CALL_TIMEOUT_S,
     Address,
@@ -222,7 +222,7 @@ class ClusterServers:
 
     def link(self, name: str) -> NoReturn:
         """See ``Servers.link``: on a Cluster there is no one server to wait at."""
-        raise NotImplementedError(f"{name}: no blocking reads over the slots of a Cluster")
+        raise InternalError(f"{name}: no blocking reads over the slots of a Cluster")
 
     async def run(
         self,

@@ -68,6 +68,16 @@ async def test_a_call_with_an_idempotency_key_happens_once(served: Served) -> No
     assert (await served.http.post(url, json=1)).json() == 2
 
 
+async def test_another_request_under_the_same_idempotency_key_is_refused(served: Served) -> None:
+    headers = {"Idempotency-Key": "k"}
+    url = "/entities/Counter/twice"
+    assert (await served.http.post(f"{url}?op=add", json=1, headers=headers)).status_code == 202
+    # Passed over in silence, they would be lost.
+    problem(await served.http.post(f"{url}?op=add", json=2, headers=headers), 422, "another request")
+    problem(await served.http.post(f"{url}?op=remove", json=1, headers=headers), 422, "another request")
+    assert (await served.http.post(f"{url}/call/get")).json() == 1
+
+
 @pytest.mark.parametrize(
     ("path", "sent", "status", "says"),
     [
