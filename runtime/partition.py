@@ -1,4 +1,4 @@
-"""A partition in memory: mailboxes, activations, timers and the commit in the making.
+"""A partition in memory: mailboxes and activations, over the commit in the making (``drafts``).
 
 No I/O and no clock of its own: the host feeds it entries, due times and stored state, runs it, and takes
 commits from it.
@@ -6,16 +6,11 @@ commits from it.
 Rules:
 
 * Messages are accepted in the order of the inbox and given to actors in that order.
-* Everything that happens lands in one *draft*. ``take_commit`` turns the draft into the next numbered
-  commit. At most one commit is under way; what happens meanwhile collects in the
-  next draft, so a slow store makes larger commits and not more of them.
 * Memory runs ahead of the store by the commit under way and the draft, never by more, and
   nothing of that is visible outside. If a commit is refused, the host drops this
   object whole and loads the partition again: there is no partial undo.
 * A message to an actor of the same partition is accepted at once, before the commit. Like any accepted
   message it is in the commit either as finished or as a mailbox row.
-* A message for elsewhere goes into the commit as a delivery with the next sequence
-  number of its target, so that the target can refuse repeats.
 """
 
 from __future__ import annotations
@@ -28,24 +23,23 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from . import wire
-from .ahead import PartitionPayloads
 from .caution import PATIENCE_MS, SUSPECTED, Caution, Step, Trials, cautious
-from .deliveries import delivery_of
+from .drafts import Drafting
 from .errors import InternalError
 from .hot import SAMPLED, Hottest
 from .ids import CLIENT, ActorId, partition_of
-from .kinds import ActorKind, Effects, Item, Stored
-from .letters import UNREADABLE, pack_letter, refusal_of
-from .mailbox_rows import group_of, pack_item, row_name, unpack_item
-from .messages import ActivityTask, Message, Response, Signal
+from .kinds import ActorKind, Item, Stored
+from .letters import UNREADABLE, refusal_of
+from .mailbox_rows import pack_item, row_name, unpack_item
+from .messages import Message, Signal
 from .payloads import Fetch
 from .slots import ActivationBroke, Reloads, Slot
-from .store import Commit, Entry, PartitionImage, client_target, partition_target, queue_target
+from .store import Entry, PartitionImage, client_target, partition_target
 
 logger = logging.getLogger(__name__)
 
 
-class Partition(Effects):
+class Partition(Drafting):
     """One owned partition. See the rules of this module."""
 
     def __init__(
@@ -61,50 +55,28 @@ class Partition(Effects):
         trials: Trials | None = None,
         fetch: Fetch | None = None,
     ) -> None:
-        self.number = image.partition
+        super().__init__(image, partitions=partitions, clock=clock, wake=wake, fetch=fetch)
         self.target = partition_target(image.partition)
-        self.token = image.token
         self.epoch = image.epoch
-        self.committed = image.commit_number
         self.dropped = False
         self.read_position = image.position
-        self.malformed = 0
         self._partitions = partitions
         self._kinds = kinds
-        self._clock = clock
-        self._wake = wake
         self._quarantine = frozenset(quarantine)
         self._hottest = hottest
         self._turns = 0
-        self._last_ms = 0
-        #: The time while an actor runs: one reading of the clock is enough for that; 0 at other times.
-        self._pinned_ms = 0
         self._ids = 0
         self._ids_prefix = f"{self.number:x}.{self.epoch:x}{self.token[-6:]}."
-        self._number = image.commit_number
-        self._sequences = dict(image.sequences)
         self._slots: dict[ActorId, Slot] = {}
         #: Accepted for actors that are not in memory, in order: what the host must load.
         self._unloaded: dict[ActorId, list[Item]] = {}
         #: Actors to run, in order; a dict for its order and its uniqueness.
         self._ready: dict[ActorId, None] = {}
         self._buffer: deque[Entry] = deque()
-        #: Unfinished items without a mailbox row yet, and those with one.
-        self._fresh: dict[int, Item] = {}
-        self._kept: dict[int, Item] = {}
-        self.payloads = PartitionPayloads(self, (self._fresh, self._kept), fetch, partitions)
-        self._timers: dict[str, tuple[int, bytes]] = dict(image.timers)
-        self._due: list[tuple[int, str]] = [(due, name) for name, (due, _) in image.timers.items()]
-        heapq.heapify(self._due)
-        #: Rows of activities without a result, by what precedes their last part: one group per execution.
-        self._activities: dict[str, dict[str, bytes]] = {}
-        for row_id, row in image.activities.items():
-            self._activities.setdefault(group_of(row_id), {})[row_id] = row
         self._reloads = Reloads()
         self._tasks: set[asyncio.Task[None]] = set()
         #: Set while owners of this partition die again and again.
         self._caution = cautious(image.deaths, clock(), trials or Trials())
-        self._new_draft()
         self._restore_mailbox(image.mailbox)
 
     # --- what the host feeds in --------------------------------------------------------
@@ -150,12 +122,6 @@ class Partition(Effects):
                 self.accept(message)
                 taken += message.count if isinstance(message, Signal) else 1
         return taken
-
-    def _set_aside(self, payload: bytes, reason: str) -> None:
-        # Kept and counted: one broken producer must neither stop a partition nor vanish.
-        self.malformed += 1
-        self._draft.dead.append(pack_letter(reason, self.now_ms, payload))
-        self._urgent = True
 
     def fire_timers(self) -> None:
         """Accept the messages of all timers that are due."""
@@ -314,43 +280,6 @@ class Partition(Effects):
         if (answer := refusal_of(item.message, InternalError(SUSPECTED))) is not None:
             self.send(answer)
 
-    @property
-    def dirty(self) -> bool:
-        """True if the draft holds something that should be committed soon."""
-        return self._urgent or bool(self._fresh)
-
-    @property
-    def committing(self) -> bool:
-        """True while a commit of this partition is under way."""
-        return self.committed < self._number
-
-    @property
-    def uncommitted(self) -> int:
-        """About how many messages wait in the draft."""
-        return len(self._fresh) + sum(map(len, self._outgoing.values())) + len(self._draft.snapshots)
-
-    @property
-    def stale(self) -> bool:
-        """True if the draft holds anything at all, also what may wait (positions, outbox trims)."""
-        draft = self._draft
-        return self.dirty or draft.position is not None or bool(draft.delivered or draft.timers)
-
-    def take_commit(self) -> Commit:
-        """Return the draft as the next commit, and begin a new draft."""
-        draft = self._draft
-        self._number += 1
-        draft.number = self._number
-        for row, item in self._fresh.items():
-            draft.mailbox[row_name(row)] = pack_item(item)
-        self._kept.update(self._fresh)
-        self._fresh.clear()
-        if self.payloads:
-            self.payloads.fill(draft)
-        for target, rows in self._outgoing.items():
-            draft.deliveries.append(delivery_of(target, rows, self._sequences))
-        self._new_draft()
-        return draft
-
     def acknowledged(self, number: int) -> None:
         """Note that commit ``number`` is in the store."""
         self.committed = number
@@ -361,10 +290,6 @@ class Partition(Effects):
         begun = self._reloads.begin(number, self._slots, self._unloaded, unfinished, waiting or ())
         if begun or waiting is not None:
             self._wake()
-
-    def delivered(self, outbox_id: str) -> None:
-        """Note that an outbox entry has reached its target; it is trimmed by a later commit."""
-        self._draft.delivered.append(outbox_id)
 
     def drop(self) -> None:
         """Forget everything: another host owns the partition, or it must be loaded again."""
@@ -415,16 +340,6 @@ class Partition(Effects):
 
     # --- Effects: what activations do ----------------------------------------------------
 
-    @property
-    def now_ms(self) -> int:
-        return self._pinned_ms or self._read_clock()
-
-    def _read_clock(self) -> int:
-        now_ms = self._clock()
-        if now_ms > self._last_ms:  # noqa: PLR1730 - see HubClock.now_ms
-            self._last_ms = now_ms
-        return self._last_ms
-
     def unique(self) -> str:
         # The epoch tells owners apart, unless the store loses a claim; then the token still does.
         self._ids += 1
@@ -444,115 +359,9 @@ class Partition(Effects):
             return
         self._queue(partition_target(number), message)
 
-    def _queue(self, target: str, message: Message | ActivityTask) -> None:
-        self._outgoing.setdefault(target, []).append(wire.to_row(message))
-        self.draft_bytes += wire.size_of(message)
-        self._wake()
-
-    def publish(self, response: Response) -> None:
-        self._urgent = True
-        published = (response.target.key, response.request)
-        target = client_target(response.target.key)
-        at = self._published.get(published)
-        if at is None:
-            self._published[published] = len(self._outgoing.get(target, ()))
-            self._queue(target, response)
-        else:
-            self._outgoing[target][at] = wire.to_row(response)
-
-    @property
-    def commit_number(self) -> int:
-        return self._number + 1
-
-    def snapshot(self, actor: ActorId, state: bytes | None) -> None:
-        self._draft.snapshots[(actor.name, actor.key)] = state
-        self.draft_bytes += len(state or b"")
-        self._urgent = True
-
-    def instance(self, actor: ActorId, row: bytes | None) -> None:
-        self._draft.instances[actor.key] = row
-        self.draft_bytes += len(row or b"")
-        self._urgent = True
-
-    def history(self, actor: ActorId, batch: bytes) -> None:
-        self._draft.histories.setdefault(actor.key, []).append(batch)
-        self.draft_bytes += len(batch)
-        self._urgent = True
-
-    def forget_history(self, actor: ActorId) -> None:
-        self._draft.histories.pop(actor.key, None)
-        self._draft.forget_histories.add(actor.key)
-        self._urgent = True
-
-    def index(self, index: str, member: str, score: int | None) -> None:
-        self._draft.index[index, member] = score
-        self._urgent = True
-
-    def timer(self, timer_id: str, due_ms: int, message: Message) -> None:
-        payload = wire.pack([message])
-        self._timers[timer_id] = self._draft.timers[timer_id] = (due_ms, payload)
-        heapq.heappush(self._due, (due_ms, timer_id))
-        self._urgent = True
-        self._wake()
-
-    def cancel_timer(self, timer_id: str) -> None:
-        if self._timers.pop(timer_id, None) is not None:
-            self._draft.timers[timer_id] = None
-            self._urgent = True
-            if len(self._due) > 64 + 2 * len(self._timers):
-                # Cancelled timers would stay in the heap until they are due: for a day, with a day's
-                # time-outs.
-                self._due = [(due_ms, name) for name, (due_ms, _) in self._timers.items()]
-                heapq.heapify(self._due)
-
-    def activity(self, row_id: str, row: bytes | None) -> None:
-        group = self._activities.setdefault(group_of(row_id), {})
-        if row is None:
-            group.pop(row_id, None)
-            if not group:
-                del self._activities[group_of(row_id)]
-        else:
-            group[row_id] = row
-            self.draft_bytes += len(row)
-        self._draft.activities[row_id] = row
-        self._urgent = True
-
     def reload(self, actor: ActorId) -> None:
         self._reloads.ask(actor, self._number + 1)
         self._urgent = True
-
-    def activity_rows(self, prefix: str) -> dict[str, bytes]:
-        return dict(self._activities.get(prefix.rstrip("\x00"), ()))
-
-    def outstanding(self) -> list[tuple[str, bytes]]:
-        """Return the rows of all activities without a result: (id, row), the oldest first."""
-        return [row for group in self._activities.values() for row in group.items()]
-
-    @property
-    def lanes(self) -> list[str]:
-        """Return the lanes of queues that activities were ever dispatched to."""
-        return [target[2:] for target in self._sequences if target[:2] == "q:"]
-
-    def dispatch(self, queue: str, task: ActivityTask) -> None:
-        self._urgent = True
-        self._queue(queue_target(queue), task)
-
-    def done(self, item: Item) -> None:
-        if self._fresh.pop(item.row, None) is None and self._kept.pop(item.row, None) is not None:
-            self._draft.mailbox[row_name(item.row)] = None
-            self._urgent = True
-
-    def set_aside(self, item: Item, reason: str = "") -> None:
-        self._set_aside(wire.pack([item.message]), reason)
-        self.done(item)
-
-    def record(self, item: Item, record: bytes) -> None:
-        item.record = record
-        if item.row in self._kept:
-            packed = pack_item(item)
-            self._draft.mailbox[row_name(item.row)] = packed
-            self.draft_bytes += len(packed)
-            self._urgent = True
 
     def spawn(self, actor: ActorId, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"lungfish {actor}")
@@ -574,15 +383,6 @@ class Partition(Effects):
         self._wake()
 
     # --- inside --------------------------------------------------------------------------
-
-    def _new_draft(self) -> None:
-        self._draft = Commit(self.number, self.token, 0)
-        self._outgoing: dict[str, list[list[Any]]] = {}
-        #: Where in ``_outgoing`` a response is that a later one replaces, by client and request.
-        self._published: dict[tuple[str, str], int] = {}
-        self._urgent = False
-        #: About how many bytes the next commit carries.
-        self.draft_bytes = 0
 
     def _restore_mailbox(self, rows: Mapping[str, bytes]) -> None:
         self._rows = 0
