@@ -70,13 +70,14 @@ from lungfish.runtime.errors import (
 from lungfish.runtime.headers import headers, sending
 from lungfish.runtime.hot import HotEntity
 from lungfish.runtime.ids import grouped
+from lungfish.runtime.instance_handle import OrchestrationHandle
 from lungfish.runtime.launch import attach, start
 from lungfish.runtime.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
 from lungfish.runtime.payloads import PayloadSettings
 from lungfish.runtime.query import Page
 from lungfish.runtime.queue_handle import QueueHandle
 from lungfish.runtime.queues import QueueInfo, QueueLimits
-from lungfish.runtime.refs import EntityRef, OrchestrationHandle
+from lungfish.runtime.refs import EntityRef
 from lungfish.runtime.reminders import Reminder
 from lungfish.runtime.retry import RetryPolicy
 from lungfish.runtime.schedules import ScheduleDescription, ScheduleHandle, ScheduleRun, Schedules

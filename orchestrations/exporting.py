@@ -19,7 +19,7 @@ from typing import Any, Final, get_args
 
 from lungfish.runtime.errors import FailureDetails, SerializationError
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.refs import OrchestrationHandle
+from lungfish.runtime.instance_handle import OrchestrationHandle
 from lungfish.runtime.wire import MalformedBytes
 
 from . import events

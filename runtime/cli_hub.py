@@ -19,9 +19,9 @@ from .cli_group import did_you_mean
 from .cli_where import Where, where_options
 from .client import Client
 from .errors import InstanceNotFound, InvalidArguments
+from .instance_handle import OrchestrationHandle
 from .open_store import open_store
 from .redis_view import RedisView
-from .refs import OrchestrationHandle
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., None])

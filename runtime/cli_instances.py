@@ -16,7 +16,7 @@ from .cli_select import Query, confirm, query_options, selected, yes_option
 from .cli_where import Where
 from .client import Client
 from .errors import LungfishError, OrchestrationFailed
-from .refs import OrchestrationHandle
+from .instance_handle import OrchestrationHandle
 from .status import OrchestrationStatus
 
 #: How often a history is looked at that is followed (s).

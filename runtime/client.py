@@ -20,11 +20,12 @@ from .errors import InstanceExists, OrchestrationFailed, UsageError
 from .headers import Carried
 from .hot import HotEntity, read_hot
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
+from .instance_handle import OrchestrationHandle
 from .messages import Start
 from .overview import HubStatus, read_hub
 from .payloads import DEFAULT, PayloadSettings
 from .queue_handle import QueueHandle
-from .refs import EntityRef, OrchestrationHandle
+from .refs import EntityRef
 from .schedules import Schedules
 from .signatures import Signature, encode_arguments
 from .sinks import Sink

@@ -19,7 +19,7 @@ from .http_problems import ProblemRoute
 from .http_service import CONTINUATION, MISSING, Service, answer, arguments, checked, continuation, flag
 from .http_shapes import UNDER_WAY, plain, status_body
 from .ids import ORCHESTRATION
-from .refs import OrchestrationHandle
+from .instance_handle import OrchestrationHandle
 from .status import RuntimeStatus
 
 InstanceId = Annotated[str, Path(description="Instance id.", examples=["order-17"])]

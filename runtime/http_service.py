@@ -19,7 +19,7 @@ from .errors import DeadlineExceeded, InvalidArguments, OrchestrationFailed, Usa
 from .http_access import Access, Scope
 from .http_problems import Problem
 from .http_shapes import management_urls, to_json
-from .refs import OrchestrationHandle
+from .instance_handle import OrchestrationHandle
 from .signatures import Signature
 
 TaskHub = Annotated[str | None, Query(alias="taskHub", description="The hub; must be the one served here.")]

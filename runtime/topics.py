@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .errors import UsageError
 from .ids import ENTITY, ORCHESTRATION, check_id
-from .refs import EntityRef, OrchestrationHandle
+from .instance_handle import OrchestrationHandle
+from .refs import EntityRef
 
 if TYPE_CHECKING:
     from .definitions import EntityDefinition

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 import lungfish
 import tests.simulation.lives as second_lives
 from lungfish.runtime.client import Client
-from lungfish.runtime.refs import OrchestrationHandle
+from lungfish.runtime.instance_handle import OrchestrationHandle
 from tests.simulation import app as sim
 from tests.simulation import bells, books, cries, films, purses, registers
 from tests.simulation.model import SORTS, End, Plan
