@@ -17,26 +17,20 @@ import logging
 import math
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, overload
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from lungfish.runtime import codec
 from lungfish.runtime.definitions import (
-    Activity,
     ActivityOptions,
-    EntityDefinition,
-    Operation,
-    Orchestration,
     as_duration,
 )
-from lungfish.runtime.errors import NotRegistered, UsageError
-from lungfish.runtime.ids import ENTITY, ActorId, check_id
-from lungfish.runtime.reminders import When, at_ms
-from lungfish.runtime.retry import RetryPolicy
-from lungfish.runtime.signatures import encode_arguments
+from lungfish.runtime.errors import UsageError
+from lungfish.runtime.ids import check_id
 from lungfish.runtime.status import to_ms
 
-from .retrying import retried
+from .calls import Calls
+from .references import EntityRef, definition_of
 from .sections import CriticalSection, in_order
 from .tasks import Task, when_all, when_any
 from .topic import OrchestrationTopic, broadcast
@@ -56,7 +50,7 @@ _MS: Final = dt.timedelta(milliseconds=1)
 _DEFAULT_OPTIONS: Final = ActivityOptions()
 
 
-class OrchestrationContext:
+class OrchestrationContext(Calls):
     """The first parameter of every orchestration.
 
     Attributes:
@@ -68,7 +62,7 @@ class OrchestrationContext:
     """
 
     def __init__(self, execution: Execution, started: ExecutionStarted) -> None:
-        self._execution = execution
+        super().__init__(execution)
         self._started = started
         self._uuids = 0
         self.instance_id: str = execution.instance
@@ -76,169 +70,11 @@ class OrchestrationContext:
         self.version: str = started.version
         self._seed = seed_of(execution.instance, started)
 
-    # --- activities and sub-orchestrations ---
-
-    @overload
-    def call_activity(
-        self, activity: Activity[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Task[R]: ...
-    @overload
-    def call_activity(self, activity: Activity[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]: ...
-    @overload
-    def call_activity(self, activity: str, /, *args: Any, **kwargs: Any) -> Task[Any]: ...
-    def call_activity(self, activity: Any, /, *args: Any, **kwargs: Any) -> Task[Any]:
-        """Run an activity; the task has its result.
-
-        Args:
-            activity: the activity (``fn.options(...)`` for other options), or its registered name.
-
-        Raises:
-            InvalidArguments, SerializationError, PayloadTooLarge: at once, for the arguments.
-            ActivityFailed: at the await, after all retries.
-            ActivityTimedOut: at the await; the last attempt did not end in time.
-            NotRegistered: at the await.
-        """
-        found: Activity[Any, Any]
-        if isinstance(activity, Activity):
-            found = activity
-        elif not isinstance(activity, str):
-            raise UsageError(f"call_activity takes an @app.activity or its name, not {activity!r}")
-        elif activity in self._execution.app.activities:
-            found = self._execution.app.activities[activity]
-        else:
-            encoded = encode_arguments(args, kwargs, activity, self._bytes_max)
-            return self._execution.schedule_activity(activity, encoded, _DEFAULT_OPTIONS, _plain)
-        encoded = found.signature.encode(args, kwargs, self._bytes_max)
-        return self._execution.schedule_activity(
-            found.name, encoded, found.settings, found.signature.decode_result
-        )
-
-    @overload
-    def call_orchestration(
-        self, orchestration: Orchestration[P, R], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Task[R]: ...
-    @overload
-    def call_orchestration(
-        self,
-        orchestration: Orchestration[..., R],
-        /,
-        *args: Any,
-        id: str,
-        retry: RetryPolicy | None = None,
-        **kwargs: Any,
-    ) -> Task[R]: ...
-    @overload
-    def call_orchestration(
-        self,
-        orchestration: Orchestration[..., R],
-        /,
-        *args: Any,
-        retry: RetryPolicy,
-        **kwargs: Any,
-    ) -> Task[R]: ...
-    @overload
-    def call_orchestration(
-        self,
-        orchestration: str,
-        /,
-        *args: Any,
-        id: str | None = None,
-        retry: RetryPolicy | None = None,
-        **kwargs: Any,
-    ) -> Task[Any]: ...
-    def call_orchestration(  # type: ignore[misc]  # `id` and `retry` are ours, whatever P says
-        self,
-        orchestration: Any,
-        /,
-        *args: Any,
-        id: str | None = None,
-        retry: RetryPolicy | None = None,
-        **kwargs: Any,
-    ) -> Task[Any]:
-        """Run a sub-orchestration; the task has its result.
-
-        Cancelling the task (a time-out does) asks the sub-orchestration to end, as ``handle.cancel`` does,
-        and does not wait until it has. If this orchestration fails or is cancelled, its sub-orchestrations
-        are cancelled; if it is terminated, they are terminated. If it completes without waiting, they go on.
-
-        Args:
-            orchestration: the orchestration, or its registered name.
-            id: its instance id; default: made from this execution's id and the position.
-            retry: start it again when it has failed; under the same ``id`` if one was given.
-
-        Raises:
-            OrchestrationFailed: at the await; ``OrchestrationTerminated`` if it was terminated,
-                ``OrchestrationCanceled`` if it was cancelled.
-            InstanceExists, NotRegistered: at the await.
-        """
-        instance = None if id is None else check_id("instance id", id)
-        name, encoded, decode, version = self._orchestration(
-            orchestration, args, kwargs, "call_orchestration"
-        )
-
-        def begin(attempt: int) -> Task[Any]:
-            reuse = "restart" if attempt > 1 else ""
-            return self._execution.start_child(name, instance, encoded, decode, version, reuse=reuse)
-
-        if retry is None:
-            return begin(1)
-        return retried(self, begin, retry, name)
-
-    def start_orchestration(
-        self,
-        orchestration: Orchestration[..., Any] | str,
-        /,
-        *args: Any,
-        id: str | None = None,
-        **kwargs: Any,
-    ) -> str:
-        """Start an orchestration that lives by itself, and return its instance id at once.
-
-        It is started if and when this turn is committed, exactly once. Nothing of it comes back here: if the
-        id is taken, the instance that has it stays as it is.
-
-        Args:
-            orchestration: the orchestration, or its registered name.
-            id: its instance id; default: made from this execution's id and the position.
-
-        Raises:
-            InvalidArguments, SerializationError, PayloadTooLarge, InvalidId: at once.
-        """
-        instance = None if id is None else check_id("instance id", id)
-        name, encoded, _, version = self._orchestration(orchestration, args, kwargs, "start_orchestration")
-        return self._execution.start_other(name, instance, encoded, version)
-
-    def _orchestration(
-        self, orchestration: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str
-    ) -> tuple[str, bytes, Callable[[bytes | None], Any], str]:
-        """Return the name, the encoded arguments, how to read the result, and the version.
-
-        The object says which code is meant; a name means the newest.
-        """
-        version = ""
-        if isinstance(orchestration, str):
-            found = self._execution.app.orchestrations.get(orchestration)
-            if found is None:
-                encoded = encode_arguments(args, kwargs, orchestration, self._bytes_max)
-                return orchestration, encoded, _plain, version
-            orchestration = found
-        elif isinstance(orchestration, Orchestration):
-            version = orchestration.version
-        else:
-            raise UsageError(f"{where} takes an @app.orchestration or its name, not {orchestration!r}")
-        signature = orchestration.signature
-        encoded = signature.encode(args, kwargs, self._bytes_max)
-        return orchestration.name, encoded, signature.decode_result, version
-
-    @property
-    def _bytes_max(self) -> int:
-        return self._execution.app.payloads.bytes_max
-
     # --- entities ---
 
     def entity(self, entity: type[Any] | str, key: str) -> EntityRef:
         """Return a reference to an entity, to call and to signal it."""
-        definition = _entity_definition(self._execution.app.entities, entity)
+        definition = definition_of(self._execution.app.entities, entity)
         return EntityRef(self._execution, definition, check_id("entity key", key))
 
     def lock(self, *entities: EntityRef) -> CriticalSection:
@@ -269,7 +105,7 @@ class OrchestrationContext:
         self, entity: type[Any] | str, operation: Any, /, *args: Any, prefix: str = "", **kwargs: Any
     ) -> None:
         """Signal every entity of a type that has a state, each exactly once; see ``Client.broadcast``."""
-        definition = _entity_definition(self._execution.app.entities, entity)
+        definition = definition_of(self._execution.app.entities, entity)
         broadcast(self._execution, definition, operation, args, kwargs, prefix=prefix)
 
     def topic(self, name: str) -> OrchestrationTopic:
@@ -442,7 +278,7 @@ class OrchestrationContext:
     @functools.cached_property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger that is silent in replay; its records have ids as fields (docs/telemetry.md)."""
-        return _ReplayLogger(self)
+        return _Logger(self._execution, self._started)
 
 
 def seed_of(instance: str, started: ExecutionStarted) -> str:
@@ -450,103 +286,17 @@ def seed_of(instance: str, started: ExecutionStarted) -> str:
     return started.seed or f"{instance}\x00{started.execution}"
 
 
-class EntityRef:
-    """An entity, as an orchestration sees it."""
-
-    def __init__(self, execution: Execution, definition: EntityDefinition, key: str) -> None:
-        self._execution = execution
-        self._definition = definition
-        self.id = ActorId(ENTITY, definition.name, key)
-
-    @property
-    def name(self) -> str:
-        """Registered name of the entity's class."""
-        return self.id.name
-
-    @property
-    def key(self) -> str:
-        """Key of the entity."""
-        return self.id.key
-
-    @overload
-    def call(
-        self,
-        operation: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Task[R]: ...
-    @overload
-    def call(
-        self, operation: Callable[Concatenate[Any, P], R], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Task[R]: ...
-    @overload
-    def call(
-        self, operation: Callable[..., Any], /, *args: Any, timeout: dt.timedelta | float, **kwargs: Any
-    ) -> Task[Any]: ...
-    @overload
-    def call(self, operation: str, /, *args: Any, **kwargs: Any) -> Task[Any]: ...
-    def call(self, operation: Any, /, *args: Any, **kwargs: Any) -> Task[Any]:
-        """Call an operation (``Counter.add`` or its name); the task has its result.
-
-        A call that is cancelled while it waits at the entity is not started any more; one that was started
-        goes on.
-
-        Args:
-            timeout: a call that could not be started by then (timedelta or seconds) is dropped, and fails
-                when its turn comes. To wait no longer than that, use ``asyncio.timeout``.
-
-        Raises:
-            NotRegistered, InvalidArguments: at once.
-            CriticalSectionError: at once; the entity is not in the critical section.
-            EntityOperationFailed: at the await; the operation raised and was rolled back.
-            DeadlineExceeded: at the await; it was dropped.
-        """
-        found = self._definition.find(operation)
-        timeout_ms = found.signature.take_timeout_ms(kwargs)
-        encoded = found.signature.encode(args, kwargs)
-        decode = found.signature.decode_result
-        deadline_ms = self._execution.now_ms + timeout_ms if timeout_ms else 0
-        return self._execution.call_entity(self.id, found.name, encoded, decode, deadline_ms)
-
-    @overload
-    def signal(self, operation: Callable[..., Any], /, *args: Any, at: When, **kwargs: Any) -> None: ...
-    @overload
-    def signal(
-        self, operation: Callable[Concatenate[Any, P], Any], /, *args: P.args, **kwargs: P.kwargs
-    ) -> None: ...
-    @overload
-    def signal(self, operation: str, /, *args: Any, at: When | None = None, **kwargs: Any) -> None: ...
-    def signal(  # type: ignore[misc]  # `at` is ours, whatever P says
-        self, operation: Any, /, *args: Any, at: When | None = None, **kwargs: Any
-    ) -> None:
-        """Send an operation one-way.
-
-        Args:
-            at: not before this time (aware), or not before so long from now. Such signals have no promise
-                of order, and cannot be cancelled: for that there are timers here, and reminders there.
-        """
-        found = self._definition.find(operation)
-        batch, _ = found.signature.encode_many([_positional(found, args, kwargs)])
-        due_ms = 0 if at is None else at_ms(at, self._execution.now_ms)
-        self._execution.signal_entity(self.name, self.key, found.name, batch, due_ms)
-
-    def __repr__(self) -> str:
-        return f"<entity {self.name}/{self.key}>"
-
-
-class _ReplayLogger(logging.LoggerAdapter[logging.Logger]):
+class _Logger(logging.LoggerAdapter[logging.Logger]):
     """A logger that is off while its orchestration replays."""
 
-    def __init__(self, context: OrchestrationContext) -> None:
-        name = context._started.name
-        logger = logging.getLogger(f"lungfish.orchestration.{name}")
-        ids = {"instance_id": context.instance_id, "orchestration": name}
-        super().__init__(logger, {**ids, "execution_id": context._started.execution})
-        self._context = context
+    def __init__(self, execution: Execution, started: ExecutionStarted) -> None:
+        logger = logging.getLogger(f"lungfish.orchestration.{started.name}")
+        ids = {"instance_id": execution.instance, "orchestration": started.name}
+        super().__init__(logger, {**ids, "execution_id": started.execution})
+        self._execution = execution
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
-        return not self._context.is_replaying and self.logger.isEnabledFor(level)
+        return not self._execution.replaying and self.logger.isEnabledFor(level)
 
 
 def _registered(register: Callable[[str, Any], None], name: Any, handler: Any) -> Any:
@@ -563,33 +313,6 @@ def _registered(register: Callable[[str, Any], None], name: Any, handler: Any) -
         return function
 
     return decorate
-
-
-def _plain(payload: bytes | None) -> Any:
-    return None if payload is None else codec.decode(payload, "result")
-
-
-def _positional(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """Return a signal's arguments in order: signals travel in batches of positional arguments."""
-    if not kwargs:
-        return list(args)
-    operation.signature.check(args, kwargs)
-    bound = operation.signature.raw.bind(*args, **kwargs)
-    bound.apply_defaults()
-    if bound.kwargs:
-        raise UsageError(f"{operation.signature.what}: a signal cannot carry keyword-only arguments")
-    return list(bound.args)
-
-
-def _entity_definition(known: dict[str, EntityDefinition], entity: type[Any] | str) -> EntityDefinition:
-    if isinstance(entity, str):
-        found = known.get(entity)
-    else:
-        found = next((definition for definition in known.values() if definition.cls is entity), None)
-    if found is None:
-        names = ", ".join(sorted(known)) or "none"
-        raise NotRegistered(f"no entity {entity!r} is registered with this app; there are: {names}")
-    return found
 
 
 __all__ = ["EntityRef", "OrchestrationContext"]

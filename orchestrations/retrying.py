@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,26 +25,26 @@ from .loop import running_loop
 from .tasks import Task
 
 if TYPE_CHECKING:
-    from .context import OrchestrationContext
+    from .decisions import Decisions
 
 
 def retried(
-    context: OrchestrationContext, begin: Callable[[int], Task[Any]], policy: RetryPolicy, name: str
+    execution: Decisions, begin: Callable[[int], Task[Any]], policy: RetryPolicy, name: str
 ) -> Task[Any]:
     """Return a task for the outcome of the last attempt; ``begin`` is given the attempt's number, from 1."""
     if not isinstance(policy, RetryPolicy):
         raise UsageError(f"retry is a RetryPolicy, not {policy!r}")
     # The first attempt is asked for now, like everything that is called on a context.
-    work = _attempts(context, begin(1), begin, policy)
+    work = _attempts(execution, begin(1), begin, policy)
     made: Any = running_loop("call_orchestration").create_task(work, name=f"retried {name}")
     return cast("Task[Any]", made)
 
 
 async def _attempts(
-    context: OrchestrationContext, first: Task[Any], begin: Callable[[int], Task[Any]], policy: RetryPolicy
+    execution: Decisions, first: Task[Any], begin: Callable[[int], Task[Any]], policy: RetryPolicy
 ) -> Any:
     attempt, running = 1, first
-    first_ms = _ms(context.now())
+    first_ms = execution.now_ms
     while True:
         try:
             return await running
@@ -54,16 +53,9 @@ async def _attempts(
         except OrchestrationFailed as error:
             if error.details is None:
                 raise
-            due_ms = policy.next_attempt_ms(attempt, error.details, first_ms, _ms(context.now()))
+            due_ms = policy.next_attempt_ms(attempt, error.details, first_ms, execution.now_ms)
             if due_ms is None:
                 raise
-        await context.create_timer(_EPOCH + dt.timedelta(milliseconds=due_ms))
+        await execution.create_timer(due_ms)
         attempt += 1
         running = begin(attempt)
-
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-
-
-def _ms(when: dt.datetime) -> int:
-    return (when - _EPOCH) // dt.timedelta(milliseconds=1)

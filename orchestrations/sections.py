@@ -25,8 +25,8 @@ from lungfish.runtime.messages import LockGranted, LockQuery, LockRelease
 from .outgoing import release_lock, sequence_of
 
 if TYPE_CHECKING:
+    from .decisions import Decisions
     from .instance import Instance
-    from .replay import Execution
 
 #: Most entities of one section: each request carries all of them.
 ENTITIES_MAX: Final = 256
@@ -51,7 +51,7 @@ class CriticalSection:
     Nothing is asked for before it is entered or awaited.
     """
 
-    def __init__(self, execution: Execution, entities: tuple[ActorId, ...]) -> None:
+    def __init__(self, execution: Decisions, entities: tuple[ActorId, ...]) -> None:
         self._execution = execution
         self._entities = entities
         self._section: Section | None = None

@@ -15,13 +15,13 @@ from .tasks import Task
 if TYPE_CHECKING:
     from lungfish.runtime.definitions import EntityDefinition
 
-    from .replay import Execution
+    from .decisions import Decisions
 
 
 class OrchestrationTopic:
     """A topic, made by ``ctx.topic``."""
 
-    def __init__(self, execution: Execution, name: str) -> None:
+    def __init__(self, execution: Decisions, name: str) -> None:
         self._execution = execution
         self.name: str = check_id("topic name", name)
         self._id = ActorId(ENTITY, TOPIC, name)
@@ -57,7 +57,7 @@ class OrchestrationTopic:
 
 
 def broadcast(
-    execution: Execution,
+    execution: Decisions,
     definition: EntityDefinition,
     operation: Any,
     args: Sequence[Any],
