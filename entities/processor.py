@@ -1,4 +1,4 @@
-"""Entities as a kind of actor: the mailbox, who may run when, and what leaves when.
+"""The activation of an entity: who may run when, and what leaves when.
 
 Rules:
 
@@ -13,7 +13,7 @@ Rules:
 * Responses and scheduled signals do not queue: the first would wait for the operation that waits
   for them, the second only become timers.
 * A due reminder queues like a signal; what it means is decided when its turn comes (``alarms``).
-* While an orchestration holds the entity, what must wait for that stands beside the mailbox (``locking``).
+* While an orchestration holds the entity, what must wait for that stands beside the mailbox (``mailbox``).
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lungfish.runtime import index
-from lungfish.runtime.app import App
 from lungfish.runtime.definitions import EntityDefinition
-from lungfish.runtime.errors import FailureDetails, LungfishError, NotRegistered, SerializationError
+from lungfish.runtime.errors import FailureDetails, LungfishError, NotRegistered
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Activation, Effects, Item, Stored
+from lungfish.runtime.kinds import Effects, Item
 from lungfish.runtime.messages import (
     Call,
     CancelCall,
@@ -48,18 +47,20 @@ from .alarms import Alarms
 from .calls import refusal
 from .controls import Controls
 from .editing import EDITING, Edit, Trail
-from .functions import function_definition
-from .hooks import AGAIN, Leaving, Step, Waking, hooks_of
-from .inspecting import Counts, is_call, listed, told_of
+from .hooks import AGAIN, Step, Waking, hooks_of
+from .inspecting import listed
 from .jobs import Applied, Job, describe, encode_result, expiry, put_off, refused
 from .journal import CallOutcome, Journal
-from .locking import CHECK, Claim, Entry, Locks, Release
-from .refusing import Refusing
+from .locking import CHECK, Claim, Entry, Release
+from .mailbox import Mailbox
 from .running import Running
 from .scope import Scope
 from .sending import NEWS, news_signal
-from .state import StatePlan, is_later, plan_of
+from .state import StatePlan
 from .turn import Turns
+
+if TYPE_CHECKING:
+    from .kind import EntityKind
 
 logger = logging.getLogger(__name__)
 
@@ -67,37 +68,6 @@ logger = logging.getLogger(__name__)
 OPERATIONS_MAX: Final = 10_000
 #: A turn of sync operations that holds up the host for longer is logged (s).
 SLOW_S: Final = 1.0
-
-
-class EntityKind:
-    """Makes activations of the entities that an app has registered."""
-
-    #: For ``App.entity_function``.
-    function_definition = staticmethod(function_definition)
-
-    def __init__(self, app: App) -> None:
-        self.app = app
-        self.counts = Counts()
-        self.leaving = Leaving()
-        #: In tests: a ``@shared`` operation that changes the state fails.
-        self.is_strict = False
-
-    def activate(self, actor: ActorId, stored: Stored) -> Activation:
-        """Return the activation of an entity; one that cannot be run refuses every message."""
-        repair = None
-        try:
-            definition = self.app.find_entity(actor.name)
-            plan = plan_of(definition.cls, definition.name)
-            if stored.row is not None and not is_later(plan, stored.row):
-                repair = partial(EntityActivation, actor, self, definition, plan, stored.row, readable=False)
-            return EntityActivation(actor, self, definition, plan, stored.row)
-        except (NotRegistered, SerializationError) as error:
-            logger.error("%s cannot be activated, its signals wait: %s", actor, error)
-            return Refusing(actor, error, repair)
-
-    async def settle(self) -> None:
-        """Wait for the ends of ``on_passivate``."""
-        await self.leaving.settle()
 
 
 class EntityActivation:
@@ -122,11 +92,10 @@ class EntityActivation:
         self._turns = self._scope.turns = turns
         self._alarms = Alarms(actor, definition, self._turns)
         self._arrived: deque[Item] = deque()
-        self._mailbox: deque[Entry] = deque()
+        self._box = Mailbox(actor)
+        self._mailbox = self._box.entries
         #: Calls back from those whom an operation of this entity waits for.
         self._nested: deque[Job] = deque()
-        #: Made when the first orchestration asks for the entity.
-        self._locks: Locks | None = None
         #: Unfinished jobs of an earlier activation, by row: answers to their calls may come before they run.
         self._interrupted: dict[int, Job] = {}
         self._writer: Running | None = None
@@ -189,7 +158,7 @@ class EntityActivation:
     @property
     def passive(self) -> bool:
         """True when nothing is queued or running."""
-        if self._locks is not None and self._locks.holding is not None:
+        if self._box.is_held:
             return False
         if self._waking is not None and (self._waking.running or self._nested):
             return False
@@ -210,9 +179,8 @@ class EntityActivation:
         if self._waking is not None:
             self._waking.drop()
         self._arrived.clear()
-        self._mailbox.clear()
+        self._box.clear()
         self._nested.clear()
-        self._locks = None
         self._ended.clear()
         # The state refers to its context, and through it to what holds the state: no cycle may outlive this.
         del self._scope.turns
@@ -232,23 +200,21 @@ class EntityActivation:
                 case ReminderDue() as message:
                     self._take_tick(item, message)
                 case EntityControl() as message if message.verb in EDITING:
-                    self._admit(Edit(item, message))
+                    self._box.admit(self._effects, Edit(item, message))
                 case EntityControl() as message:
                     self._controls.take(self._effects, item, message, is_idle=self.passive)
                     self._write_snapshot()
                 case LockRequest() | LockRelease() as message:
-                    self._take_lock_message(item, message)
+                    self._box.take_lock_message(self._effects, item, message)
                 case Inspect() as message:
-                    running = (self._writer, *self._readers)
-                    told = told_of(self._turns, self._locks, self._mailbox, running)
+                    told = self._box.told(self._turns, (self._writer, *self._readers))
                     self._effects.send(Response(message.reply_to, message.request, told))
                     self._effects.done(item)
                 case CancelCall() as message:
-                    self._cancel(message)
+                    self._box.cancel(self._effects, message)
                     self._effects.done(item)
                 case TimerFired() as message if message.purpose == CHECK:
-                    if self._locks is not None:
-                        self._locks.check(self._effects, self._actor)
+                    self._box.check(self._effects)
                     self._effects.done(item)
                 case TimerFired() as message if message.purpose == AGAIN:
                     self._effects.done(item)
@@ -271,10 +237,10 @@ class EntityActivation:
             return
         if item.record:
             self._interrupted[item.row] = job
-        if self._locks is None or self._locks.holding is None:
+        if self._box.locks is None:
             self._mailbox.append(job)
         else:
-            self._admit(job)
+            self._box.admit(self._effects, job)
 
     def _take_news(self, item: Item, answer: Response) -> None:
         """Make an operation of an answer that a built-in entity asked for (``sending``)."""
@@ -284,7 +250,7 @@ class EntityActivation:
         except NotRegistered:
             self._effects.done(item)
             return
-        self._admit(Job(item, operation, signal, Journal()))
+        self._box.admit(self._effects, Job(item, operation, signal, Journal()))
 
     def _take_tick(self, item: Item, message: ReminderDue) -> None:
         job = self._alarms.job(item, message)
@@ -293,7 +259,7 @@ class EntityActivation:
             return
         if item.record:
             self._interrupted[item.row] = job
-        self._admit(job)
+        self._box.admit(self._effects, job)
 
     def _begin_tick(self, job: Entry) -> bool:
         """Tell whether a due reminder, at the head of the mailbox, is to be run; else it is finished."""
@@ -333,70 +299,22 @@ class EntityActivation:
                 yield running.job
         yield from self._interrupted.values()
 
-    def _cancel(self, message: CancelCall) -> None:
-        """Forget a call that was not started. One that was has had effects: it goes on."""
-        blocked = self._locks.holding.blocked if self._locks and self._locks.holding else ()
-        for queue in (self._mailbox, blocked):
-            for entry in queue:
-                if is_call(entry, message):
-                    queue.remove(entry)  # type: ignore[union-attr]  # the empty one has no entries
-                    self._effects.done(entry.item)
-                    return
-
-    # --- critical sections -----------------------------------------------------------------
-
-    def _take_lock_message(self, item: Item, message: LockRequest | LockRelease) -> None:
-        locks = self._locks = self._locks or Locks()
-        if isinstance(message, LockRequest):
-            claim = locks.request(self._effects, item, message)
-            if claim is not None and claim.since_ms:
-                self._hold(claim)  # it holds since an earlier activation
-            elif claim is not None:
-                self._admit(claim)
-            return
-        taken = locks.release(self._effects, item, message)
-        if isinstance(taken, Release):
-            self._mailbox.append(taken)
-        elif taken is not None:
-            self._forget(taken)
-
-    def _admit(self, entry: Entry) -> None:
-        """Put an entry where it may run, or where it waits until the holder lets go."""
-        locks = self._locks
-        if locks is None or locks.holding is None or locks.holding.admits(entry):
-            self._mailbox.append(entry)
-            return
-        locks.holding.blocked.append(entry)
-        locks.watch(self._effects, self._actor)
-
-    def _forget(self, claim: Claim) -> None:
-        blocked = self._locks.holding.blocked if self._locks and self._locks.holding else deque[Entry]()
-        (blocked if claim in blocked else self._mailbox).remove(claim)
-
     def _start_or_step(self, entry: Entry) -> None:
         match entry:
             case Job():
                 self._start(entry)
             case Claim():
-                self._hold(entry)
+                self._box.hold(self._effects, entry)
             case Edit():
                 self._edit(entry)
             case Release():
-                assert self._locks is not None
-                self._mailbox.extend(self._locks.let_go(self._effects, entry))
+                self._box.let_go(self._effects, entry)
 
     def _edit(self, edit: Edit) -> None:
         edit.run(self._turns, self._effects)
         if self._trail is None and self._turns.edits:
             self._trail = Trail(self._actor, self._turns.edits)
         self._write_snapshot()
-
-    def _hold(self, claim: Claim) -> None:
-        assert self._locks is not None
-        self._locks.hold(self._effects, claim)
-        behind, self._mailbox = self._mailbox, deque()
-        for entry in behind:
-            self._admit(entry)
 
     # --- on_activate ---------------------------------------------------------------------------
 
@@ -424,7 +342,7 @@ class EntityActivation:
             else:
                 kept.append(entry)
         self._nested.clear()
-        self._mailbox = kept
+        self._box.replace(kept)
         if kept:
             waking.try_again(self._effects)
 
@@ -439,27 +357,12 @@ class EntityActivation:
     def _may_start(self, entry: Entry) -> bool:
         return self._writer is None and (entry.operation.shared or not self._readers)
 
-    def _leading_sync_jobs(self, limit: int) -> list[Job]:
-        """Return the jobs at the head of the mailbox that can be one turn; they stay in it."""
-        found: list[Job] = []
-        for job in self._mailbox:
-            if job.operation.is_async or not self._may_start(job) or limit <= 0:
-                break
-            assert isinstance(job, Job), "locks are no part of a turn"
-            if job.is_tick and found:
-                break
-            limit -= job.message.count if isinstance(job.message, Signal) else 1
-            found.append(job)
-            if job.is_tick:
-                break
-        return found
-
     # --- sync operations -----------------------------------------------------------------
 
     def _run_turn(self, limit: int) -> int:
         """Run one turn and send what came of it; return how much of the run's bound it took."""
         began = time.monotonic()
-        jobs = self._leading_sync_jobs(limit)
+        jobs = self._box.leading_sync_jobs(self._may_start, limit)
         applied = self._turns.apply(jobs, limit, self._effects.now_ms)
         took_s = time.monotonic() - began
         for one in applied:
@@ -508,9 +411,7 @@ class EntityActivation:
     def _begin(self, job: Job) -> Running:
         scope = Scope(self._actor, self._kind.app)
         scope.effects, scope.turns = self._effects, self._turns
-        holding = self._locks.holding if self._locks is not None else None
-        if holding is not None and holding.is_holders(job):
-            scope.section = holding.claim.message.entities
+        scope.section = self._box.section_of(job)
         job.journal.begin()
         scope.begin(job.item, job.operation, job.journal)
         return Running(job, scope, self._ended.append)

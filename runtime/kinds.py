@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 #: Where the processor of each kind of actor lives: ``module:class``.
 PROCESSORS: Final = {
-    ENTITY: "lungfish.entities.processor:EntityKind",
+    ENTITY: "lungfish.entities.kind:EntityKind",
     ORCHESTRATION: "lungfish.orchestrations.processor:OrchestrationKind",
 }
 

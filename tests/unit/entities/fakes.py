@@ -8,7 +8,8 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from lungfish.entities.entity import Entity
-from lungfish.entities.processor import EntityActivation, EntityKind
+from lungfish.entities.kind import EntityKind
+from lungfish.entities.processor import EntityActivation
 from lungfish.runtime import codec
 from lungfish.runtime.ahead import PartitionPayloads
 from lungfish.runtime.app import App

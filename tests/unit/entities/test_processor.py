@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lungfish.entities import Entity, shared
-from lungfish.entities.processor import EntityKind
+from lungfish.entities.kind import EntityKind
 from lungfish.entities.refusing import Refusing
 from lungfish.runtime import codec
 from lungfish.runtime.app import App
