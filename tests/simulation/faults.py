@@ -71,6 +71,7 @@ class Profile:
         slow_s: mean of a long delay (s).
         until_s: no fault begins after this time (s).
         failovers: mean distance of failovers to a replica that lacks the last writes (s); 0: none.
+        last_failover: one more when everything is at rest: no message comes later that would show it.
         script: number of a store call → the fault that it meets, whatever chance says.
     """
 
@@ -82,6 +83,7 @@ class Profile:
     slow_s: float = 0.1
     until_s: float = 0.0
     failovers: float = 0.0
+    last_failover: bool = False
     script: dict[int, str] = field(default_factory=dict)
 
     def describe(self) -> str:

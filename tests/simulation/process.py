@@ -27,7 +27,7 @@ from tests.simulation.faults import Profile, Trace
 from tests.simulation.loop import Gate, SimulationLoop
 from tests.simulation.network import FaultyStore, Network
 from tests.simulation.shape import Shape
-from tests.simulation.workload import Ledger, Program
+from tests.simulation.workload import Ledger, Program, touch_partitions
 
 #: A drain that takes longer than this hangs (s).
 DRAIN_S_MAX = 60.0
@@ -298,6 +298,17 @@ class Cluster:
             self._after(self._rng.choice((0.01, 0.5)), self.network.start_store)
 
         self._after(self._rng.choice((0.01, 0.1, 0.5)), take_over)
+
+    async def fail_over_at_rest(self, rest: Callable[[], Awaitable[None]]) -> None:
+        """Lose a few commits of every partition, with nobody there to send what would show it."""
+        checkpoint = self.network.server.checkpoint()
+        await self.run_outside(touch_partitions)
+        await rest()
+        self._trace.fault(self.loop.now_s, "last_failover", "")
+        self.network.stop_store()
+        self.network.server.rollback(checkpoint)
+        await asyncio.sleep(self._rng.choice((0.01, 0.5)))
+        self.network.start_store()
 
     def _crash(self, sort: str) -> None:
         process = self._choose(sort)

@@ -183,6 +183,9 @@ class Simulation:
         if self.ledger.lossy:
             await self._give_up_on_the_lost()
         await self._rest(self._unrest)
+        if self.profile.last_failover and not self.violations:
+            await self.cluster.fail_over_at_rest(self._rest_of_touches)
+            await self._rest(self._unrest)
         for violation in self._check():
             self.report(violation)
         if self.seed % 4 == 1:
@@ -225,6 +228,9 @@ class Simulation:
             await asyncio.sleep(REST_POLL_S)
         if self._unrest():
             await self.cluster.run_outside(lambda client: end_the_running(client, self.ledger))
+
+    async def _rest_of_touches(self) -> None:
+        await self._rest(self._unrest)
 
     def _unread(self) -> list[str]:
         return list(invariants.unread(self.server.hub(app.hub)))

@@ -18,6 +18,8 @@ from tests.simulation.shape import shape_of
 pytestmark = pytest.mark.slow
 
 SEEDS = 40
+#: Runs with a failover when everything is at rest.
+AT_REST = 20
 
 
 def run(seed: int) -> Report:
@@ -27,6 +29,18 @@ def run(seed: int) -> Report:
     return simulate(seed, profile=replace(profile, failovers=1.5, until_s=8.0), shape=shape)
 
 
+def at_rest(seed: int) -> Report:
+    """Run a seed in which the store loses writes once, when nobody sends anything any more.
+
+    The lease is longer than what is lost: hosts whose heartbeats are lost, too, would be taken for dead.
+    """
+    shape = shape_of(seed)
+    settings = replace(shape.settings, heartbeat_ms=300, lease_ms=5_000)
+    work = {"signal": 1.0, "call": 1.0}
+    shape = replace(shape, in_place=True, operations=5, work=work, settings=settings)
+    return simulate(seed, profile=Profile(until_s=1.0, last_failover=True), shape=shape)
+
+
 def test_nothing_is_doubled_or_stuck_after_a_failover() -> None:
     reports = [run(seed) for seed in range(SEEDS)]
     assert not {report.seed: report.violations[:3] for report in reports if report.violations}
@@ -34,6 +48,15 @@ def test_nothing_is_doubled_or_stuck_after_a_failover() -> None:
     assert sum(report.refused["StoreBehind"] for report in reports) > SEEDS / 10
 
 
+def test_all_is_well_after_a_failover_that_no_message_shows() -> None:
+    reports = [at_rest(seed) for seed in range(AT_REST)]
+    assert not {report.seed: report.violations[:3] for report in reports if report.violations}
+    assert all(report.fired["last_failover"] for report in reports)
+
+
 def test_a_host_that_does_not_look_whether_the_store_lost_writes_is_caught() -> None:
+    # Under traffic a commit shows it sooner or later: hardly one seed in forty would catch it there.
+    # A mutant's run waits long in vain: a few will do, as nearly every one shows it.
     with ousted_unnoticed():
-        assert any(run(seed).violations for seed in range(5 * SEEDS))
+        caught = [seed for seed in range(3) if at_rest(seed).violations]
+    assert len(caught) >= 2

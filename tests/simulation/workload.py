@@ -33,6 +33,9 @@ OK: Final = "ok"
 FAIL: Final = "fail"
 UNKNOWN: Final = "unknown"
 
+#: Entities that ``touch_partitions`` touches: enough for the six partitions of the largest run.
+TOUCHES: Final = 12
+
 
 @dataclass(slots=True)
 class Op:
@@ -473,6 +476,12 @@ async def settle_debts(client: Client, ledger: Ledger) -> None:
             instance.terminated = "ended" if await _unless_ended(handle.terminate("enough")) else OK
         if instance.plan.name in second_lives.SORTS:
             await second_lives.live_again(instance.plan.name, name, handle)
+
+
+async def touch_partitions(client: Client) -> None:
+    """Have most partitions commit, with what no account is kept of: it will be lost."""
+    for number in range(TOUCHES):
+        await client.entity(sim.Cell, f"touched{number}").signal(sim.Cell.put, number)
 
 
 async def end_the_running(client: Client, ledger: Ledger) -> None:
