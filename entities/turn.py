@@ -284,6 +284,9 @@ class Turns:
         try:
             applied = self._pass(jobs, limit, now_ms)
         except _Unguarded:
+            applied = None
+        # Not in the handler: what fails again would name the first failure as its context.
+        if applied is None:
             self._redo(jobs)
             self._guarded = True
             return self._pass(jobs, limit, now_ms)

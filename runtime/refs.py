@@ -211,7 +211,7 @@ class EntityRef(Editable, Explained, Generic[E]):
         for at in range(0, len(calls), SIGNALS_PER_MESSAGE):
             part = calls[at : at + SIGNALS_PER_MESSAGE]
             if known is not None:
-                data, count = known.signature.encode_many(part)
+                data, count = known.signature.encode_many(part, at + 1)
             else:
                 data = codec.encode([list(args) for args in part], f"arguments of {self._actor}.{name}")
                 count = len(part)

@@ -4,6 +4,8 @@ Rules:
 
 * Arguments are checked against the signature at the call site, where a mistake has a
   traceback that points at it, and validated against the annotations where the code runs.
+* The values of a signal are validated at the call site, too: nothing comes back from where it runs. What
+  fits here by its Python type or by its stored form is sent; the receiver has the last word.
 * The wire form is ``[positional, keyword]``: names survive, so that a parameter may be
   given by name and a default may be added without breaking stored calls.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
+import itertools
 import math
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +24,12 @@ from typing import Any
 from . import codec
 from .errors import InvalidArguments, SerializationError, UsageError
 
+
+class _Absent:
+    """Stands for an argument that was left to its default."""
+
+
+_ABSENT = _Absent()
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -105,18 +114,45 @@ class Signature:
         self.check(args, kwargs)
         return encode_arguments(args, kwargs, self.what, limit)
 
-    def encode_many(self, batch: Iterable[Sequence[Any]]) -> tuple[bytes, int]:
-        """Check the positional arguments of many calls; return wire form and count."""
+    def encode_many(self, batch: Iterable[Sequence[Any]], first: int = 1) -> tuple[bytes, int]:
+        """Check the arguments of many calls, counted from ``first``; return wire form and count."""
         calls = [list(args) for args in batch]
         lengths = set(map(len, calls))
         for length in lengths:
             self.check([None] * length, {})
+        if not self._obviously_fit(calls):
+            for number, args in enumerate(calls, first):
+                self._check_values(args, {}, f"signal {number}: ")
         return codec.encode(calls, f"arguments of {self.what}"), len(calls)
 
     def encode_signal(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         """Check one signal's arguments and return their wire form: a batch of one."""
         self.check(args, kwargs)
+        if kwargs or tuple(map(type, args)) != self.exact[: len(args)]:
+            self._check_values(args, kwargs)
         return encode_signal_arguments(args, kwargs, self.what)
+
+    def _obviously_fit(self, calls: Sequence[Sequence[Any]]) -> bool:
+        """Tell, at the price of a type per value, whether all values of many calls need no validation."""
+        known = len(self.annotations)
+        for at, column in enumerate(itertools.zip_longest(*calls, fillvalue=_ABSENT)):
+            annotation = self.annotations[at] if at < known else self.rest
+            if annotation is Any:
+                continue
+            if at >= known or not set(map(type, column)) <= {self.exact[at], _Absent}:
+                return False
+        return True
+
+    def _check_values(self, args: Sequence[Any], kwargs: Mapping[str, Any], where: str = "") -> None:
+        try:
+            self.restore(list(args), dict(kwargs))
+        except InvalidArguments as error:
+            # A dataclass may stand where a model is wanted: the receiver only sees what was stored.
+            try:
+                plain = codec.decode(codec.encode([list(args), dict(kwargs)], f"arguments of {self.what}"))
+                self.restore(*plain)
+            except InvalidArguments:
+                raise InvalidArguments(f"{where}{error}") from error
 
     def decode(self, data: bytes) -> tuple[list[Any], dict[str, Any]]:
         """Restore arguments, validated against the annotations."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -193,3 +194,57 @@ def test_the_first_parameters_can_be_left_out() -> None:
     for skip, least in ((0, 2), (1, 1)):
         made: Callable[..., Any] = orchestration
         assert Signature.of(made, "it", skip=skip).least == least
+
+
+@dataclasses.dataclass
+class Ordered:
+    id: str
+    at: dt.datetime
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "says"),
+    [
+        ("one", [(1,), ("x",)], r"signal 2: Subject.one: argument 1: .*'x'"),
+        ("one", [(None,)], r"signal 1: Subject.one: argument 1"),
+        ("default", [(1, "x"), (1, 2)], r"signal 2: Subject.default: argument 2"),
+        ("bounded", [(9,), (10,)], r"signal 2: Subject.bounded: argument 1"),
+        ("rest", [(1, 2.0), (1, 2.0, "y")], r"signal 2: Subject.rest: argument 3"),
+        ("order", [(Order(id="a", at=NOW),), ({"id": "a"},)], r"signal 2: .*at: Field required"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_where_the_signal_is_sent(
+    name: str, batch: list[tuple[Any, ...]], says: str
+) -> None:
+    with pytest.raises(InvalidArguments, match=says):
+        signature(name).encode_many(batch)
+    with pytest.raises(InvalidArguments, match=f"Subject.{name}"):
+        signature(name).encode_signal(batch[-1], {})
+
+
+def test_the_position_in_the_whole_is_told() -> None:
+    with pytest.raises(InvalidArguments, match="signal 1002: "):
+        signature("one").encode_many([(1,), ("x",)], first=1001)
+
+
+def test_a_value_given_by_name_is_checked_too() -> None:
+    with pytest.raises(InvalidArguments, match="argument m"):
+        signature("default").encode_signal([1], {"m": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("one", (True,)),
+        ("one", ("7",)),
+        ("bare", (object, 1)[1:]),
+        ("order", (Order(id="a", at=NOW),)),
+        ("order", ({"id": "a", "at": NOW},)),
+        ("order", (Ordered("a", NOW),)),
+        ("rest", (1, 2, 3.5)),
+        ("half", (1, object.__name__, Order(id="a", at=NOW))),
+    ],
+)
+def test_what_the_receiver_would_take_is_sent(name: str, args: tuple[Any, ...]) -> None:
+    assert signature(name).encode_many([args])[1] == 1
+    assert signature(name).encode_signal(args, {})

@@ -132,6 +132,16 @@ def test_calls_of_one_run_roll_back_alone(cls: type[Entity]) -> None:
     assert targets(host) == ["to-1", "to-2", "to-3"]
 
 
+@pytest.mark.parametrize("cls", [Log, Flat])
+def test_a_failure_behind_a_success_names_no_cause_of_ours(cls: type[Entity]) -> None:
+    host = Host(cls)
+    requests = [host.ask("put", n) for n in (1, -1)]
+    host.run()
+    failure = host.answer(requests[1]).failure
+    assert failure is not None
+    assert failure.cause is None, "the first try, which had no image to roll back to, is nobody's cause"
+
+
 def test_a_snapshot_is_written_only_if_it_changed() -> None:
     host = Host(Flat)
     host.call("put", 0)
