@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .cli_group import Commands
+from .cli_group import Commands, EntityCommand
 from .cli_hub import argument_options, arguments_of, at_hub, hub_options, value_of
 from .cli_instances import each
 from .cli_output import Form, output_option, show_json, show_rows
@@ -28,16 +28,22 @@ def entities() -> None:
 
 
 @entities.command("list")
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--prefix", default="", help="Those whose key begins with this.")
 @click.option("--states", is_flag=True, help="With their states.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Print at most so many.")
 @output_option
 @hub_options
-def list_(*, where: Where, name: str, prefix: str, states: bool, limit: int, form: Form) -> None:
-    """List the entities of type NAME that have a state."""
+def list_(*, where: Where, name: str | None, prefix: str, states: bool, limit: int, form: Form) -> None:
+    """List the entities of type NAME that have a state; without NAME, the types of the app, with counts."""
 
     async def work(client: Client) -> None:
+        if name is None:
+            await list_types(client, form, prefix)
+        else:
+            await list_keys(client, name)
+
+    async def list_keys(client: Client, name: str) -> None:
         rows: list[dict[str, Any]] = []
         more = False
         async for found in client.entities(name, prefix=prefix, states=states):
@@ -52,7 +58,18 @@ def list_(*, where: Where, name: str, prefix: str, states: bool, limit: int, for
     at_hub(where, work)
 
 
-@entities.command()
+async def list_types(client: Client, form: Form, prefix: str) -> None:
+    """Print how many entities there are of each type that the app declares."""
+    if client.app is None:
+        raise UsageError("name a type of entities; with --app module:app its types are listed")
+    rows = [
+        {"type": name, "entities": await client.count_entities(name, prefix=prefix)}
+        for name in sorted(client.app.entities)
+    ]
+    show_rows(form, rows, empty=f"app {client.hub} declares no entities")
+
+
+@entities.command(cls=EntityCommand)
 @click.argument("name")
 @click.argument("key")
 @hub_options
@@ -73,7 +90,7 @@ def show(*, where: Where, name: str, key: str) -> None:
     at_hub(where, work)
 
 
-@entities.command()
+@entities.command(cls=EntityCommand)
 @click.argument("name")
 @click.argument("key")
 @click.argument("operation")
@@ -100,7 +117,7 @@ def call(
     at_hub(where, work)
 
 
-@entities.command()
+@entities.command(cls=EntityCommand)
 @click.argument("name")
 @click.argument("key")
 @click.argument("operation")
@@ -118,7 +135,7 @@ def signal(
     at_hub(where, work)
 
 
-@entities.command()
+@entities.command(cls=EntityCommand)
 @click.argument("name")
 @click.argument("key")
 @click.option("--count", type=click.IntRange(1), help="End after so many states.")
@@ -138,7 +155,7 @@ def watch(*, where: Where, name: str, key: str, count: int | None) -> None:
     at_hub(where, work)
 
 
-@entities.command()
+@entities.command(cls=EntityCommand)
 @click.argument("name")
 @click.argument("key")
 @click.argument("state")

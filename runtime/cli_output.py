@@ -52,7 +52,13 @@ def show_rows(form: Form, rows: Sequence[Mapping[str, Any]], *, empty: str) -> N
             if not rows:
                 click.echo(empty)
             else:
-                Console().print(table_of(rows))
+                console().print(table_of(rows))
+
+
+def console() -> Console:
+    """Return where tables go: as wide as the terminal; what goes into a pipe is never folded."""
+    made = Console()
+    return made if made.is_terminal else Console(width=1_000)
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -60,7 +66,9 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name, value in rows[0].items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        # An id that is folded cannot be copied.
+        first = not table.columns
+        table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=first)
     for row in rows:
         table.add_row(*map(_cell, row.values()))
     return table

@@ -123,6 +123,31 @@ async def test_start_wait_and_the_result(run: Run) -> None:
     await said(run, "start", "fragile", "--wait", code=1)
 
 
+async def test_an_entity_is_named_as_it_is_printed(run: Run) -> None:
+    assert json.loads(await said(run, "entities", "call", "--timeout", "20", "Cart/a/b", "add", "5")) == 5
+    assert json.loads(await said(run, "entities", "show", "Cart/a/b")) == {"total": 5}
+    assert json.loads(await said(run, "entities", "show", "Cart", "a/b")) == {"total": 5}
+    assert "argument" in await refused(run, "entities", "call", "Cart", "a", "add", "no/number")
+
+
+async def test_a_bare_group_lists(run: Run, client: Client) -> None:
+    await waits(client, "o-1")
+    assert "o-1" in await said(run, "instances")
+    assert "has no schedules" in await said(run, "schedules")
+    assert "default" in await said(run, "queues")
+    await client.entity(Cart, "7").call(Cart.add)
+    listed = ["entities", "list", "--app", f"{__name__}:app", "-o", "json"]
+    assert json.loads(await said(run, *listed)) == [{"type": "Cart", "entities": 1}]
+    assert "name a type" in await refused(run, "entities")
+
+
+async def test_what_goes_into_a_pipe_is_not_folded(run: Run, client: Client) -> None:
+    long = "a-rather-long-name-of-an-order-that-somebody-chose-for-it"
+    await waits(client, long)
+    (line,) = [line for line in (await said(run, "instances", "list")).splitlines() if long in line]
+    assert "Running" in line
+
+
 async def test_list_in_each_form(run: Run, client: Client) -> None:
     await waits(client, "o-1", "o-2", "x-1")
     table = await said(run, "instances", "list")
