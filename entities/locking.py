@@ -10,7 +10,10 @@ Rules:
   and need not wait for the holder, only for what waits before them.
 * A release waits behind what the holder sent before it.
 * Ids make repeats harmless: a second request or release of one id does nothing, and a request that comes
-  after its release does nothing. A request that slips through is granted to somebody who disclaims it.
+  after its release does nothing, while the entity is in memory.
+* What may hold for nobody is asked after, whether others wait or not: a request that was passed on a second
+  time (its release may have come before, and be forgotten), a lock that comes back from the store, and
+  those before an entity that knows of the release. The owner, if it does not want the lock, releases it.
 * Who holds an entity while others wait is asked now and then whether it still does.
 """
 
@@ -89,6 +92,8 @@ class Holding:
     claim: Claim
     blocked: deque[Entry] = field(default_factory=deque)
     name: str = ""
+    #: It holds since an earlier activation: who wanted it may have gone, and the store lost that.
+    is_old: bool = False
 
     def __post_init__(self) -> None:
         self.name = chain_name(self.claim.message.owner)
@@ -126,12 +131,16 @@ class Locks:
     def request(self, effects: Effects, item: Item, message: LockRequest) -> Claim | None:
         """Take a request; None if it is one that was here before."""
         known = self.claims.get(message.lock)
-        if known is not None and known.since_ms:
-            pass_on(effects, message)  # those further down may have missed it
         if known is not None or message.lock in self._released:
             effects.done(item)
+            if known is None:
+                ask_for_those_before(effects, message)
+            elif known.since_ms:
+                pass_on(effects, message, again=True)  # those further down may have missed it
             return None
         claim = self.claims[message.lock] = Claim(item, message, since_of(item))
+        if message.again:
+            effects.send(LockQuery(message.owner, message.lock, message.target))
         return claim
 
     def release(self, effects: Effects, item: Item, message: LockRelease) -> Claim | Release | None:
@@ -152,11 +161,14 @@ class Locks:
 
     def hold(self, effects: Effects, claim: Claim) -> Holding:
         """Hold the entity for a claim whose turn has come, or came in an earlier activation."""
-        if not claim.since_ms:
+        is_old = bool(claim.since_ms)
+        if is_old:
+            self.watch(effects, claim.message.target)
+        else:
             claim.since_ms = effects.now_ms
             effects.record(claim.item, msgpack.packb([_RECORD_VERSION, claim.since_ms]))
             pass_on(effects, claim.message)
-        self.holding = Holding(claim)
+        self.holding = Holding(claim, is_old=is_old)
         return self.holding
 
     def let_go(self, effects: Effects, release: Release) -> deque[Entry]:
@@ -175,7 +187,7 @@ class Locks:
     # --- asking the holder ---
 
     def watch(self, effects: Effects, actor: ActorId) -> None:
-        """Somebody waits: have the holder asked, in a while. One timer an entity, whoever holds it."""
+        """Have the holder asked, in a while. One timer an entity, whoever holds it."""
         if self._checking:
             return
         self._checking = True
@@ -186,12 +198,13 @@ class Locks:
         """Ask the holder whether it still is; if it waits for others, see that they know of it."""
         self._checking = False
         holding = self.holding
-        if holding is None or not holding.blocked:
+        if holding is None or not (holding.blocked or holding.is_old):
             return
-        message = holding.claim.message
-        pass_on(effects, message)
+        message, holding.is_old = holding.claim.message, False
+        pass_on(effects, message, again=True)
         effects.send(LockQuery(message.owner, message.lock, actor))
-        self.watch(effects, actor)
+        if holding.blocked:
+            self.watch(effects, actor)
 
     # --- looking ---
 
@@ -211,12 +224,22 @@ def since_of(item: Item) -> int:
         return item.accepted_ms or 1
 
 
-def pass_on(effects: Effects, message: LockRequest) -> None:
+def ask_for_those_before(effects: Effects, message: LockRequest) -> None:
+    """A request came after its release, and was not passed on again: the store lost writes where it was.
+
+    Those before, which hold, may have lost the release.
+    """
+    if not message.again and message.target in message.entities:
+        for entity in message.entities[: message.entities.index(message.target)]:
+            effects.send(LockQuery(message.owner, message.lock, entity))
+
+
+def pass_on(effects: Effects, message: LockRequest, *, again: bool = False) -> None:
     """Send a request that holds here to the next entity; from the last one, tell the owner."""
     entities = message.entities
     at = entities.index(message.target) + 1 if message.target in entities else len(entities)
     if at < len(entities):
-        effects.send(replace(message, target=entities[at]))
+        effects.send(replace(message, target=entities[at], again=again or message.again))
     else:
         effects.send(LockGranted(message.owner, message.lock, entities))
 

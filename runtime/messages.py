@@ -212,12 +212,14 @@ class LockRequest:
     Attributes:
         lock: id of the request: the owner's execution and sequence id.
         entities: all of them, in the one order that everybody uses.
+        again: somebody passes it on a second time, in case it was lost: it may come after its release.
     """
 
     target: ActorId
     lock: str
     owner: ActorId
     entities: tuple[ActorId, ...]
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

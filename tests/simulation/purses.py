@@ -6,6 +6,7 @@ Rules:
   they must stand side by side: nobody else ran in between.
 * Money only moves: the sum over all purses is nothing at the end.
 * Meddlers write without a lock, as calls and signals; they must wait.
+* When all is at rest no lock is held by, or waits for, an instance that has ended.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import lungfish
+from lungfish.runtime.mailbox_rows import unpack_item
+from lungfish.runtime.memory_server import Hub
+from lungfish.runtime.messages import LockRequest
+from tests.simulation import parcels
 from tests.simulation.app import app
 
 PURSES: Final = ("p0", "p1", "p2", "p3")
@@ -221,6 +226,23 @@ def _expected(instance: str, name: str, args: tuple[Any, ...]) -> Iterator[tuple
                 yield key, instance, [MEDDLE, MEDDLE]
         case _:
             return
+
+
+def orphans(hub: Hub) -> Iterator[str]:
+    """Yield locks that are held by, or wait for, instances that have ended, or do not exist."""
+    rows = hub.partitions.values()
+    statuses = {
+        name: parcels.status_of(one, name, row) for one in rows for name, row in one.instances.items()
+    }
+    for one in rows:
+        items = (unpack_item(int(row, 16), packed) for row, packed in one.mailbox.items())
+        for item in items:
+            if item is None or not isinstance(item.message, LockRequest):
+                continue
+            status = statuses.get(item.message.owner.key)
+            if status is None or status.runtime_status.is_terminal:
+                state = "holds" if item.record else "waits for"
+                yield f"lock: {item.message.owner.key}, which has ended, {state} {item.message.target}"
 
 
 async def call_on_all(client: lungfish.Client) -> None:

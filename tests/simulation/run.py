@@ -17,7 +17,7 @@ from lungfish.runtime import host
 from lungfish.runtime.errors import LungfishError
 from lungfish.runtime.sender import Sender
 from lungfish.runtime.store import HubMeta
-from tests.simulation import invariants, parcels, purging
+from tests.simulation import invariants, parcels, purging, purses
 from tests.simulation.app import app
 from tests.simulation.faults import Profile, Trace, profile_of
 from tests.simulation.indexes import indexes
@@ -147,7 +147,7 @@ class Simulation:
         # What a host does now and then, it does often here.
         often = patch.multiple(host, PASSIVATION_S=0.7, PRODUCER_SWEEP_S=1.1)
         often.start()
-        asks = patch.object(locking, "CHECK_MS", 1_500)
+        asks = patch.object(locking, "CHECK_MS", self.shape.lock_check_ms)
         asks.start()
         # Nobody but a simulation needs to say this.
         gives_up = patch.dict(Sender.__init__.__kwdefaults__, {"give_up_s": self.shape.give_up_s})
@@ -251,6 +251,7 @@ class Simulation:
         yield from invariants.instances(stored, self.ledger)
         yield from self.ledger.purges.are_gone(self.server.hub(app.hub))
         yield from indexes(self.server.hub(app.hub))
+        yield from purses.orphans(self.server.hub(app.hub))
         yield from parcels.accounts(self.server.hub(app.hub), lossy=self.ledger.lossy)
         yield from invariants.sections(stored, self.ledger)
         yield from invariants.registers(stored, self.ledger)

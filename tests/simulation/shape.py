@@ -19,6 +19,7 @@ class Shape:
         patience_s: how long a client waits for an answer.
         give_up_s: how long a sender tries to deliver a batch.
         work: sort of operation → weight; some sorts are missing in some runs.
+        lock_check_ms: how often a holder is asked whether it still is one, while others wait.
     """
 
     partitions: int
@@ -38,6 +39,7 @@ class Shape:
     settings: HostSettings
     worker_settings: WorkerSettings
     work: dict[str, float] = field(default_factory=dict)
+    lock_check_ms: int = 1_500
 
 
 #: Sorts of work and how often they are done, where they are done at all.

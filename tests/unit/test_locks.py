@@ -526,6 +526,74 @@ async def test_a_lock_of_nobody_frees_itself_when_somebody_waits(opened: Any) ->
         await assert_free(env, "~later")
 
 
+async def nobody_holds(env: Environment, *keys: str) -> None:
+    """Wait until these are free; nobody else asks for them, and no time passes."""
+    for key in keys:
+        ref = env.client.entity(Account, key)
+
+        async def free(ref: Any = ref) -> bool:
+            return (await ref.inspect()).holder is None
+
+        await until(free, f"{key} is free")
+
+
+async def move_to_another_host(env: Environment) -> None:
+    """Have everything in memory loaded again."""
+    before = list(env._hosts.values())
+    env._hosts.clear()
+    await env._add_host()
+    for host in before:
+        await host.stop()
+    await asyncio.gather(*(host.wait_settled() for host in env._hosts.values()))
+
+
+def request_of_nobody(first: str, *keys: str, again: bool) -> LockRequest:
+    entities = tuple(ActorId("e", "Account", key) for key in keys)
+    target = ActorId("e", "Account", first)
+    return LockRequest(target, "nobody:1", ActorId(ORCHESTRATION, "", "never"), entities, again)
+
+
+async def test_a_request_passed_on_again_after_its_release_leaves_no_lock(opened: Any) -> None:
+    """``b`` has forgotten the release, ``c`` has not: no grant gets to the owner, who would refuse it."""
+    async with opened() as env:
+        env.auto_skip = False
+        await post(env, LockRelease(ActorId("e", "Account", "c"), "nobody:1"))
+        await post(env, request_of_nobody("b", "a", "b", "c", again=True))
+        assert await env.client.entity(Account, "b").call(Account.add, 1) == 1
+        await nobody_holds(env, "b")
+
+
+async def test_an_entity_that_knows_of_the_release_asks_for_those_before(opened: Any) -> None:
+    """The store of ``a`` and ``b`` lost the release and not the request."""
+    async with opened() as env:
+        env.auto_skip = False
+        await post(env, LockRelease(ActorId("e", "Account", "c"), "nobody:1"))
+        await post(env, request_of_nobody("a", "a", "b", "c", again=False))
+        await nobody_holds(env, "a", "b")
+
+
+async def test_a_lock_of_nobody_that_comes_back_from_the_store_is_asked_after(opened: Any) -> None:
+    """Its release was lost with the store: that nobody waits for it does not mean that it may stay."""
+    async with opened() as env:
+        env.auto_skip = False
+        holder = await holding(env, ["~later"])
+        await post(env, request_of_nobody("a", "a", "~later", again=False))
+        a = env.client.entity(Account, "a")
+
+        async def held() -> bool:
+            return bool((await a.inspect()).holder == "never")
+
+        await until(held, "the ghost holds it")
+        await env.advance(11)
+        assert await held(), "nobody had a reason to ask"
+        await move_to_another_host(env)
+        await until(held, "it holds again")
+        await env.advance(11)
+        await nobody_holds(env, "a")
+        await holder.raise_event("leave")
+        await assert_free(env, "~later")
+
+
 async def test_a_grant_of_nobody_is_answered_with_releases(opened: Any) -> None:
     async with opened() as env:
         a = env.client.entity(Account, "a")
