@@ -179,6 +179,28 @@ def down(where: Where) -> None:
     click.echo(f"hub {hub} is down; its state stays in the store")
 
 
+@main.command()
+@click.argument("target", metavar="[MODULE:APP]", required=False)
+@click.option("--node", metavar="ID", help="Ray's id of the node; default: the one this command runs on.")
+@where_options
+def drain(where: Where, node: str | None) -> None:
+    """Move hosts and workers away from a node that is about to end, and keep them away; then return.
+
+    For a preStop hook, or before 'ray stop': Ray itself ends what runs on a node without a word.
+    """
+    hub = where.named_hub()
+    if hub is None:
+        raise UsageError("which app? Say MODULE:APP or --hub NAME")
+    from .cluster import join, this_node
+    from .launch import attach
+
+    join(where.address)
+    runtime = attach(App(hub))
+    drained = node or this_node()
+    runtime.drain(drained)
+    click.echo(f"hub {hub} has left node {drained}")
+
+
 def _announce(app: App, url: str) -> None:
     entities, orchestrations, activities = len(app.entities), len(app.orchestrations), len(app.activities)
     registered = f"{entities} entities, {orchestrations} orchestrations, {activities} activities"

@@ -20,7 +20,7 @@ from .app import App
 from .blocking import BlockingClient
 from .client import Client
 from .embedded import stop_daemon
-from .errors import RuntimeNotFound, Unavailable
+from .errors import RuntimeNotFound, Unavailable, UsageError
 from .open_store import DATA_FOLDER, find_url, open_store
 from .ownership import HostRecord
 from .processes import Deployment
@@ -87,6 +87,11 @@ def _probe(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
+def this_node() -> str:
+    """Return Ray's id of the node that this process is on."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
 def machines() -> set[str]:
     """Return the addresses of the machines of this process's Ray cluster."""
     return {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
@@ -148,7 +153,14 @@ class Runtime:
         self.wait_ready()
 
     def drain(self, node: str) -> None:
-        """Move everything away from a node (Ray's node id), for good."""
+        """Move everything away from a node (Ray's node id), for good; returns when nothing of ours is there.
+
+        Raises:
+            UsageError: the cluster has no such node.
+        """
+        known = sorted(found["NodeID"] for found in ray.nodes())
+        if node not in known:
+            raise UsageError(f"the Ray cluster has no node {node!r}; its nodes are {', '.join(known)}")
         self._ask("drain", node)
 
     def undrain(self, node: str) -> None:

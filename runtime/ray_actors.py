@@ -11,6 +11,8 @@ Rules:
 * The controller is goal-seeking: it compares what should run with what Ray says is running, once a second,
   and
   creates or removes the difference. It keeps no other state, so its own restart needs no recovery.
+* A host or worker whose process gets SIGTERM drains first. One whose node ends has no time for that: Ray's
+  workers die with their raylet, at once. Whoever ends nodes drains them before (``lungfish drain``).
 """
 
 from __future__ import annotations
@@ -21,15 +23,18 @@ import copyreg
 import dataclasses
 import logging
 import os
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Self
 
 import ray
+import ray.actor
 import ray.exceptions
 from ray import cloudpickle
 from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .app import App
+from .leaving import Sigterm
 from .open_store import open_store
 from .processes import Deployment, HostProcess, WorkerProcess
 from .ray_metrics import RayFigures
@@ -41,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE: Final = "lungfish"
 RECONCILE_S: Final = 1.0
+#: What stopping takes at most beyond ``drain_s`` (s).
+STOP_S: Final = 20.0
 #: Ray keeps arguments up to 100 KiB inside the task itself.
 _PIECE_BYTES: Final = 64 * 1024
 
@@ -73,7 +80,24 @@ def take_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
 
 
-class HostActor:
+class _Leaves:
+    """An actor that drains when its process is told to end."""
+
+    _sigterm: Sigterm
+
+    def __new__(cls, *_: Any) -> Self:
+        made = super().__new__(cls)
+        # Ray makes the object in the main thread of its process, where alone signals can be had; all else of
+        # an async actor runs in another. What it makes in whoever asks for an actor is an ``ActorClass``.
+        if not issubclass(cls, ray.actor.ActorClass):
+            made._sigterm = Sigterm()
+        return made
+
+    def _leave_with(self, stop: Callable[[], Awaitable[None]], deployment: Deployment) -> None:
+        self._sigterm.leave_with(stop, limit_s=deployment.settings.drain_s + STOP_S)
+
+
+class HostActor(_Leaves):
     """One host process."""
 
     async def __init__(self, deployment: Deployment, slot: str, *app: bytes) -> None:  # type: ignore[misc]
@@ -85,6 +109,7 @@ class HostActor:
         self._watch = loop.create_task(self._exit_on_failure())
         figures = RayFigures(deployment.hub, slot)
         self._telling = loop.create_task(figures.tell_forever(self._process.host.samples))
+        self._leave_with(self._process.stop, deployment)
 
     async def _exit_on_failure(self) -> None:
         error = await self._process.failure()
@@ -109,7 +134,7 @@ class HostActor:
         await self._process.stop()
 
 
-class WorkerActor:
+class WorkerActor(_Leaves):
     """One worker process."""
 
     async def __init__(self, deployment: Deployment, slot: str, *app: bytes) -> None:  # type: ignore[misc]
@@ -119,6 +144,7 @@ class WorkerActor:
         if (worker := self._process.worker) is not None:
             figures = RayFigures(deployment.hub, slot)
             self._telling = asyncio.get_running_loop().create_task(figures.tell_forever(worker.samples))
+        self._leave_with(self._process.stop, deployment)
 
     async def ping(self) -> tuple[str, int]:
         """Return worker id and process id."""
@@ -264,7 +290,7 @@ class Controller:
             alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
             if actor.node in alive:
                 try:
-                    await asyncio.wait_for(handle.stop.remote(), self._deployment.settings.drain_s + 20)
+                    await asyncio.wait_for(handle.stop.remote(), self._deployment.settings.drain_s + STOP_S)
                 except (ray.exceptions.RayError, TimeoutError) as error:
                     logger.warning("stopping %s: %r; killed", actor.name, error)
             ray.kill(handle, no_restart=True)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+
 import lungfish
 
 app = lungfish.App("nodes")
+
+
+def _note(ledger: str, number: int) -> None:
+    with open(ledger, "a", encoding="utf-8") as file:
+        file.write(f"{number}\n")
 
 
 @app.entity
@@ -24,11 +32,24 @@ class Counter(lungfish.Entity):
         return self.value
 
 
+@app.entity
+class Press(lungfish.Entity):
+    """Takes its time."""
+
+    prints: int = 0
+
+    async def print_one(self, ledger: str, seconds: float) -> int:
+        """Leave the process id in a file for every run, and be done after a while."""
+        _note(ledger, os.getpid())
+        await asyncio.sleep(seconds)
+        self.prints += 1
+        return self.prints
+
+
 @app.activity
 def charge(order: int, ledger: str) -> int:
     """Leave a mark for every run in a file: a second run of a finished step would show."""
-    with open(ledger, "a", encoding="utf-8") as file:
-        file.write(f"{order}\n")
+    _note(ledger, order)
     return order * 10
 
 

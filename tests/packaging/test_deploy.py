@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import configparser
 import re
 import shlex
@@ -125,10 +124,14 @@ def test_whoever_runs_hosts_may_finish_their_turns() -> None:
         pod = group["template"]["spec"]
         assert pod["terminationGracePeriodSeconds"] > drain_s + 20
         for container in pod["containers"]:
-            script = container["lifecycle"]["preStop"]["exec"]["command"][2]
-            program = re.search(r"python -c '(.*?)'", script, re.DOTALL)
-            assert program is not None
-            ast.parse(program[1])
+            *_, script = container["lifecycle"]["preStop"]["exec"]["command"]
+            drain, _, stop = script.partition("; ")
+            words = shlex.split(drain)
+            assert words[0] == "timeout"
+            assert drain_s < int(words[1]) < pod["terminationGracePeriodSeconds"]
+            assert words[2:4] == ["lungfish", "drain"]
+            assert not main.commands["drain"].make_context("drain", words[4:]).args
+            assert stop == "ray stop"
     for unit in UNITS:
         if "dev" in unit.name or "ray" in unit.name:
             parsed = read_unit(unit)
