@@ -21,7 +21,7 @@ from lungfish.runtime.ids import ENTITY, ActorId
 
 from . import actions, events
 from .external import ExternalEvents
-from .limits import Limits
+from .limits import LATEST_MS, Limits
 from .loop import DeterministicLoop
 from .matching import Place, user_place
 from .outcomes import Ended
@@ -132,6 +132,7 @@ class Decisions:
     def create_timer(self, due_ms: int) -> Task[None]:
         """Decide to wait until a time."""
         sequence = self.next_sequence()
+        due_ms = min(due_ms, LATEST_MS)
         self.decide(events.TimerCreated(sequence, due_ms), actions.CreateTimer(sequence, due_ms))
         return self._task(sequence, "timer", _nothing, self._cancel_timer)
 

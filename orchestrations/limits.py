@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+#: The latest time that a timer is set to (Unix ms): the end of the year 9999, as of ``datetime``.
+LATEST_MS: Final = 253_402_300_799_999
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar, TypeVarTuple
 from lungfish.runtime.errors import LimitExceeded, NotDurable, ReadOnly, UsageError
 
 from . import ambient
+from .limits import LATEST_MS
 from .matching import user_line
 
 T = TypeVar("T")
@@ -261,7 +262,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         handle = _TimerHandle(when, callback, args, self, context)
         handle.timer_id = 0
         # Rounded up: never early. Floats of this size are exact to a quarter of a microsecond only.
-        due_ms = math.ceil(round(when * 1000, 2))
+        due_ms = math.ceil(round(when * 1000, 2)) if when < LATEST_MS / 1000 else _latest_ms(when)
         if self._disposed and self._ready.__class__ is not _NoCallbacks:
             return handle
         if due_ms <= self.now_ms:
@@ -429,6 +430,13 @@ _AS_COMPLETED: Final = _codes(
     asyncio.as_completed,
     getattr(getattr(asyncio.tasks, "_AsCompletedIterator", None), "__init__", None),
 )
+
+
+def _latest_ms(when: float) -> int:
+    """Return when a wait without an end ends (``asyncio.sleep(math.inf)``), if it is given as a number."""
+    if math.isnan(when):
+        raise ValueError("a time is a number of seconds, not NaN")
+    return LATEST_MS
 
 
 def _refusal(name: str) -> Callable[..., NoReturn]:

@@ -180,6 +180,8 @@ class InternalError(LungfishError):
 
 #: How many causes of a failure are kept; deeper ones are cut.
 CAUSES_MAX = 10
+#: How much of an exception's message is kept, of its beginning and its end (characters).
+MESSAGE_CHARS_MAX = 16_000
 #: How much of a traceback's text is kept, from its end (characters).
 TRACEBACK_CHARS_MAX = 8_000
 
@@ -192,7 +194,7 @@ class FailureDetails:
 
     Attributes:
         error_type: qualified name of the exception class, e.g. ``builtins.ValueError``.
-        message: ``str()`` of the exception.
+        message: ``str()`` of the exception; the middle of one over ``MESSAGE_CHARS_MAX`` is left out.
         traceback: formatted traceback (its end, if long); empty where there is none.
         cause: the failure that led to this one, if any.
         non_retriable: a retry cannot help (for example unregistered, bad arguments).
@@ -225,11 +227,10 @@ class FailureDetails:
                 cause = details._cut(CAUSES_MAX - depth - 1)
             elif nested is not None:
                 cause = cls.of(nested, depth + 1)
-        text = _storable("".join(traceback.format_exception(error, chain=False)))
         return cls(
             error_type=qualified_name(type(error)),
             message=_message_of(error),
-            traceback=text[-TRACEBACK_CHARS_MAX:],
+            traceback=_traceback_of(error),
             cause=cause,
             non_retriable=bool(getattr(error, "non_retriable", False)) or isinstance(error, UsageError),
             retry_after_ms=_retry_after_ms(error),
@@ -436,9 +437,29 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _bounded(message: str) -> str:
+    """Return a message without its middle if it is long: some carry a whole response, or a document."""
+    left_out = len(message) - MESSAGE_CHARS_MAX
+    if left_out <= 0:
+        return message
+    half = MESSAGE_CHARS_MAX // 2
+    return f"{message[:half]} [… {left_out:,} characters left out …] {message[-half:]}"
+
+
+def _traceback_of(error: BaseException) -> str:
+    """Return where an error came from, and what it is; the end of it, if it is long."""
+    text = "".join(traceback.format_exception(error, chain=False))
+    if len(text) > TRACEBACK_CHARS_MAX:
+        # The lines of code must not be pushed out by a long message, which is kept by itself.
+        said = "".join(traceback.format_exception_only(error))[: TRACEBACK_CHARS_MAX // 4]
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        text = frames[len(said) - TRACEBACK_CHARS_MAX :] + said
+    return _storable(text)
+
+
 def _message_of(error: BaseException) -> str:
     try:
-        return _storable(str(error))
+        return _storable(_bounded(str(error)))
     except Exception as broken:  # a user's __str__ may itself raise
         return f"<str() of {type(error).__name__} raised {type(broken).__name__}>"
 

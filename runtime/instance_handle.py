@@ -29,6 +29,9 @@ from .whole import with_values
 from .why_handle import Explained
 
 #: What ``result`` raises, by the type that the failure names.
+#: Longest reason of a verb: it goes into the history, and to all who wait for the instance.
+REASON_CHARS_MAX: Final = 4_000
+
 _ENDS: Final[dict[str, type[OrchestrationFailed]]] = {
     cls.__name__: cls for cls in (OrchestrationTerminated, OrchestrationCanceled)
 }
@@ -285,6 +288,11 @@ class OrchestrationHandle(Explained, Generic[R]):
     async def _control(self, verb: str, reason: str) -> None:
         if not isinstance(reason, str):
             raise UsageError(f"the reason to {verb} an instance is a str, not {reason!r}")
+        if len(reason) > REASON_CHARS_MAX:
+            raise UsageError(
+                f"the reason to {verb} an instance has {len(reason):,} characters; the limit is "
+                f"{REASON_CHARS_MAX:,}. It is told to all who wait: say where to read more"
+            )
 
         def make(request: str) -> Control:
             return Control(self._actor, verb, reason, request, self._connection.me)

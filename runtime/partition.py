@@ -9,6 +9,8 @@ Rules:
 * Memory runs ahead of the store by the commit under way and the draft, never by more, and
   nothing of that is visible outside. If a commit is refused, the host drops this
   object whole and loads the partition again: there is no partial undo.
+* A timer that is late (nobody owned the partition, or its host was kept busy) does not overtake what came
+  before its time: the inbox is looked at first, and both are taken in the order of their times.
 * A message to an actor of the same partition is accepted at once, before the commit. Like any accepted
   message it is in the commit either as finished or as a mailbox row.
 """
@@ -20,7 +22,7 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from . import wire
 from .caution import PATIENCE_MS, SUSPECTED, Caution, Step, Trials, cautious
@@ -37,6 +39,14 @@ from .slots import ActivationBroke, Reloads, Slot
 from .store import Entry, PartitionImage, client_target, partition_target
 
 logger = logging.getLogger(__name__)
+
+#: A timer that fires later than this (ms) must not overtake what came before its time.
+LATE_MS: Final = 250
+
+
+def _time_of(entry: Entry) -> int:
+    """Return when an entry came (Unix ms, of the store's clock)."""
+    return int(entry.id.partition("-")[0])
 
 
 class Partition(Drafting):
@@ -73,6 +83,10 @@ class Partition(Drafting):
         #: Actors to run, in order; a dict for its order and its uniqueness.
         self._ready: dict[ActorId, None] = {}
         self._buffer: deque[Entry] = deque()
+        #: All that came to the inbox before this time (Unix ms) was accepted.
+        self._seen_ms = 0
+        #: Timers wait until all that came before this time (Unix ms) is accepted; 0: they do not.
+        self._looking_ms = 0
         self._reloads = Reloads()
         self._tasks: set[asyncio.Task[None]] = set()
         #: Set while owners of this partition die again and again.
@@ -105,6 +119,8 @@ class Partition(Drafting):
         self._pinned_ms = 0
 
     def _receive_entry(self, entry: Entry) -> int:
+        if self._looking_ms:
+            self._keep_order(_time_of(entry))
         # The position moves with the messages, in one commit: an entry is consumed exactly once.
         self._draft.position = entry.id
         try:
@@ -123,9 +139,29 @@ class Partition(Drafting):
                 taken += message.count if isinstance(message, Signal) else 1
         return taken
 
-    def fire_timers(self) -> None:
-        """Accept the messages of all timers that are due."""
-        now = self.now_ms
+    def must_look(self, now_ms: int) -> bool:
+        """True if timers that are due have to wait for a read that begins now; see ``looked``."""
+        due_ms = self._due[0][0]
+        if now_ms - due_ms <= LATE_MS or due_ms < self._seen_ms:
+            return False
+        self._looking_ms = now_ms
+        return True
+
+    def looked(self) -> None:
+        """Note that a read which began after ``must_look`` found no more than is buffered."""
+        self._seen_ms = max(self._seen_ms, self._looking_ms)
+        self._looking_ms = _time_of(self._buffer[-1]) if self._buffer else 0
+
+    def _keep_order(self, came_ms: int) -> None:
+        """Before an entry is accepted: fire what was due before it came."""
+        self.fire_timers(min(came_ms - 1, self.now_ms))
+        if came_ms >= self._looking_ms:
+            self._seen_ms = max(self._seen_ms, self._looking_ms)
+            self._looking_ms = 0
+
+    def fire_timers(self, until_ms: int | None = None) -> None:
+        """Accept the messages of all timers that are due, or were due until a time."""
+        now = self.now_ms if until_ms is None else until_ms
         while self._due and self._due[0][0] <= now:
             due_ms, timer_id = heapq.heappop(self._due)
             timer = self._timers.get(timer_id)
@@ -143,12 +179,12 @@ class Partition(Drafting):
 
     def is_due(self, now_ms: int) -> bool:
         """True if ``fire_timers`` has something to do."""
-        return bool(self._due) and self._due[0][0] <= now_ms
+        return bool(self._due) and self._due[0][0] <= now_ms and not self._looking_ms
 
     @property
     def next_due_ms(self) -> int | None:
         """When the next timer may be due (Unix ms); None: there is none."""
-        due_ms = self._due[0][0] if self._due else None
+        due_ms = self._due[0][0] if self._due and not self._looking_ms else None
         if self._caution is not None and self._caution.given_ms:
             patient_ms = self._caution.given_ms + PATIENCE_MS
             return patient_ms if due_ms is None else min(due_ms, patient_ms)

@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -72,6 +73,8 @@ class Rounds:
         self._ahead = 0
         #: Partitions whose state could not be loaded; each is tried by a task of its own.
         self._loading: dict[Partition, asyncio.Task[None]] = {}
+        #: Partitions with late timers, which wait for what a read that begins now finds.
+        self._looking: set[Partition] = set()
         self._breaks: Counter[ActorId] = Counter()
         self.messages = 0
         self.times_s = Distribution()
@@ -103,7 +106,9 @@ class Rounds:
 
     def remove(self, number: int) -> None:
         """Stop running a partition."""
-        self._partitions.pop(number, None)
+        removed = self._partitions.pop(number, None)
+        if removed is not None:
+            self._looking.discard(removed)
 
     def get(self, number: int) -> Partition | None:
         """Return an owned partition."""
@@ -166,9 +171,17 @@ class Rounds:
             self._room.clear()
             await self._room.wait()
         positions = {target: partition.read_position for target, partition in reading.items()}
+        looking = [each for each in self._looking if reading.get(each.target) is each]
         found = await self._reader.read(
-            positions, block_ms=self._settings.heartbeat_ms, count=self._settings.read_entries_max
+            positions,
+            block_ms=0 if looking else self._settings.heartbeat_ms,
+            count=self._settings.read_entries_max,
         )
+        for partition in looking:
+            if partition.target not in found:
+                self._looking.discard(partition)
+                partition.looked()
+                self._wake.set()
         for target, entries in found.items():
             partition = reading[target]
             self._ahead += len(entries)
@@ -211,14 +224,20 @@ class Rounds:
         partitions = chosen = [p for p in self._running() if p.busy or p.is_due(now_ms)]
         now_s = asyncio.get_running_loop().time
         begun_s = self._slice_s = now_s()
+        looking = len(self._looking)
         for partition in partitions:
             if not partition.dropped:
                 if partition.is_due(now_ms):
-                    partition.fire_timers()
+                    if partition.must_look(now_ms):
+                        self._looking.add(partition)
+                    else:
+                        partition.fire_timers()
                 partition.receive(self._settings.round_messages_max)
             if now_s() - self._slice_s > SLICE_S:
                 await self._let_others_run()
         self._room.set()
+        if len(self._looking) > looking:
+            await self._look()
         for _ in range(PASSES_MAX):
             await self._load(partitions)
             partitions = [partition for partition in partitions if partition not in self._loading]
@@ -239,6 +258,11 @@ class Rounds:
         self.commits.begin(lazily=False)
         # The flush task sends before the next round takes the processor.
         await asyncio.sleep(0)
+
+    async def _look(self) -> None:
+        # A read that waits began too early to tell. If it cannot be woken, it fails, too.
+        with contextlib.suppress(StoreUnavailable):
+            await self._reader.wake()
 
     async def _let_others_run(self) -> None:
         # Not after every partition: a turn of the loop costs more than most partitions have to do.

@@ -203,10 +203,10 @@ def timers_early() -> Any:
     """Timers fire a little before they are due."""
     genuine = Partition.fire_timers
 
-    def fire(self: Partition) -> None:
+    def fire(self: Partition, until_ms: int | None = None) -> None:
         clock = self._clock
         self._clock = lambda: clock() + 40
-        genuine(self)
+        genuine(self, until_ms)
         self._clock = clock
 
     return patch.object(Partition, "fire_timers", fire)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lungfish.runtime import errors, wire
 from lungfish.runtime.errors import (
     CAUSES_MAX,
+    MESSAGE_CHARS_MAX,
     TRACEBACK_CHARS_MAX,
     ActivityFailed,
     EntityOperationFailed,
@@ -146,16 +147,30 @@ def test_failures_of_failures_do_not_grow_without_a_bound() -> None:
 
 
 def test_a_long_traceback_keeps_its_end() -> None:
-    def recurse(depth: int) -> None:
+    def ping(depth: int) -> None:
         if depth == 0:
-            raise ValueError("the end " + "x" * TRACEBACK_CHARS_MAX)
-        recurse(depth - 1)
+            raise ValueError("the end")
+        pong(depth - 1)
+
+    def pong(depth: int) -> None:
+        ping(depth)
 
     with pytest.raises(ValueError, match="the end") as raised:
-        recurse(20)
+        ping(200)
     details = FailureDetails.of(raised.value)
     assert len(details.traceback) == TRACEBACK_CHARS_MAX
-    assert details.traceback.endswith("x\n")
+    assert details.traceback.endswith("ValueError: the end\n")
+
+
+def test_a_long_message_neither_travels_whole_nor_hides_the_traceback() -> None:
+    details = failure_of(ValueError("begin" + "x" * 10_000_000 + "end"))
+    assert len(details.message) < MESSAGE_CHARS_MAX + 100
+    assert details.message.startswith("begin")
+    assert details.message.endswith("end")
+    assert "9,984,008 characters left out" in details.message
+    assert len(details.traceback) <= TRACEBACK_CHARS_MAX
+    assert "in failure_of" in details.traceback
+    assert "ValueError: begin" in details.traceback
 
 
 def test_the_details_of_what_failed_below_become_the_cause() -> None:

@@ -12,7 +12,7 @@ from lungfish.runtime.ids import CLIENT, ORCHESTRATION, ActorId
 from lungfish.runtime.kinds import Effects, Item, Stored
 from lungfish.runtime.letters import UNREADABLE, unpack_letter
 from lungfish.runtime.messages import ActivityTask, Message, Response, Signal
-from lungfish.runtime.partition import Partition
+from lungfish.runtime.partition import LATE_MS, Partition
 from lungfish.runtime.slots import ActivationBroke
 from lungfish.runtime.store import Entry
 from tests.unit.fakes import Clock, FakeActivation, FakeKind, actor_in, make_partition, run_all
@@ -181,6 +181,44 @@ def test_a_timer_fires_at_its_time_and_once() -> None:
     late = FakeKind()
     run_all(make_partition(late, clock, timers={"t": (due_ms, payload)}))
     assert words(late.made[HERE]) == [b"due"]
+
+
+def test_a_late_timer_does_not_overtake_what_came_before_its_time() -> None:
+    timers = {str(due_ms): (due_ms, wire.pack([signal(word=b"%d" % due_ms)])) for due_ms in (2_000, 3_000)}
+    clock, kind = Clock(9_000), FakeKind()
+    partition = make_partition(kind, clock, timers=timers)
+    assert partition.is_due(clock.now_ms)
+    assert partition.must_look(clock.now_ms)
+    # The host does not try again and again meanwhile.
+    assert not partition.is_due(clock.now_ms)
+    assert partition.next_due_ms is None
+    partition.buffer([entry(number, signal(word=b"%d" % number)) for number in (1_999, 2_000, 2_001)])
+    partition.looked()
+    assert not partition.is_due(clock.now_ms), "what was read is not accepted yet"
+    while partition.buffered:
+        partition.receive(1)
+    assert partition.is_due(clock.now_ms)
+    assert not partition.must_look(clock.now_ms)
+    run_all(partition)
+    assert words(kind.made[HERE]) == [b"1999", b"2000", b"2000", b"2001", b"3000"]
+
+
+def test_an_entry_that_came_after_the_look_ends_it() -> None:
+    timers = {"t": (2_000, wire.pack([signal(word=b"due")]))}
+    clock, kind = Clock(9_000), FakeKind()
+    partition = make_partition(kind, clock, timers=timers)
+    assert partition.must_look(clock.now_ms)
+    partition.buffer([entry(9_001, signal(word=b"later"))])
+    partition.receive(1)
+    run_all(partition)
+    assert words(kind.made[HERE]) == [b"due", b"later"]
+    assert partition.next_due_ms is None
+
+
+def test_a_timer_that_is_hardly_late_waits_for_nothing() -> None:
+    timers = {"t": (2_000, wire.pack([signal(word=b"due")]))}
+    clock = Clock(2_000 + LATE_MS)
+    assert not make_partition(FakeKind(), clock, timers=timers).must_look(clock.now_ms)
 
 
 def test_a_cancelled_timer_does_not_fire() -> None:
