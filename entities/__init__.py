@@ -4,6 +4,7 @@ from lungfish.runtime.definitions import shared
 
 from .context import EntityContext, EntityRef
 from .entity import Entity
+from .ephemeral import ephemeral
 from .functions import FunctionContext
 
-__all__ = ["Entity", "EntityContext", "EntityRef", "FunctionContext", "shared"]
+__all__ = ["Entity", "EntityContext", "EntityRef", "FunctionContext", "ephemeral", "shared"]

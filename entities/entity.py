@@ -12,6 +12,7 @@ from lungfish.runtime.definitions import EntityDefinition, operations_of, with_r
 from lungfish.runtime.errors import StateMismatch, UsageError
 
 from .context import EntityContext
+from .ephemeral import EPHEMERAL_SLOT, check_ephemeral
 from .hooks import NAMES, hooks_of
 from .options import EntityOptions
 from .state import CONTEXT_SLOT, decode_state, plan_of
@@ -36,9 +37,9 @@ class Entity(BaseModel):
     and its messages if it raises. What an operation does elsewhere (prints, HTTP) is not rolled back and may
     happen again: an operation may be run more than once, its effects count once.
 
-    Private attributes (``_cache``) live as long as the activation: they are neither stored
-    nor rolled back. Outside the runtime a subclass is a plain model, so that its methods
-    can be tested by calling them.
+    What lives as long as the entity is in memory, and no longer, is declared with ``lungfish.ephemeral``.
+    Private attributes (``_cache``) are not stored either, but may be lost whenever something is rolled back.
+    Outside the runtime a subclass is a plain model, so that its methods can be tested by calling them.
 
     Two methods are called by the runtime and are no operations (Orleans: ``OnActivateAsync`` and
     ``OnDeactivateAsync``); they take nothing but ``self`` and may be async. ``on_activate`` runs before the
@@ -59,7 +60,7 @@ class Entity(BaseModel):
         migrations: what brings the fields of a version into the shape of the next one, by version.
     """
 
-    __slots__ = (CONTEXT_SLOT,)
+    __slots__ = (CONTEXT_SLOT, EPHEMERAL_SLOT)
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
 
@@ -182,6 +183,7 @@ class Entity(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        check_ephemeral(cls, _OWN | NAMES | _PYDANTIC, cls.__pydantic_fields__)
         for field in (_OWN | NAMES).intersection(cls.model_fields):
             hint = f"; write {field}: ClassVar[int]" if field == "schema_version" else ""
             raise UsageError(f"entity {cls.__name__}: a field cannot be named {field!r}{hint}")

@@ -207,7 +207,7 @@ class Waking:
         return Step.AWAKE
 
     def _fail(self, error: BaseException) -> Step:
-        self._turns.reset()
+        self._turns.start_over()
         cause = describe(error)
         failed = ActivationFailed(f"{self._actor}: on_activate raised, and no operation was run")
         self.failure = replace(FailureDetails.of(failed), cause=cause)

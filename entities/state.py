@@ -26,6 +26,7 @@ from pydantic import BaseModel, ValidationError
 from lungfish.runtime import codec, reminders
 from lungfish.runtime.errors import SerializationError, StateMismatch
 
+from .ephemeral import ephemeral_names, give_held, held_of
 from .fields import Copier, copier_of, exact_type, is_plain
 
 FORMAT: Final = 1
@@ -53,6 +54,7 @@ class StatePlan:
         copiers: the fields that need more than a copied reference, and how.
         plain: the codec stores the fields as they are; otherwise pydantic dumps them.
         limit: largest snapshot (bytes).
+        ephemeral: it has fields that are not a part of the state.
     """
 
     cls: type[Any]
@@ -63,6 +65,7 @@ class StatePlan:
     copiers: tuple[tuple[str, Copier], ...]
     plain: bool
     limit: int = codec.PAYLOAD_BYTES_MAX
+    ephemeral: bool = False
 
     @property
     def immutable(self) -> bool:
@@ -110,6 +113,7 @@ def _plan_of(cls: type[BaseModel], name: str) -> StatePlan:
         copiers=tuple((field, copier) for field, copier in copiers if copier is not None),
         plain=not dumped and not annotated and all(is_plain(info.annotation) for info in fields.values()),
         limit=cls.lungfish_options.state_bytes_max,  # type: ignore[attr-defined]
+        ephemeral=bool(ephemeral_names(cls)),
     )
 
 
@@ -125,13 +129,15 @@ def restore(state: Any, image: Fields) -> None:
 
 
 def shell(plan: StatePlan, state: Any, fields: Fields) -> Any:
-    """Return another instance over ``fields``, with the private attributes of ``state``."""
+    """Return another instance over ``fields``, with the private and ephemeral values of ``state``."""
     made = object.__new__(plan.cls)
     set_attribute = object.__setattr__
     set_attribute(made, "__dict__", fields)
     set_attribute(made, "__pydantic_fields_set__", state.__pydantic_fields_set__)
     set_attribute(made, "__pydantic_extra__", state.__pydantic_extra__)
     set_attribute(made, "__pydantic_private__", state.__pydantic_private__)
+    if plan.ephemeral:
+        give_held(made, held_of(state))
     return made
 
 

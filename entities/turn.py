@@ -16,6 +16,8 @@ Rules:
   that only the offender fails. Redoing runs user code again; nothing of the first try has left.
 * Redoing starts from a new instance, as an activation does: private attributes that the first try
   changed (a cache, a set of seen ids) must not be met by the second.
+* Ephemeral values are the activation's: every instance gets them, and nothing takes them back. So with such
+  fields each operation has an image: an operation is not run again because another one failed.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from lungfish.runtime.reminders import NONE, Reminder, Reminders, without
 from .arguments import Batch, restore_batch
 from .calls import refusal
 from .context import EntityContext
+from .ephemeral import give_held, held_of
 from .jobs import Applied, Job, describe, encode_result, expiry, refused
 from .scope import MESSAGES_MAX, Scope
 from .state import (
@@ -103,9 +106,12 @@ class Turns:
     _careful: bool = False
     #: What ``on_activate`` has left in private attributes; None: as the class says.
     _private: dict[str, Any] | None = None
+    #: The ephemeral values; None: as the next instance has them.
+    _held: dict[str, Any] | None = None
 
     def __post_init__(self, readable: bool) -> None:
         self.written = self.base
+        self._guarded = self.plan.ephemeral
         if readable:
             self.reset()
             return
@@ -123,8 +129,17 @@ class Turns:
         )
         self._touch = Touch.NONE
 
+    def start_over(self) -> None:
+        """Go back to ``base`` as a new activation would, with new ephemeral values."""
+        self._held = None
+        self.reset()
+
     def _adopt(self, state: Any) -> None:
         self.state = state
+        if self.plan.ephemeral and self._held is None:
+            self._held = held_of(state)
+        elif self._held is not None:
+            give_held(state, self._held)
         if self._private is not None:
             object.__setattr__(state, "__pydantic_private__", self._private.copy())
         give_context(state, self.scope)
@@ -291,7 +306,7 @@ class Turns:
             self._guarded = True
             return self._pass(jobs, limit, now_ms)
         # Images are taken for as long as operations fail, and no longer.
-        self._guarded = self._guarded and any(one.failed for one in applied)
+        self._guarded = self.plan.ephemeral or (self._guarded and any(one.failed for one in applied))
         return applied
 
     def _redo(self, jobs: Sequence[Job]) -> None:

@@ -13,7 +13,7 @@ Everything that a program needs is here; modules below are for the curious. A fi
             return self.value
 """
 
-from lungfish.entities import Entity, EntityContext, FunctionContext
+from lungfish.entities import Entity, EntityContext, FunctionContext, ephemeral
 from lungfish.orchestrations import CriticalSection, OrchestrationContext, when_all, when_any
 from lungfish.runtime.activity_info import ActivityInfo, activity_info
 from lungfish.runtime.app import App
@@ -183,6 +183,7 @@ __all__ = [
     "connect",
     "connect_sync",
     "cron",
+    "ephemeral",
     "every",
     "grouped",
     "headers",
