@@ -1,4 +1,4 @@
-# make demo | test | check | bench | clean. Each sets up .venv by itself; only that needs the network.
+# make demo | test | browser | check | bench | clean. Each sets up .venv by itself; only that needs the network.
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed-for-lungfish
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test browser check bench clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -19,6 +19,11 @@ demo: $(STAMP)
 ## test     all tests
 test: $(STAMP)
 	$(PY) -m pytest $(ARGS)
+
+## browser  tests of the dashboard in a Chromium of this machine (docs/adr/0040)
+browser: $(STAMP)
+	$(PY) -c 'import playwright' 2>/dev/null || $(PY) -m pip install --quiet --disable-pip-version-check '.[browser]'
+	$(PY) -m pytest tests/browser $(ARGS)
 
 ## check    format, lint, types
 check: $(STAMP)

@@ -25,7 +25,7 @@ from .errors import StoreUnavailable
 from .hot import Hottest, pack_hot
 from .ids import ActorId
 from .kinds import ActorKind, load_kinds
-from .metrics import Sample
+from .metrics import Lately, Sample
 from .orphans import sweep_orphans_forever
 from .ownership import HostRecord, Ownership
 from .partition import Partition
@@ -126,6 +126,7 @@ class Host:
             self._relay = Relay(self._store)
             self._walk = Walk(self._store, self._meta.partitions)
             self._rounds = Rounds(self._store, self.settings, self._clock.now_ms, self._relay, self._lost)
+            self._lately = Lately(self._rounds.commits.times_s)
             undo.push_async_callback(self._rounds.close)
             self._patrol = self._make_patrol(self._rounds)
             undo.push_async_callback(self._patrol.close)
@@ -276,6 +277,7 @@ class Host:
 
     def _record(self, draining: bool) -> HostRecord:
         partitions = self._rounds.partitions
+        p50_s, p99_s = self._lately.told(self._clock.now_ms(), 0.5, 0.99)
         return HostRecord(
             draining=draining,
             node=self._node,
@@ -286,6 +288,8 @@ class Host:
             hot=pack_hot(self._hottest.told(self._clock.now_ms())),
             release=release(),
             code=self._code,
+            commit_p50_s=p50_s,
+            commit_p99_s=p99_s,
         )
 
     async def _passivate_forever(self) -> None:

@@ -16,12 +16,15 @@ import uuid
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import unquote
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import Scope
 
 from .errors import (
     DeadlineExceeded,
@@ -114,8 +117,25 @@ def _validation_text(error: RequestValidationError) -> str:
     return "; ".join(lines)
 
 
+#: Stands for a slash within a segment while a path is matched; no id may hold it.
+_SLASH: Final = "\0"
+
+
 class ProblemRoute(APIRoute):
-    """A route that answers every error with a problem."""
+    """A route that answers every error with a problem, and whose parameters may hold a slash (as ``%2F``)."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match the path as it was sent: a server decodes it first, and takes ``a%2Fb`` for two segments."""
+        raw = scope.get("raw_path") or b""
+        if b"%2F" not in raw.upper():
+            return super().matches(scope)
+        sent = raw.decode("latin-1").partition("?")[0]
+        path = unquote(sent.replace("%2F", "%00").replace("%2f", "%00"))
+        match, found = super().matches({**scope, "path": path})
+        for name, value in found.get("path_params", {}).items():
+            if isinstance(value, str):
+                found["path_params"][name] = value.replace(_SLASH, "/")
+        return match, found
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler that FastAPI calls, with every error turned into an answer."""

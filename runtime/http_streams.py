@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 from fastapi import APIRouter, Depends, Header
 from starlette.responses import StreamingResponse
@@ -32,6 +32,9 @@ LOOK_S: Final = 0.5
 HUB_LOOK_S: Final = 1.0
 #: How often a silent stream says that it is there (s).
 ALIVE_S: Final = 15.0
+
+#: What was found, whether it is the last, and what tells it from an earlier one that looks the same.
+Look: TypeAlias = tuple[Any, bool, Any]
 
 LastId = Annotated[str | None, Header(alias="Last-Event-ID", description="Go on after this event.")]
 
@@ -66,9 +69,10 @@ def routes(service: Service) -> list[APIRouter]:
         handle = service.client.orchestration(instance_id)
         await handle.status()
 
-        async def look() -> tuple[Any, bool]:
+        async def look() -> Look:
             status = await handle.status()
-            return status_body(status), status.runtime_status.is_terminal
+            # Shown times are to the second: a commit in the same one is news, too.
+            return status_body(status), status.runtime_status.is_terminal, status.updated_at
 
         return streams.response(changes("status", look, LOOK_S))
 
@@ -76,8 +80,8 @@ def routes(service: Service) -> list[APIRouter]:
     async def watch_hub() -> StreamingResponse:
         """Follow hosts, workers, partitions and what waits in them."""
 
-        async def look() -> tuple[Any, bool]:
-            return hub_body(await service.client.hub_status()), False
+        async def look() -> Look:
+            return hub_body(await service.client.hub_status()), False, None
 
         return streams.response(changes("hub", look, HUB_LOOK_S))
 
@@ -95,15 +99,13 @@ def event(name: str, value: Any, id: str = "") -> bytes:
     return f"{head}event: {name}\ndata: ".encode() + to_json(value) + b"\n\n"
 
 
-async def changes(
-    name: str, look: Callable[[], Awaitable[tuple[Any, bool]]], every_s: float
-) -> AsyncIterator[bytes]:
+async def changes(name: str, look: Callable[[], Awaitable[Look]], every_s: float) -> AsyncIterator[bytes]:
     """Yield what ``look`` finds whenever that is something new, until it says that it was the last."""
     known: Any = None
     while True:
-        found, last = await look()
-        if found != known:
-            known = found
+        found, last, version = await look()
+        if (found, version) != known:
+            known = found, version
             yield event(name, found)
         if last:
             yield event("end", None)

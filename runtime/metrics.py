@@ -92,6 +92,37 @@ class Distribution:
             yield bound, reached
 
 
+#: Over how long ``Lately`` tells (ms); up to twice that, at most.
+LATELY_MS: Final = 10_000
+
+
+class Lately:
+    """Quantiles of what a distribution took in the last seconds; zero where that was nothing."""
+
+    __slots__ = ("_at_ms", "_before", "_of", "_since")
+
+    def __init__(self, of: Distribution) -> None:
+        self._of = of
+        self._at_ms = 0
+        #: What there was two marks ago, and at the last one.
+        self._before = self._since = tuple(of.counts)
+
+    def told(self, now_ms: int, *parts: float) -> tuple[float, ...]:
+        """Return for each part (0 to 1) the bound below which that part of the values is."""
+        if now_ms - self._at_ms >= LATELY_MS:
+            self._before, self._since, self._at_ms = self._since, tuple(self._of.counts), now_ms
+        new = [count - before for count, before in zip(self._of.counts, self._before, strict=True)]
+        return tuple(self._below(new, part * sum(new)) for part in parts)
+
+    def _below(self, counts: Sequence[int], rank: float) -> float:
+        reached = 0
+        for bound, count in zip(self._of.bounds, counts, strict=False):
+            reached += count
+            if reached >= rank:
+                return bound if rank else 0.0
+        return self._of.bounds[-1]
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A value of a metric."""

@@ -24,6 +24,7 @@ class HostStatus:
         alive: it has beaten within its lease.
         age_ms: since its last heartbeat.
         partitions: how many it owns; commits: since it began; activations: actors in memory.
+        commit_p50_s, commit_p99_s: half, and 99 of 100, of its commits of the last seconds took less.
         release: of Lungfish; code: fingerprint of the app's code, where it was deployed on Ray.
     """
 
@@ -38,6 +39,8 @@ class HostStatus:
     commits: int
     release: str = ""
     code: str = ""
+    commit_p50_s: float = 0.0
+    commit_p99_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,8 @@ def _host(beat: HostBeat, hosts: Sequence[str]) -> HostStatus:
         commits=record.commits,
         release=record.release,
         code=record.code,
+        commit_p50_s=record.commit_p50_s,
+        commit_p99_s=record.commit_p99_s,
     )
 
 

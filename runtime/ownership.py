@@ -52,6 +52,8 @@ class HostRecord:
     hot: bytes = b""
     release: str = ""
     code: str = ""
+    commit_p50_s: float = 0.0
+    commit_p99_s: float = 0.0
 
     def encode(self) -> bytes:
         """Return the stored form: a map, so that releases may differ in what they know."""

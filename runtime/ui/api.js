@@ -17,17 +17,26 @@ async function problem(response) {
 }
 
 let asking = null;
+let declined = false;
+
+// Who does not want to give a key is not asked again before he goes to another page.
+addEventListener("hashchange", () => { declined = false; });
+
 async function askForKey() {
+  if (declined) return false;
   asking ??= ask("This server wants an API key", [{ name: "key", label: "Key", secret: true, required: true }], "Use it");
   const given = await asking;
   asking = null;
+  declined = given === null;
   if (given) sessionStorage.setItem(KEY, given.key);
   return given !== null;
 }
 
 async function request(path, options = {}) {
+  const used = sessionStorage.getItem(KEY);
   const response = await fetch(base + path, { ...options, headers: { ...options.headers, ...headers() } });
-  if (response.status === 401 && (await askForKey())) return request(path, options);
+  // Meanwhile another request may have been given one.
+  if (response.status === 401 && (sessionStorage.getItem(KEY) !== used || (await askForKey()))) return request(path, options);
   return response;
 }
 
@@ -38,44 +47,62 @@ export async function get(path, extra = {}) {
   return { body, next: response.headers.get("x-ms-continuation-token") };
 }
 
-export async function send(method, path, body) {
-  const options = body === undefined ? { method } : { method, body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+export async function send(method, path, body, extra = {}) {
+  const options = body === undefined ? { method, headers: extra }
+    : { method, body: JSON.stringify(body), headers: { ...extra, "Content-Type": "application/json" } };
   const response = await request(path, options);
   if (!response.ok) throw new Error(await problem(response));
-  return response.status === 202 || response.status === 204 ? null : response.json();
+  return response.headers.get("Content-Type")?.startsWith("application/json") ? response.json() : null;
 }
 
-// Do something, and say how it went.
+// Do something, and say how it went. Resolves to what was answered (true if that is nothing), or to false.
 export async function act(what, work) {
-  try { await work(); toast(`${what}: done`); return true; } catch (error) { toast(`${what}: ${error.message}`, true); return false; }
+  try { const answer = await work(); toast(`${what}: done`); return answer ?? true; } catch (error) { toast(`${what}: ${error.message}`, true); return false; }
+}
+
+const shown = () => !document.hidden || new Promise((resolve) => {
+  addEventListener("visibilitychange", resolve, { once: true });
+});
+
+// One connection, while somebody sees the page: a browser has six for all of its tabs.
+async function read(path, last, signal, state, told) {
+  const stop = new AbortController();
+  const hide = () => document.hidden && stop.abort();
+  addEventListener("visibilitychange", hide);
+  try {
+    const response = await request(path, { signal: AbortSignal.any([signal, stop.signal]), headers: last ? { "Last-Event-ID": last } : {} });
+    if (!response.ok) throw new Error(await problem(response));
+    state(true);
+    let text = "";
+    for (const reader = response.body.pipeThrough(new TextDecoderStream()).getReader(); ;) {
+      const { value, done } = await reader.read();
+      if (done) return false;
+      text += value;
+      const parts = text.split("\n\n");
+      text = parts.pop();
+      for (const part of parts) {
+        const fields = Object.fromEntries(part.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]));
+        if (fields.event === "end") return true;
+        if (fields.event) told(fields.event, JSON.parse(fields.data), fields.id);
+      }
+    }
+  } finally {
+    removeEventListener("visibilitychange", hide);
+  }
 }
 
 // Follow a stream of events until the signal aborts; reconnects, and goes on after the last event id.
 export async function follow(path, told, signal, state = () => {}) {
   let last = "";
+  const keep = (event, value, id) => { if (id) last = id; told(event, value); };
   while (!signal.aborted) {
+    await shown();
     try {
-      const response = await request(path, { signal, headers: last ? { "Last-Event-ID": last } : {} });
-      if (!response.ok) throw new Error(await problem(response));
-      state(true);
-      let text = "";
-      for (const reader = response.body.pipeThrough(new TextDecoderStream()).getReader(); ;) {
-        const { value, done } = await reader.read();
-        if (done) break;
-        text += value;
-        const parts = text.split("\n\n");
-        text = parts.pop();
-        for (const part of parts) {
-          const fields = Object.fromEntries(part.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]));
-          if (fields.id) last = fields.id;
-          if (fields.event === "end") return;
-          if (fields.event) told(fields.event, JSON.parse(fields.data));
-        }
-      }
+      if (await read(path, last, signal, state, keep)) return;
     } catch (error) {
       if (signal.aborted) return;
-      state(false, error.message);
+      if (!document.hidden) state(false, error.message);
     }
-    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await new Promise((resolve) => setTimeout(resolve, document.hidden ? 0 : 2000));
   }
 }

@@ -1,95 +1,109 @@
-// One instance: how it stands, what it did when, and what can be done with it.
+// One instance: how it stands, and what can be done with it.
 import { act, follow, get, send } from "./api.js";
-import { ask, badge, card, chain, duration, h, json, table, when } from "./dom.js";
+import { ask, badge, button, card, h, json, often, parsed, reasons, redraw, tell, when } from "./dom.js";
+import { events, timeline } from "./timeline.js";
 
 const ENDED = new Set(["Completed", "Failed", "Terminated", "Canceled"]);
+const LOOK_MS = 2000;
 
 export async function instance(view, { signal }, id) {
   const path = `/instances/${encodeURIComponent(id)}`;
-  const head = h("div");
-  const body = h("div");
-  view.append(h("h1", {}, id), head, body);
-  let shown = null;
+  const [head, why, verbs, body, past] = [h("div", { class: "row" }), h("div"), h("div", { class: "row" }), h("div"), h("div")];
+  view.append(h("h1", {}, id), head, why, verbs, body, past);
+  let ended = false;
+  let raw = false;
+  let whole = false;
+  let full = null;
 
-  async function look(status) {
-    const key = JSON.stringify(status);
-    if (key === shown) return;
-    shown = key;
-    const { body: full } = await get(`${path}?showHistory=true&showHistoryOutput=true`);
+  async function look() {
+    const { body: found } = await get(`${path}?showHistory=true&showHistoryOutput=true`);
     if (signal.aborted) return;
-    const why = ENDED.has(full.runtimeStatus) ? null : (await get(`${path}/why`).catch(() => ({ body: null }))).body;
-    head.replaceChildren(
-      h("div", { class: "row" }, badge(full.runtimeStatus), h("strong", {}, full.name),
-        h("span", { class: "soft" }, `created ${when(full.createdTime)}, updated ${when(full.lastUpdatedTime)}`)),
-      why ? h("div", { class: "card", id: "why" }, h("p", {}, why.text), chain(why.chain)) : "",
-      actions(full));
-    body.replaceChildren(
-      h("div", { class: "two" }, card("Input", json(full.input)), card("Output", json(full.output)),
-        full.customStatus === null ? "" : card("Custom status", json(full.customStatus))),
-      h("p"), card("Timeline", timeline(full)), card(`History (${full.historyEvents.length})`, events(full.historyEvents)));
+    full = found;
+    ended = ENDED.has(full.runtimeStatus);
+    redraw(head, badge(full.runtimeStatus), h("strong", {}, full.name),
+      h("span", { class: "soft" }, "created ", when(full.createdTime), ", updated ", when(full.lastUpdatedTime)));
+    redraw(verbs, actions());
+    redraw(body, h("div", { class: "two" }, card("Input", json(full.input)), card(full.runtimeStatus === "Failed" ? "Failure" : "Output", output(full)),
+      full.customStatus === null ? null : card("Custom status", json(full.customStatus))));
+    history();
+    await explain();
   }
 
-  const again = async () => { shown = null; await look((await get(path)).body); };
-  const verb = (name, danger, given = { reason: true }) => h("button", { class: danger ? "danger" : null, onclick: async () => {
-    const answer = await ask(`${name} ${id}?`, given.reason ? [{ name: "reason", label: "Reason" }] : [], name);
-    if (answer && (await act(name, () => send(given.method ?? "POST", given.path ?? `${path}/${name}?reason=${encodeURIComponent(answer.reason ?? "")}`)))) {
-      if (given.leave) location.hash = "#/instances"; else await again();
-    }
-  } }, name);
+  function history() {
+    const all = full.historyEvents;
+    redraw(past, card("Timeline", timeline(full, ended)), card(`History (${all.length})`,
+      h("div", { class: "row" }, button(raw ? "As a table" : "As JSON", () => { raw = !raw; history(); })),
+      raw ? json(all) : events(all, whole, () => { whole = true; history(); })));
+  }
 
-  function actions(full) {
-    const ended = ENDED.has(full.runtimeStatus);
-    const suspended = full.runtimeStatus === "Suspended";
-    return h("div", { class: "row" }, ended
-      ? [verb("restart", false, { path: `${path}/restart` }), full.runtimeStatus === "Failed" ? verb("rewind") : null,
-        verb("purge", true, { method: "DELETE", path, leave: true })]
-      : [h("button", { onclick: raise }, "raise event…"), suspended ? verb("resume") : verb("suspend"), verb("cancel"), verb("terminate", true)]);
+  async function explain() {
+    if (ended) { redraw(why); return; }
+    const { body: known } = await get(`${path}/why`);
+    if (!signal.aborted && !ended) redraw(why, h("div", { class: "card", id: "why" }, reasons(known)));
+  }
+
+  const verb = (name, { danger = false, method = "POST", to = `${path}/${name.toLowerCase()}`, reason = true, then = look } = {}) =>
+    button(name, async () => {
+      const given = await ask(`${name} ${id}?`, reason ? [{ name: "reason", label: "Reason" }] : [], name, { danger });
+      if (!given) return;
+      const done = await act(name, () => send(method, reason ? `${to}?reason=${encodeURIComponent(given.reason)}` : to));
+      if (done) await then(done);
+    }, { class: danger ? "danger" : null });
+  const goTo = (made) => { location.hash = `#/instances/${encodeURIComponent(made.id)}`; };
+
+  function actions() {
+    const fork = button("Fork…", forkIt);
+    if (ended) {
+      return [verb("Restart", { reason: false, then: goTo }), full.runtimeStatus === "Failed" ? verb("Rewind") : null, fork,
+        verb("Purge", { danger: true, method: "DELETE", to: path, reason: false, then: () => { location.hash = "#/instances"; } })];
+    }
+    return [button("Raise event…", raise, { class: "main" }), verb(full.runtimeStatus === "Suspended" ? "Resume" : "Suspend"),
+      button("Query…", () => talk("Query")), button("Update…", () => talk("Update")), fork, verb("Cancel"), verb("Terminate", { danger: true })];
   }
 
   async function raise() {
-    const given = await ask("Raise an event", [{ name: "name", label: "Name", required: true }, { name: "payload", label: "Payload (JSON)", long: true }], "Raise");
-    if (given) await act("raise event", () => send("POST", `${path}/raiseEvent/${encodeURIComponent(given.name)}`, given.payload.trim() ? JSON.parse(given.payload) : null));
+    const given = await ask("Raise an event", [{ name: "name", label: "Name", required: true }, { name: "payload", label: "Payload (JSON)", json: true }], "Raise");
+    if (given) await act("Raise event", () => send("POST", `${path}/raiseEvent/${encodeURIComponent(given.name)}`, parsed(given.payload) ?? null));
   }
 
-  await look((await get(path)).body);
-  follow(`${path}/watch`, (name, status) => name === "status" && look(status), signal);
+  // A query asks the orchestration's code, an update changes something: docs/orchestrations.md.
+  async function talk(kind) {
+    const given = await ask(`${kind} ${id}`, [{ name: "name", label: "Name", required: true }, { name: "input", label: "Input (JSON)", json: true }], kind);
+    if (given) await act(kind, async () => tell(given.name, json(await send("POST", `${path}/${kind.toLowerCase()}/${encodeURIComponent(given.name)}`, parsed(given.input)))));
+  }
+
+  async function forkIt() {
+    const given = await ask(`Begin a new instance with the history of ${id}`, [
+      { name: "at", label: "How many of its stored events", required: true }, { name: "id", label: "Id (empty: a new one)" }], "Fork");
+    if (!given) return;
+    const query = new URLSearchParams(given.id ? { at: given.at, newInstanceId: given.id } : { at: given.at });
+    const made = await act("Fork", () => send("POST", `${path}/fork?${query}`));
+    if (made) goTo(made);
+  }
+
+  // The stream ends with the instance, which may be rewound: then it is followed once more.
+  let followed = false;
+  async function followIt() {
+    followed = true;
+    await follow(`${path}/watch`, (name) => name === "status" && look().catch(() => {}), signal);
+    followed = false;
+  }
+
+  async function lookAgain() {
+    // Attempts of an activity, and who holds it up, are not in its status.
+    if (!ended) {
+      if (!followed) followIt();
+      await explain();
+      return;
+    }
+    const { body: now } = await get(`${path}?showInput=false`);
+    if (now.runtimeStatus !== full.runtimeStatus || now.lastUpdatedTime !== full.lastUpdatedTime) await look();
+  }
+
+  await look();
+  followIt();
+  often(lookAgain, LOOK_MS, signal);
 }
 
-function timeline(full) {
-  const begin = Date.parse(full.historyEvents[0]?.Timestamp ?? full.createdTime);
-  const last = full.historyEvents.at(-1)?.Timestamp ?? full.lastUpdatedTime;
-  const end = Math.max(ENDED.has(full.runtimeStatus) ? Date.parse(last) : Date.now(), begin + 1);
-  const at = (time) => (100 * (Math.min(Date.parse(time), end) - begin)) / (end - begin);
-  const rows = full.historyEvents.filter((event) => kind(event));
-  if (!rows.length) return h("p", { class: "soft" }, "Nothing to show yet.");
-  return [h("div", { class: "gantt" }, rows.map((event) => {
-    const open = /(Scheduled|Created|Called)$/.test(event.EventType);
-    const from = at(event.ScheduledTime ?? event.Timestamp);
-    const to = open ? 100 : at(event.Timestamp);
-    const text = label(event);
-    const took = duration((Date.parse(open ? new Date(end).toISOString() : event.Timestamp) - Date.parse(event.ScheduledTime ?? event.Timestamp)) / 1000);
-    const title = `${text}: ${event.EventType}${kind(event) === "moment" ? "" : `, ${took}`}${event.Reason ? `, ${event.Reason}` : ""}`;
-    const style = kind(event) === "moment" ? { left: `${from}%` } : { left: `${from}%`, width: `${Math.max(to - from, 0.3)}%` };
-    return [h("div", { class: "name", title }, text),
-      h("div", { class: "track" }, h("div", { class: `bar ${kind(event)} ${open ? "open" : ""} ${/Failed$/.test(event.EventType) ? "failed" : ""}`, style, title }))];
-  })), h("p", { class: "soft" }, `${when(new Date(begin).toISOString())} to ${ENDED.has(full.runtimeStatus) ? when(last) : "now"} (${duration((end - begin) / 1000)})`)];
-}
-
-function kind(event) {
-  if (/^Task/.test(event.EventType)) return "task";
-  if (/^Timer/.test(event.EventType)) return "timer";
-  if (/^SubOrchestration/.test(event.EventType)) return "child";
-  if (/^EntityOperation/.test(event.EventType)) return "task";
-  return event.EventType === "EventRaised" ? "moment" : "";
-}
-
-const label = (event) => event.FunctionName ?? (event.Operation ? `${event.Entity}/${event.Key}.${event.Operation}` : event.Name ?? "timer");
-
-function events(found) {
-  const rest = ({ EventType: _type, Timestamp: _at, ...others }) => Object.keys(others).length ? JSON.stringify(others) : "";
-  return table([
-    { name: "#", number: true, show: (row) => String(found.indexOf(row)) },
-    { name: "When", show: (row) => when(row.Timestamp) },
-    { name: "Event", show: (row) => row.EventType },
-    { name: "What", show: (row) => h("span", { class: /Failed/.test(row.EventType) ? "Failed" : null }, rest(row).slice(0, 400)) }], found);
-}
+// What went wrong is a text with lines of its own; anything else is a value.
+const output = (full) => (full.runtimeStatus === "Failed" && typeof full.output === "string" ? h("pre", { tabindex: 0, class: "Failed" }, full.output) : json(full.output));

@@ -1,6 +1,6 @@
 // Routes, keys and the frame around the pages.
 import { configure, follow } from "./api.js";
-import { ask, h, toast } from "./dom.js";
+import { h, tell, toast } from "./dom.js";
 import { entities, entity } from "./entities.js";
 import { hosts } from "./hosts.js";
 import { instance } from "./instance.js";
@@ -41,19 +41,26 @@ function context(config, signal) {
   };
 }
 
+// A query stays as it is: its own decoding comes later. What cannot be decoded is taken as it stands.
+function decoded(part) {
+  if (part === undefined || part.includes("=")) return part;
+  try { return decodeURIComponent(part); } catch { return part; }
+}
+
 function route(config) {
   leaving.abort();
   leaving = new AbortController();
   const hash = location.hash || "#/";
   const page = PAGES.find((each) => each.match.test(hash)) ?? PAGES[0];
-  const found = (page.match.exec(hash) ?? []).slice(1).map((part) => (part === undefined ? undefined : decodeURIComponent(part)));
+  const found = (page.match.exec(hash) ?? []).slice(1).map(decoded);
+  document.title = [page.name || found.filter(Boolean).join("/"), config.hub, "Lungfish"].filter(Boolean).join(" · ");
   for (const link of nav.children) {
     if (link.getAttribute("href") === (page.hash ?? page.under)) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   view.replaceChildren();
   Promise.resolve(page.show(view, context(config, leaving.signal), ...found)).catch((error) => {
-    if (!leaving.signal.aborted) view.replaceChildren(h("p", { class: "Failed" }, error.message));
+    if (!leaving.signal.aborted) view.append(h("p", { class: "card Failed" }, error.message));
   });
 }
 
@@ -75,8 +82,7 @@ function keys(event) {
 function help() {
   const lines = [...PAGES.filter((page) => page.key).map((page) => [page.key, page.name]),
     ["/", "filter"], ["j k", "next, previous row"], ["Enter", "open"], ["t", "light or dark"]];
-  ask("Keys", [], "Close");
-  document.querySelector("#dialog h2").after(h("p", {}, lines.map(([key, what]) => [h("kbd", {}, key), ` ${what}`, h("br")])));
+  tell("Keys", h("p", {}, lines.map(([key, what]) => [h("kbd", {}, key), ` ${what}`, h("br")])));
 }
 
 function theme() {
@@ -90,10 +96,11 @@ async function begin() {
   const kept = localStorage.getItem("lungfish-theme");
   if (kept) document.documentElement.dataset.theme = kept;
   document.getElementById("theme").addEventListener("click", theme);
+  // The address tells the page: it must not become "#view".
+  document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); view.focus(); });
   nav.append(...PAGES.filter((page) => page.name).map((page) => h("a", { href: page.hash, title: page.key }, page.name)));
   const config = await configure();
   document.getElementById("hub").textContent = config.hub ?? "Lungfish";
-  document.title = `${config.hub} · Lungfish`;
   const live = document.getElementById("live");
   const told = (name, value) => { if (name === "hub") { hubState = value; hubWatchers.forEach((watcher) => watcher(value)); } };
   const state = (on, why = "") => { live.className = on ? "on" : ""; live.textContent = on ? "● live" : "○ offline"; live.title = why; };

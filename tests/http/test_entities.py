@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -155,3 +156,14 @@ async def test_only_administrators_edit(serve_app: ServeApp, scope: Scope) -> No
 async def test_wrong_edits_are_refused(served: Served, query: str, sent: dict[str, Any], says: str) -> None:
     problem(await served.http.put(f"/entities/Counter/x{query}", **sent), 400, says)
     assert (await served.http.get("/entities/Counter/x")).status_code == 404
+
+
+@pytest.mark.parametrize("key", ["a/b", "/", "a//b/", "100%2F", "x?y#z", "ä/ö"])
+async def test_keys_with_slashes(serve_app: ServeApp, key: str) -> None:
+    async with serve_app(app) as served:
+        path = f"/entities/Counter/{quote(key, safe='')}"
+        assert (await served.http.post(f"{path}/call/add", json=3)).json() == 3
+        assert (await served.http.get(path)).json() == {"value": 3}
+        state = await served.client.entity(Counter, key).state()
+        assert state is not None
+        assert state.value == 3

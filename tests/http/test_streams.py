@@ -117,3 +117,15 @@ async def test_streams_are_bounded_and_counted_off(served: Served, monkeypatch: 
     async with asyncio.timeout(20):
         while (await served.http.send(served.http.build_request("GET", "/watch"), stream=True)).is_error:
             await asyncio.sleep(0.05)
+
+
+async def test_a_commit_in_the_same_second_is_news() -> None:
+    """What is shown has times to the second: it may look as before."""
+    versions = iter([(False, 1), (False, 1), (False, 2), (True, 3)])
+
+    async def look() -> http_streams.Look:
+        last, version = next(versions)
+        return {"status": "Running"}, last, version
+
+    names = [each.split(b"\n")[0] async for each in http_streams.changes("status", look, 0.0)]
+    assert names == [b"event: status"] * 3 + [b"event: end"]

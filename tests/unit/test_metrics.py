@@ -14,7 +14,7 @@ from lungfish.runtime import figures
 from lungfish.runtime.figures import CATALOGUE, UNKNOWN, AttemptFigures, hub_samples
 from lungfish.runtime.local import LocalRuntime
 from lungfish.runtime.memory_store import MemoryStore
-from lungfish.runtime.metrics import Distribution, Kind, Metric, Sample, points, render
+from lungfish.runtime.metrics import LATELY_MS, Distribution, Kind, Lately, Metric, Sample, points, render
 from lungfish.runtime.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
 from lungfish.runtime.ray_metrics import RayFigures
 from lungfish.runtime.store import PartitionLoad
@@ -213,3 +213,26 @@ def test_the_dashboard_uses_only_what_is_told() -> None:
     for query in queries:
         for prefix, name in re.findall(r"(ray_)?(lungfish_[a-z]+)_", query):
             assert bool(prefix) == (name != "lungfish_hub"), query
+
+
+def test_lately_tells_of_the_last_seconds_only() -> None:
+    times = Distribution((0.001, 0.01, 0.1))
+    lately = Lately(times)
+    assert lately.told(1, 0.5, 0.99) == (0.0, 0.0)
+    for seconds in (0.0005, 0.0005, 0.005, 0.05):
+        times.observe(seconds)
+    assert lately.told(2, 0.5, 0.75, 0.99) == (0.001, 0.01, 0.1)
+    lately.told(1 + LATELY_MS, 0.5)
+    times.observe(0.05)
+    assert lately.told(2 + LATELY_MS, 0.5) == (0.01,)  # with those of the ten seconds before
+    lately.told(1 + 2 * LATELY_MS, 0.5)
+    assert lately.told(2 + 2 * LATELY_MS, 0.5) == (0.1,)
+    lately.told(1 + 3 * LATELY_MS, 0.5)
+    assert lately.told(2 + 3 * LATELY_MS, 0.5) == (0.0,)
+
+
+def test_what_is_above_all_bounds_is_told_as_the_last_one() -> None:
+    times = Distribution((0.001, 0.01))
+    lately = Lately(times)
+    times.observe(5.0)
+    assert lately.told(1, 0.5) == (0.01,)
