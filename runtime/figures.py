@@ -87,6 +87,11 @@ HOST_LOST: Final = Metric(
     _COUNTER,
     "Partitions dropped without a release: memory and store disagreed.",
 )
+HOST_STALLS: Final = Metric(
+    "lungfish_host_stalls_total",
+    _COUNTER,
+    "Times that user code kept the host's event loop for two heartbeats and longer; the log has the stack.",
+)
 
 # --- of a worker --------------------------------------------------------------------------
 

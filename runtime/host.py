@@ -109,6 +109,8 @@ class Host:
         self._trials = Trials()
         self.failed: asyncio.Future[None] | None = None
         self.lost = 0
+        #: Times that user code kept the event loop; counted by the thread beside it (``keepalive``).
+        self.stalls = 0
 
     async def start(self, wanted: HubMeta | None = None) -> None:
         """Open the store, join the hub and begin to run what the placement gives us.
@@ -227,6 +229,7 @@ class Host:
         yield figures.HOST_ERRORS(self._ownership.errors, "heartbeat")
         yield figures.HOST_CLAIMS(self._ownership.takeovers)
         yield figures.HOST_LOST(self.lost)
+        yield figures.HOST_STALLS(self.stalls)
 
     def wake(self) -> None:
         """Look for due timers now: the store's clock was moved."""

@@ -76,6 +76,7 @@ class HostProcess:
             heartbeat_ms=settings.heartbeat_ms,
             lease_ms=settings.lease_ms,
             blocked_s_max=settings.blocked_s_max,
+            stalled=self._count_stall,
         )
         self.host = Host(
             self._store,
@@ -97,6 +98,9 @@ class HostProcess:
                 await self._store.remove_host(beat.host)
         await self.host.start()
         self._keepalive.start()
+
+    def _count_stall(self) -> None:
+        self.host.stalls += 1
 
     async def stop(self) -> None:
         """Leave the hub gracefully."""

@@ -13,6 +13,7 @@ from .definitions import EntityDefinition, Operation
 from .editing import Editable
 from .errors import (
     NotRegistered,
+    PayloadTooLarge,
     UsageError,
 )
 from .ids import ActorId, check_id
@@ -209,15 +210,28 @@ class EntityRef(Editable, Explained, Generic[E]):
         messages = []
         travelling = self._connection.headers()
         for at in range(0, len(calls), SIGNALS_PER_MESSAGE):
-            part = calls[at : at + SIGNALS_PER_MESSAGE]
-            if known is not None:
-                data, count = known.signature.encode_many(part, at + 1)
-            else:
-                data = codec.encode([list(args) for args in part], f"arguments of {self._actor}.{name}")
-                count = len(part)
-            messages.append(Signal(self._actor, name, data, count, headers=travelling))
+            for data, count in self._packed(name, known, calls[at : at + SIGNALS_PER_MESSAGE], at + 1):
+                messages.append(Signal(self._actor, name, data, count, headers=travelling))
         if messages:
             await self._connection.send(self._actor, messages)
+
+    def _packed(
+        self, name: str, known: Operation | None, calls: Sequence[Sequence[Any]], first: int
+    ) -> list[tuple[bytes, int]]:
+        """Return signals in as few messages as their size allows; each with how many it holds."""
+        try:
+            if known is not None:
+                return [known.signature.encode_many(calls, first)]
+            data = codec.encode([list(args) for args in calls], f"arguments of {self._actor}.{name}")
+            return [(data, len(calls))]
+        except PayloadTooLarge:
+            half = len(calls) // 2
+            if not half:
+                raise
+            return [
+                *self._packed(name, known, calls[:half], first),
+                *self._packed(name, known, calls[half:], first + half),
+            ]
 
     async def reminders(self) -> dict[str, Reminder]:
         """Return the entity's reminders by name, as last committed. Activates nothing.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -11,6 +14,7 @@ from lungfish.runtime import keepalive as module
 from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.keepalive import Keepalive
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
+from lungfish.runtime.stalls import stall_of
 from lungfish.runtime.store import ClusterView
 
 HUB, HOST, RECORD = "h", "host#1", b"record"
@@ -59,6 +63,10 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.001)
 
 
+#: An entry for each time that the loop was found to be kept.
+counted: list[int] = []
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
@@ -74,8 +82,14 @@ def store() -> Beats:
 @pytest.fixture
 def keepalive(store: Beats, clock: Clock) -> Iterator[Keepalive]:
     keepalive = Keepalive(
-        lambda: store, HOST, heartbeat_ms=HEARTBEAT_MS, lease_ms=LEASE_MS, blocked_s_max=60.0
+        lambda: store,
+        HOST,
+        heartbeat_ms=HEARTBEAT_MS,
+        lease_ms=LEASE_MS,
+        blocked_s_max=60.0,
+        stalled=lambda: counted.append(1),
     )
+    counted.clear()
     keepalive.start()
     yield keepalive
     keepalive.stop()
@@ -134,6 +148,43 @@ def test_a_store_that_is_away_for_a_moment_does_not_end_it(
     clock.now_s += 1
     until(lambda: HOST in store.server.hub(HUB).hosts, "a beat after the failures")
     assert store.beats > 3
+
+
+def test_the_one_who_keeps_the_loop_is_told_with_the_stack(
+    keepalive: Keepalive, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def keeps_the_loop() -> None:
+        keepalive.beaten(RECORD)
+        clock.now_s += 3 * HEARTBEAT_S
+        until(lambda: caplog.records, "a look at the stack")
+
+    with caplog.at_level(logging.WARNING, module.__name__):
+        keeps_the_loop()
+        (record,) = caplog.records
+        told: Any = record
+        assert told.host == HOST
+        assert told.blocked_s == pytest.approx(3 * HEARTBEAT_S)
+        assert "in keeps_the_loop" in told.stack
+        assert told.where.startswith(f"{__file__}:")
+        assert told.where in record.getMessage()
+        assert "in keeps_the_loop" in record.getMessage()
+        turns(clock)
+        assert len(caplog.records) == 1, "the same stack is not told again and again"
+        clock.now_s += 3.1 * HEARTBEAT_S
+        until(lambda: len(caplog.records) == 2, "a second look after twice the time")
+        assert counted == [1]
+        keepalive.beaten(RECORD)
+        turns(clock, 2)
+        clock.now_s += 3 * HEARTBEAT_S
+        until(lambda: len(counted) == 2, "another time that the loop is kept")
+
+
+def test_a_thread_that_has_ended_has_no_stack() -> None:
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+    assert thread.ident is not None
+    assert stall_of(thread.ident) is None
 
 
 def test_it_stops(keepalive: Keepalive, store: Beats, clock: Clock) -> None:
