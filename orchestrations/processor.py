@@ -76,6 +76,7 @@ class OrchestrationKind:
     #: How the client reads what is stored here; see ``kinds.kind_class``.
     read_status = staticmethod(reading.read_status)
     edition_of = staticmethod(purging.edition_of)
+    name_of = staticmethod(reading.read_name)
     write_record = staticmethod(archiving.write_record)
     read_record = staticmethod(archiving.read_record)
     read_history = staticmethod(reading.read_history)

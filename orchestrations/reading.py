@@ -20,6 +20,11 @@ from .shown import arguments
 _NOBODY: Final = ActorId(ORCHESTRATION, "", "")
 
 
+def read_name(packed: bytes) -> str:
+    """Return whose instance a metadata row tells of; raises ``MalformedBytes``."""
+    return InstanceRow.unpack(packed).name
+
+
 def read_status(instance_id: str, packed: bytes) -> OrchestrationStatus:
     """Return the status that a metadata row tells; raises ``MalformedBytes``."""
     row = InstanceRow.unpack(packed)

@@ -420,7 +420,8 @@ class App:
         """Purge instances by themselves, some time after they ended. Without this they are kept for ever.
 
         Hosts do it, a bounded number at a time; how late depends on how much there is. An instance that has
-        not ended is never purged. Instances of orchestrations that the app does not have are kept.
+        not ended is never purged. What is said for all counts for orchestrations that the app does not have
+        (any more), too; they are found after a while. To keep those of one for longer, name it.
 
         Args:
             default: how long those are kept that no other argument speaks of (timedelta, or seconds).
@@ -439,9 +440,10 @@ class App:
         )
 
     def find_retentions(self) -> dict[str, Retention]:
-        """Return the retention of every orchestration that has one, by name."""
+        """Return the retention of every orchestration that has one and is known here, by name."""
         general = self.retentions.get("")
-        found = {name: self.retentions.get(name, general) for name in self.orchestrations}
+        names = {**dict.fromkeys(self.orchestrations), **dict.fromkeys(filter(None, self.retentions))}
+        found = {name: self.retentions.get(name, general) for name in names}
         return {name: retention for name, retention in found.items() if retention is not None}
 
     def queues(self) -> list[str]:

@@ -175,8 +175,8 @@ class Host:
         )
 
     def _make_sweeper(self) -> Sweeper | None:
-        retentions = self.app.find_retentions()
-        if not retentions:
+        retentions, general = self.app.find_retentions(), self.app.retentions.get("")
+        if not retentions and general is None:
             return None
         return Sweeper(
             self._store,
@@ -185,6 +185,7 @@ class Host:
             self._clock.now_ms,
             self.wake,
             sweep_s=self.settings.retention_sweep_s,
+            general=general,
         )
 
     async def stop(self, *, drain: bool = True) -> None:

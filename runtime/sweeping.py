@@ -4,6 +4,7 @@ Rules:
 
 * The owner of a partition sweeps it. What is due is found by the index of ends, so a sweep costs what it
   purges; nothing has to be remembered: the next owner finds the same.
+* Orchestrations that the app does not have are swept as it says for all; see ``strays``.
 * A sweep only looks. It asks the instance to purge itself, as an operator would, in the inbox order of its
   partition; the instance refuses if it is not the one that was looked at.
 * With an archive, the record is durable before the purge is asked for. Where it cannot be written the
@@ -28,6 +29,7 @@ from .messages import Control
 from .partition import Partition
 from .retention import Retention
 from .store import Store, StoredInstance
+from .strays import Strays
 from .whole import with_values
 from .wire import MalformedBytes
 
@@ -70,11 +72,13 @@ class Sweeper:
         wake: Callable[[], None],
         *,
         sweep_s: float,
+        general: Retention | None = None,
     ) -> None:
         """Prepare.
 
         Args:
             retentions: by the name of the orchestration.
+            general: of all whose name is not there; None: they are kept.
             partitions: those that the host runs now.
             wake: called when partitions were given something to do.
             sweep_s: how often to look (s).
@@ -88,7 +92,13 @@ class Sweeper:
         self._now_ms = now_ms
         self._wake = wake
         self._sweep_s = sweep_s
-        places = {each.archive for each in retentions.values() if each.archive is not None}
+        self._general = general
+        self._strays: Strays | None = None
+        if general is not None:
+            statuses = [status.value for status in general.keep]
+            self._strays = Strays(store, retentions, statuses, partitions)
+        every = [*retentions.values(), *([] if general is None else [general])]
+        places = {each.archive for each in every if each.archive is not None}
         self._archives = {place: open_archive(place) for place in sorted(places)}
         #: Asked for in the last sweep: their commit may be under way.
         self._asked: set[tuple[int, str]] = set()
@@ -108,6 +118,8 @@ class Sweeper:
 
     async def sweep(self) -> bool:
         """Let go what is due, up to a bound; return whether there may be more."""
+        if self._strays is not None:
+            await self._strays.look()
         due = [each for each in await self._find() if each.at not in self._asked]
         # Only those of this sweep: what is still there after the next one is asked for once more.
         self._asked = {each.at for each in due}
@@ -121,7 +133,7 @@ class Sweeper:
         self._failed = {at: until_s for at, until_s in self._failed.items() if until_s > loop_s}
         wanted = [
             (partition, retention, index.by_end(status.value, name), now_ms - keep // _MS + 1)
-            for name, retention in self._retentions.items()
+            for name, retention in self._all_retentions().items()
             for status, keep in retention.keep.items()
             for partition in self._partitions()
         ]
@@ -139,6 +151,11 @@ class Sweeper:
             for instance in instances
         ]
         return [each for each in due if each.at not in self._failed][:PURGES_MAX]
+
+    def _all_retentions(self) -> Mapping[str, Retention]:
+        if self._general is None or self._strays is None or not self._strays.names:
+            return self._retentions
+        return {**dict.fromkeys(sorted(self._strays.names), self._general), **self._retentions}
 
     async def _let_go(self, due: Sequence[_Due]) -> None:
         plain = [each for each in due if each.archive is None]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import datetime as dt
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
@@ -22,11 +23,23 @@ Scenario = Callable[[lungfish.Client, "lungfish.OrchestrationHandle[Any]"], Awai
 SCENARIOS: dict[str, tuple[Any, tuple[Any, ...], Scenario]] = {}
 
 
-def recorded(*args: Any, play: Scenario | None = None) -> Callable[[Any], Any]:
+#: By name, where it is not the plain one: what the id of the instance whose history is recorded ends with.
+HISTORY_OF: dict[str, str] = {}
+#: By name, where it is not the usual one: the size from which on values are kept beside the history (bytes).
+OFFLOADED: dict[str, int] = {}
+
+
+def recorded(
+    *args: Any, play: Scenario | None = None, history_of: str = "", offload_bytes: int = 0
+) -> Callable[[Any], Any]:
     """Record what an orchestration does with these arguments while ``play`` plays the outside."""
 
     def register(orchestration: Any) -> Any:
         SCENARIOS[orchestration.name] = (orchestration, args, play or to_its_end)
+        if history_of:
+            HISTORY_OF[orchestration.name] = history_of
+        if offload_bytes:
+            OFFLOADED[orchestration.name] = offload_bytes
         return orchestration
 
     return register
@@ -300,3 +313,177 @@ async def rewound(ctx: OrchestrationContext, key: str) -> list[Any]:
     first = await ctx.call_activity(work, 1)
     async with asyncio.timeout(60):
         return [first, await ctx.call_activity(mends, key)]
+
+
+async def _fork(client: lungfish.Client, handle: lungfish.OrchestrationHandle[Any]) -> None:
+    await handle.raise_event("go", "first")
+    await handle.result()
+    events_of_it = await handle.history()
+    position = next(at for at, event in enumerate(events_of_it) if type(event).__name__ == "EventRaised")
+    fork = await handle.fork(at=position, id=f"{handle.id}-fork")
+    await fork.raise_event("go", "other")
+    await fork.result()
+
+
+@recorded(play=_fork, history_of="-fork")
+@app.orchestration
+async def forked(ctx: OrchestrationContext) -> list[Any]:
+    first, before = await ctx.call_activity(work, 1), ctx.random.random()
+    word = await ctx.wait_for_external_event("go", str)
+    await ctx.call_activity(work, ctx.random.randrange(100))
+    return [first, before, word, ctx.random.random(), str(ctx.uuid4())]
+
+
+@app.activity
+def reads(size: int) -> bytes:
+    return bytes(range(256)) * (size // 256)
+
+
+async def _large_event(_: lungfish.Client, handle: lungfish.OrchestrationHandle[Any]) -> None:
+    await handle.raise_event("document", "y" * 3_000)
+    await handle.result()
+
+
+@recorded("x" * 2_000, play=_large_event, offload_bytes=1_024)
+@app.orchestration
+async def large_values(ctx: OrchestrationContext, text: str) -> str:
+    document: str = await ctx.wait_for_external_event("document", str)
+    data: bytes = await ctx.call_activity(reads, 4_096)
+    below: str = await ctx.call_orchestration("echoes", document, id="golden-echo")
+    return text + below + data.hex()
+
+
+@app.orchestration
+async def echoes(ctx: OrchestrationContext, text: str) -> str:
+    return text
+
+
+@recorded()
+@app.orchestration
+async def in_a_group(ctx: OrchestrationContext) -> list[int]:
+    one, two = (ctx.entity(Account, lungfish.grouped("golden", key)) for key in ("one", "two"))
+    two.signal(Account.add, 3, at=dt.timedelta(seconds=5))
+    async with ctx.lock(two, one):
+        first = await one.call(Account.add, 1)
+        two.signal(Account.add, 4)
+    child_id = lungfish.grouped("golden", "child")
+    return [first, await ctx.call_orchestration(child, 1, id=child_id), await two.call(Account.add, 0)]
+
+
+async def _go_twice(_: lungfish.Client, handle: lungfish.OrchestrationHandle[Any]) -> None:
+    for status in ("waits", "holds"):
+        while (await handle.status()).custom_status != status:
+            await asyncio.sleep(0)
+        await handle.raise_event("go")
+    await handle.result()
+
+
+@recorded(play=_go_twice)
+@app.orchestration
+async def gives_up(ctx: OrchestrationContext) -> list[str]:
+    """Cancel one of everything that can be waited for."""
+
+    async def hold() -> None:
+        async with ctx.lock(ctx.entity(Account, "held")):
+            ctx.set_custom_status("holds")
+            await ctx.wait_for_external_event("never")
+
+    given_up: list[Any] = [
+        ctx.call_activity(slow, 1),
+        ctx.create_timer(1e6),
+        ctx.wait_for_external_event("never"),
+        ctx.call_orchestration("events", id="golden-given-up"),
+        ctx.entity(Account, "given-up").call(Account.add, 1),
+    ]
+    ctx.set_custom_status("waits")
+    await ctx.wait_for_external_event("go")
+    for task in given_up:
+        task.cancel()
+    ended = await asyncio.gather(*given_up, return_exceptions=True)
+    holding = asyncio.ensure_future(hold())
+    await ctx.wait_for_external_event("go")
+    holding.cancel()
+    return [type(each).__name__ for each in [*ended, *await asyncio.gather(holding, return_exceptions=True)]]
+
+
+async def _patch(_: lungfish.Client, handle: lungfish.OrchestrationHandle[Any]) -> None:
+    await handle.raise_event("go")
+    while (await handle.status()).custom_status != "halfway":
+        await asyncio.sleep(0)
+    await handle.raise_event("go")
+    await handle.result()
+
+
+@recorded(play=_patch)
+@app.orchestration(version="3")
+async def patched(ctx: OrchestrationContext) -> list[Any]:
+    done: list[Any] = [ctx.version]
+    for patch in ("first", "second"):
+        await ctx.wait_for_external_event("go")
+        ctx.set_custom_status("halfway")
+        if ctx.patched(patch):
+            done.append(await ctx.call_activity(work, len(patch)))
+        done.append(ctx.patched(patch))
+    return done
+
+
+#: Travels along with what begins in its context; empty everywhere but in one scenario.
+tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant")
+app.propagate(tenant)
+
+
+async def _with_a_child(_: lungfish.Client, handle: lungfish.OrchestrationHandle[Any]) -> None:
+    await handle.result()
+
+
+@recorded(play=_with_a_child, history_of="-child")
+@app.orchestration
+async def parent(ctx: OrchestrationContext) -> int:
+    """The history that is recorded is the child's: it names its parent, and what travelled along."""
+    tenant.set("acme")
+    return await ctx.call_orchestration(child, 3, id=f"{ctx.instance_id}-child")
+
+
+async def _update_and_renew(_: lungfish.Client, handle: lungfish.OrchestrationHandle[Any]) -> None:
+    await handle.update("note", "a", id="first")
+    await handle.raise_event("renew")
+    while (await handle.status()).custom_status != 2:
+        await asyncio.sleep(0)
+    await handle.update("note", "b", id="second")
+    await handle.raise_event("renew")
+    await handle.result()
+
+
+@recorded(1, play=_update_and_renew)
+@app.orchestration
+async def renews_with_updates(ctx: OrchestrationContext, round: int) -> list[str]:
+    notes: list[str] = []
+    ctx.on_update("note", notes.append)
+    ctx.set_custom_status(round)
+    await ctx.wait_for_external_event("renew")
+    if round < 2:
+        ctx.continue_as_new(round + 1)
+    return notes
+
+
+#: Whether the release is out that has the patch: histories of the one before are replayed by it.
+_release = {"is_out": True}
+
+
+async def _before_the_release(_: lungfish.Client, handle: lungfish.OrchestrationHandle[Any]) -> None:
+    _release["is_out"] = False
+    try:
+        await handle.raise_event("go")
+        await handle.result()
+    finally:
+        _release["is_out"] = True
+
+
+@recorded(play=_before_the_release)
+@app.orchestration
+async def patched_later(ctx: OrchestrationContext) -> list[int]:
+    done = [await ctx.call_activity(work, 1)]
+    await ctx.wait_for_external_event("go")
+    if _release["is_out"] and ctx.patched("later"):
+        done.append(await ctx.call_activity(work, 2))
+    return [*done, await ctx.call_activity(work, 3)]

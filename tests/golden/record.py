@@ -51,10 +51,15 @@ async def histories_of(name: str) -> dict[str, str]:
     if example != name:
         return await _histories_of_example(_module(example), name)
     orchestration, args, play = features.SCENARIOS[name]
-    async with environment(features.app, always_replay=False) as env:
+    app = features.app
+    if name in features.OFFLOADED:
+        app = app.with_hub(app.hub)
+        app.payloads = lungfish.PayloadSettings(offload_bytes=features.OFFLOADED[name])
+    async with environment(app, always_replay=False) as env:
         handle = await env.client.start(orchestration, *args, id=f"golden-{name}")
         await play(env.client, handle)
-        return {f"{name}.json": await export_history(handle)}
+        recorded = env.client.orchestration(handle.id + features.HISTORY_OF.get(name, ""))
+        return {f"{name}.json": await export_history(recorded)}
 
 
 async def _histories_of_example(module: ModuleType, name: str) -> dict[str, str]:

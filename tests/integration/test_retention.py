@@ -14,7 +14,7 @@ import pytest
 import lungfish
 from lungfish import HostSettings, OrchestrationContext, RuntimeStatus
 from lungfish.orchestrations.replayer import Replayer
-from lungfish.runtime import sweeping
+from lungfish.runtime import strays, sweeping
 from lungfish.runtime.archive import FolderArchive
 from lungfish.runtime.keys import Keys
 from lungfish.runtime.local import LocalRuntime
@@ -300,3 +300,56 @@ async def run_only(client: lungfish.Client, id: str) -> None:
 async def test_no_archive_is_known(runtime: LocalRuntime) -> None:
     with pytest.raises(lungfish.UsageError, match="no archive"):
         await runtime.client.archived("a")
+
+
+# --- orchestrations that the app does not have any more -----------------------------------------------
+
+
+def without(name: str, **retention: Any) -> lungfish.App:
+    """Return the app of a later release, which lacks an orchestration."""
+    app = make_app(**retention)
+    del app.orchestrations[name]
+    return app
+
+
+async def test_instances_of_an_orchestration_that_is_gone_have_the_time_of_all(run_app: RunApp) -> None:
+    async with run_app(make_app()) as runtime:
+        await asyncio.gather(*(run(runtime.client, n, f"i{n}") for n in range(-3, 20)))
+        await runtime.client.start("waits", id="runs")
+    app = without("quick", completed=0, failed=DAY)
+    async with run_app(app, settings=QUICK) as runtime:
+        await until(lambda: _none(runtime.client, "Completed"), "those that completed are purged")
+        assert sorted(await ids(runtime.client)) == ["i-1", "i-2", "i-3", "runs"]
+
+
+async def test_an_orchestration_that_is_gone_may_be_named(run_app: RunApp) -> None:
+    async with run_app(make_app()) as runtime:
+        await run(runtime.client, 1, "kept")
+        await (await runtime.client.start("parent", 0, id="p")).result(timeout=20)
+    app = without("quick", default=0)
+    del app.orchestrations["parent"]
+    app.retention(orchestration="quick", default=DAY)
+    async with run_app(app, settings=QUICK) as runtime:
+        await until(lambda: is_gone(runtime.client, "p"), "p is purged")
+        assert await ids(runtime.client) == ["kept"]
+    named = without("quick")
+    named.retention(orchestration="quick", default=0)
+    async with run_app(named, settings=QUICK) as runtime:
+        await until(lambda: is_gone(runtime.client, "kept"), "what is named goes, too")
+
+
+async def test_the_walk_for_names_goes_page_by_page_and_begins_anew(
+    run_app: RunApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strays, "PAGE", 2)
+    monkeypatch.setattr(strays, "REST_S", 0.01)
+    async with run_app(make_app()) as runtime:
+        await asyncio.gather(*(run(runtime.client, n, f"i{n}") for n in range(20)))
+    app = without("quick", failed=0)
+    async with run_app(app, settings=QUICK) as runtime:
+        assert await runtime.client.count_instances() == 20
+    async with run_app(make_app()) as runtime:
+        await asyncio.gather(*(run(runtime.client, n, f"i{n}") for n in range(-5, 0)))
+    async with run_app(app, settings=QUICK) as runtime:
+        await until(lambda: _none(runtime.client, "Failed"), "those that failed are found behind the others")
+        assert await runtime.client.count_instances() == 20
