@@ -71,18 +71,45 @@ async def waiter(ctx: lungfish.OrchestrationContext, number: int) -> list[int]:
     return [first, given, second]
 
 
+#: Cuts of an account that are kept: of more there is no audit under way.
+CUTS_MAX = 4
+
+
 @app.entity
 class Account(lungfish.Entity):
-    """Money, and what moved it."""
+    """Money, and what moved it; and what there was when an epoch began, for audits that stop nobody.
+
+    Attributes:
+        cuts: by epoch, the balance at its beginning, with all transfers whose giver was in an earlier one.
+    """
 
     balance: int = 0
     transfers: list[str] = []
+    epoch: int = 0
+    cuts: dict[int, int] = {}
 
-    def move(self, amount: int, transfer: str) -> int:
-        """Add an amount, in a transfer."""
+    def withdraw(self, amount: int, transfer: str) -> tuple[int, int]:
+        """Give money; return what is left, and the epoch in which it was given."""
+        self.balance -= amount
+        self.transfers.append(transfer)
+        return self.balance, self.epoch
+
+    def deposit(self, amount: int, transfer: str, epoch: int) -> int:
+        """Take money that was given in an epoch."""
+        self.advance(epoch)
         self.balance += amount
         self.transfers.append(transfer)
+        for begun in self.cuts:
+            if begun > epoch:  # it was on its way across that cut
+                self.cuts[begun] += amount
         return self.balance
+
+    def advance(self, epoch: int) -> None:
+        """Begin an epoch, if it has not begun here."""
+        for begun in range(self.epoch + 1, epoch + 1):
+            self.cuts[begun] = self.balance
+            self.cuts.pop(begun - CUTS_MAX, None)
+        self.epoch = max(self.epoch, epoch)
 
     def put(self, value: int) -> int:
         """Replace the balance; return the old one."""
@@ -94,6 +121,11 @@ class Account(lungfish.Entity):
         """Return the balance."""
         return self.balance
 
+    @lungfish.shared
+    def at(self, epoch: int) -> int:
+        """Return the balance at the beginning of an epoch."""
+        return self.cuts[epoch]
+
 
 @app.orchestration
 async def transfer(ctx: lungfish.OrchestrationContext, source: str, target: str, amount: int) -> int:
@@ -101,17 +133,29 @@ async def transfer(ctx: lungfish.OrchestrationContext, source: str, target: str,
     giver, taker = ctx.entity(Account, source), ctx.entity(Account, target)
     async with ctx.lock(giver, taker):
         before = await giver.call(Account.look)
-        left = await giver.call(Account.move, -amount, ctx.instance_id)
-        await taker.call(Account.move, amount, ctx.instance_id)
+        left, epoch = await giver.call(Account.withdraw, amount, ctx.instance_id)
+        await taker.call(Account.deposit, amount, ctx.instance_id, epoch)
     return before - left
 
 
 @app.orchestration
 async def audit(ctx: lungfish.OrchestrationContext, accounts: list[str]) -> int:
-    """Add up accounts between which money moves, while it does."""
+    """Add up accounts between which money moves, while it does not: all are held."""
     refs = [ctx.entity(Account, account) for account in accounts]
     async with ctx.lock(*refs):
         return sum([await ref.call(Account.look) for ref in refs])
+
+
+@app.orchestration
+async def census(ctx: lungfish.OrchestrationContext, accounts: int, epoch: int) -> int:
+    """Add up all accounts as they were at one cut through all transfers, while money moves. Nothing is held.
+
+    An account that is held begins the epoch when its transfer is through. So when all have begun it, every
+    transfer of an earlier epoch is through, and what it moved is on one side of the cut, at both ends.
+    """
+    refs = [ctx.entity(Account, f"a{number}") for number in range(accounts)]
+    await asyncio.gather(*(ref.call(Account.advance, epoch) for ref in refs))
+    return sum(await asyncio.gather(*(ref.call(Account.at, epoch) for ref in refs)))
 
 
 @app.orchestration
