@@ -244,20 +244,21 @@ class _Writing:
     async def add(self, at: int, actor: ActorId, call: tuple[str, list[Any]]) -> None:
         """Take a row; returns when there is room for another one."""
         partition = self._connection.partition(actor)
-        if at < self.marks[partition]:
-            self._repeated += 1
-            self.next = at + 1
-            return
-        operation, arguments = call
-        data = codec.encode(arguments, f"arguments of {actor}.{operation}")
-        if self._rows >= self._most or (self._rows and self._bytes + len(data) > BATCH_BYTES):
-            self._batches += 1
-            await self._flush(everywhere=self._batches % MARK_EVERY == 0)
-        lane = self._lanes.setdefault(partition, _Lane())
-        lane.at.append(at)
-        lane.rows.append((actor, operation, data))
-        self._rows += 1
-        self._bytes += len(data)
+        if at >= self.marks[partition]:
+            operation, arguments = call
+            data = codec.encode(arguments, f"arguments of {actor}.{operation}")
+            if self._rows >= self._most or (self._rows and self._bytes + len(data) > BATCH_BYTES):
+                self._batches += 1
+                await self._flush(everywhere=self._batches % MARK_EVERY == 0)
+            if at >= self.marks[partition]:  # still: another sender may have been faster meanwhile
+                lane = self._lanes.setdefault(partition, _Lane())
+                lane.at.append(at)
+                lane.rows.append((actor, operation, data))
+                self._rows += 1
+                self._bytes += len(data)
+                self.next = at + 1
+                return
+        self._repeated += 1
         self.next = at + 1
 
     async def end(self) -> SinkResult:

@@ -24,6 +24,8 @@ from .app import Account, app, audit, census, transfer
 from .harness import Cluster, running
 
 ACCOUNTS, CLIENTS, KILLS = map(int, os.environ.get("LUNGFISH_BANK", "12,6,8").split(","))
+#: Longest wait for one of them (s): while hosts die, and many wait before it.
+WAIT_S = 120 + ACCOUNTS
 #: Who writes registers: the search for an order that explains them takes long with many at once.
 WRITERS = min(CLIENTS, 6)
 #: Money moves inside of groups of so many accounts, so that each group can be audited.
@@ -122,7 +124,7 @@ async def _started(client: lungfish.Client, orchestration: Any, *args: Any, id: 
 
 async def _ended(client: lungfish.Client, name: str) -> None:
     """Wait until it has ended, whatever is killed meanwhile."""
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(WAIT_S):
         while True:
             try:
                 await client.orchestration(name).result(timeout=30)
@@ -185,7 +187,7 @@ async def test_kills_neither_make_money_nor_leave_locks(tmp_path: Path) -> None:
             await victim.kill()
             await cluster.add("host")
             await cluster.wait_owned(store)
-        async with asyncio.timeout(120):  # a busy machine gets there later
+        async with asyncio.timeout(WAIT_S):  # a busy machine gets there later
             while len(bank.moves) <= 100 or len(bank.censuses) < 2:
                 await asyncio.sleep(0.05)
         await bank.stop()

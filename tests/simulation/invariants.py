@@ -14,7 +14,7 @@ from lungfish.runtime.memory_server import Hub, Partition
 from lungfish.runtime.status import OrchestrationStatus
 from lungfish.runtime.store import partition_target
 from tests.simulation import app as sim
-from tests.simulation import bells, cries, parcels, purses
+from tests.simulation import basins, bells, cries, parcels, purses
 from tests.simulation import registers as register_checks
 from tests.simulation.model import End, Plan, children, expected, told
 from tests.simulation.workload import FAIL, OK, CellOp, Instance, Ledger, Op
@@ -34,6 +34,8 @@ class Stored:
         self.bells: dict[str, bells.Bell] = {}
         self.ear: bells.Ear | None = None
         self.villagers: dict[str, cries.Villager] = {}
+        self.basins: dict[str, basins.Basin] = {}
+        self.witnesses: dict[str, basins.Witness] = {}
         self.instances: dict[str, OrchestrationStatus] = {}
         self.misplaced: list[str] = []
         for number, rows in hub.partitions.items():
@@ -52,6 +54,10 @@ class Stored:
                     self.ear = bells.Ear.lungfish_state(snapshot, key)
                 elif name == "Villager":
                     self.villagers[key] = cries.Villager.lungfish_state(snapshot, key)
+                elif name == "Basin":
+                    self.basins[key] = basins.Basin.lungfish_state(snapshot, key)
+                elif name == "Witness":
+                    self.witnesses[key] = basins.Witness.lungfish_state(snapshot, key)
                 elif name == "Cell":
                     self.cells[key] = sim.Cell.lungfish_state(snapshot, key)
             for instance, row in rows.instances.items():
@@ -291,10 +297,11 @@ def instances(stored: Stored, ledger: Ledger) -> Iterator[str]:
 
 
 def rings(stored: Stored, ledger: Ledger) -> Iterator[str]:
-    """Yield reminders, runs of schedules, publications and broadcasts that are not as they were asked for."""
+    """Yield what was rung, published, cried and poured, and is not as it was asked for."""
     if not ledger.lossy:
         yield from bells.check(ledger.bells, stored.bells, stored.ear, stored.instances)
         yield from cries.check(ledger.cries, stored.villagers)
+        yield from basins.check(ledger.basins, stored.basins, stored.witnesses)
 
 
 def registers(stored: Stored, ledger: Ledger) -> Iterator[str]:

@@ -12,16 +12,21 @@ from dataclasses import replace
 from typing import Any, Final
 from unittest.mock import patch
 
+from lungfish.entities.hooks import Step, Waking
 from lungfish.entities.jobs import Job
 from lungfish.entities.locking import Holding
+from lungfish.entities.running import Running
 from lungfish.orchestrations import context, outgoing
+from lungfish.runtime.kinds import Effects
 from lungfish.runtime.memory_server import MemoryServer, Stream
 from lungfish.runtime.memory_store import MemoryStore
+from lungfish.runtime.messages import Response
 from lungfish.runtime.ownership import Ownership
 from lungfish.runtime.partition import Partition
 from lungfish.runtime.patrol import Patrol
 from lungfish.runtime.relay import Relay
 from lungfish.runtime.sender import Sender
+from lungfish.runtime.sinks import _Writing
 from lungfish.runtime.store import (
     Append,
     Appended,
@@ -33,6 +38,7 @@ from lungfish.runtime.store import (
     QueueEntry,
     partition_target,
 )
+from lungfish.runtime.watching import StateWatch
 from lungfish.runtime.worker import Worker
 from tests.simulation.network import FaultyStore
 from tests.simulation.watch import WatchedServer
@@ -297,6 +303,52 @@ def locks_keep_nobody_out() -> Any:
     return patch.object(Holding, "admits", lambda self, entry: isinstance(entry, Job))
 
 
+def operations_while_asleep() -> Any:
+    """Operations do not wait for ``on_activate``."""
+    genuine = Waking.step
+
+    def step(self: Waking, effects: Effects) -> Step:
+        genuine(self, effects)
+        return Step.AWAKE
+
+    return patch.object(Waking, "step", step)
+
+
+def failed_hooks_speak() -> Any:
+    """What ``on_activate`` sent leaves, though it failed."""
+    genuine = Waking._settle
+
+    def settle(self: Waking, effects: Effects, running: Running) -> Step:
+        outcome = genuine(self, effects, running)
+        if outcome is Step.FAILED:
+            for message in running.scope.outgoing:
+                effects.send(message)
+        return outcome
+
+    return patch.object(Waking, "_settle", settle)
+
+
+def sinks_send_again() -> Any:
+    """A sink that was overtaken sends what the other one has sent, too."""
+
+    async def go_on(self: _Writing, partition: int) -> None:
+        (self.marks[partition],) = await self._connection.store.marks(self._producer, [partition])
+
+    return patch.object(_Writing, "_go_on_from_there", go_on)
+
+
+def watches_go_back() -> Any:
+    """A watch takes every state that comes, in the order in which it comes."""
+    genuine = StateWatch._take
+
+    def take(self: StateWatch[Any], response: Response) -> None:
+        version, self.version = self.version, -1
+        genuine(self, response)
+        self.version = version
+
+    return patch.object(StateWatch, "_take", take)
+
+
 #: The five without which nothing here is worth anything come first.
 MUTANTS: Final[dict[str, Mutant]] = {
     mutant.__name__: mutant
@@ -325,5 +377,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
         locks_kept,
         locks_in_any_order,
         locks_keep_nobody_out,
+        operations_while_asleep,
+        failed_hooks_speak,
+        sinks_send_again,
+        watches_go_back,
     )
 }

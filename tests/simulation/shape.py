@@ -60,6 +60,8 @@ WORK = {
     "register": 2.0,
     "bell": 1.0,
     "cry": 1.0,
+    "pour": 1.0,
+    "gaze": 0.5,
     "start": 3.0,
     "purge": 1.0,
 }

@@ -61,6 +61,17 @@ def crowded(seed: int) -> Report:
     return simulate(seed, shape=shape)
 
 
+def poured(seed: int) -> Report:
+    """Clients pour through one sink and look at what they fill, while hosts come and go."""
+    nemeses = {"host_crash": 2.0, "host_pause": 2.0, "host_add": 2.0}
+    shape = shape_of(seed)
+    settings = replace(shape.settings, idle_ms=200)
+    work = {"pour": 1.0, "gaze": 1.0}
+    shape = replace(shape, settings=settings, work=work, operations=30, clients=3, lanes=2)
+    profile = Profile(calls={"slow_before": 0.1, "slow_after": 0.1}, nemeses=nemeses, until_s=6.0)
+    return simulate(seed, profile=profile, shape=shape)
+
+
 #: Mutants that need runs of a certain sort to be caught soon.
 RUNS: dict[str, Callable[[int], Report]] = {
     "ousted_unnoticed": restless,
@@ -69,6 +80,10 @@ RUNS: dict[str, Callable[[int], Report]] = {
     "lost_takes_forgotten": deaf,
     "locks_in_any_order": crowded,
     "locks_keep_nobody_out": crowded,
+    "operations_while_asleep": poured,
+    "failed_hooks_speak": poured,
+    "sinks_send_again": poured,
+    "watches_go_back": poured,
 }
 
 
@@ -88,7 +103,7 @@ def test_the_mutant_is_caught(name: str) -> None:
         assert first_red(name) is not None
 
 
-@pytest.mark.parametrize("run", [restless, mortal, deaf, cramped, crowded])
+@pytest.mark.parametrize("run", [restless, mortal, deaf, cramped, crowded, poured])
 def test_those_runs_are_well_without_a_mutant(run: Callable[[int], Report]) -> None:
     assert not {seed: report.violations[:3] for seed in range(1, 16) if (report := run(seed)).violations}
 

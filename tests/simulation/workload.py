@@ -15,6 +15,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import lungfish
@@ -22,7 +23,7 @@ import tests.simulation.lives as second_lives
 from lungfish.runtime.client import Client
 from lungfish.runtime.instance_handle import OrchestrationHandle
 from tests.simulation import app as sim
-from tests.simulation import bells, books, cries, films, purses, registers
+from tests.simulation import basins, bells, books, cries, films, purses, registers
 from tests.simulation.model import SORTS, End, Plan
 from tests.simulation.purging import Purges, start_and_purge
 from tests.simulation.shape import Shape
@@ -106,6 +107,7 @@ class Ledger:
     registers: list[registers.RegisterOp] = field(default_factory=list)
     bells: list[bells.Wound] = field(default_factory=list)
     cries: cries.Cries = field(default_factory=cries.Cries)
+    basins: basins.Basins = field(default_factory=basins.Basins)
     outcomes: Counter[str] = field(default_factory=Counter)
     #: Sort of operation, name of orchestration → how many of it were begun.
     work: Counter[str] = field(default_factory=Counter)
@@ -167,6 +169,9 @@ class Program:
                 await self._ring("bell", self._ringing.ring)
             case "cry":
                 await self._ring("cry", self._crying.go)
+            case "pour" | "gaze":
+                act = basins.pour if sort == "pour" else basins.gaze
+                await self._ring(sort, partial(act, self._ledger.basins))
             case _:
                 await self._log_op(sort)
 

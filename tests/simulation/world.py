@@ -26,6 +26,7 @@ class World:
         attempts: (idempotency key, attempt) of an activity → how often it was begun.
         mended: families of orchestrations whose failing activity is well again.
         told: (worker, idempotency key): the worker was told that the activity needs no result any more.
+        awakenings: entity → how often its ``on_activate`` was begun.
         said: what the heartbeats of an activity said, by its idempotency key.
     """
 
@@ -34,6 +35,7 @@ class World:
     attempts: Counter[tuple[str, int]] = field(default_factory=Counter)
     told: set[tuple[str, str]] = field(default_factory=set)
     said: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    awakenings: Counter[str] = field(default_factory=Counter)
     mended: set[str] = field(default_factory=set)
     timers: int = 0
     late_ms: int = 0

@@ -168,6 +168,36 @@ def test_two_senders_at_once_double_nothing(at: int) -> None:
     on_a_hub(test)
 
 
+def test_one_that_is_overtaken_while_a_row_waits_for_room_leaves_it_out() -> None:
+    async def test(hub: Hub) -> None:
+        (fast, _), (slow, store) = sender(hub), sender(hub)
+        rows = [("k0", number) for number in range(8)]
+        appended, genuine = 0, store.marks
+
+        async def marks(producer: str, partitions: Sequence[int]) -> list[int]:
+            if appended:  # told that there is a gap, it asks where to go on
+                await write(fast, rows[:6])
+            return await genuine(producer, partitions)
+
+        async def overtaken() -> None:
+            nonlocal appended
+            appended += 1
+            if appended == 1:
+                await write(fast, rows[:2])
+
+        async def append(appends: Sequence[Append]) -> list[Appended]:
+            await overtaken()
+            return await MemoryStore.append(store, appends)
+
+        async with fast, slow:
+            store.marks, store.append = marks, append  # type: ignore[method-assign]
+            told = await write(slow, rows, batch_rows=4)  # row 4 waits until rows 0 to 3 are sent
+            assert told == lungfish.SinkResult(2, 6, 8)
+        assert (await applied(hub))["k0"] == list(range(8))
+
+    on_a_hub(test)
+
+
 def test_one_that_was_overtaken_while_it_stood_still_doubles_nothing() -> None:
     async def test(hub: Hub) -> None:
         client, _ = sender(hub)
