@@ -14,7 +14,8 @@ Rules:
 * What may hold for nobody is asked after, whether others wait or not: a request that was passed on a second
   time (its release may have come before, and be forgotten), a lock that comes back from the store, and
   those before an entity that knows of the release. The owner, if it does not want the lock, releases it.
-* Who holds an entity while others wait is asked now and then whether it still does.
+* Who holds an entity while others wait is asked now and then whether it still does. One that waits for the
+  others of its set then sends its request after itself.
 """
 
 from __future__ import annotations
@@ -195,13 +196,12 @@ class Locks:
         effects.timer(f"lock\x00{actor.name}\x00{actor.key}", due_ms, TimerFired(actor, "", 0, due_ms, CHECK))
 
     def check(self, effects: Effects, actor: ActorId) -> None:
-        """Ask the holder whether it still is; if it waits for others, see that they know of it."""
+        """Ask the holder whether it still is; if it waits for others, it sees that they know of it."""
         self._checking = False
         holding = self.holding
         if holding is None or not (holding.blocked or holding.is_old):
             return
         message, holding.is_old = holding.claim.message, False
-        pass_on(effects, message, again=True)
         effects.send(LockQuery(message.owner, message.lock, actor))
         if holding.blocked:
             self.watch(effects, actor)

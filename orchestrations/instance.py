@@ -73,6 +73,8 @@ class Instance:
         self.continues = 0
         self.restart: Restart | None = None
         self.ended: Execution | None = None
+        #: When a lock that it waits for was last asked for again.
+        self.chased_ms = 0
         #: A new activation takes over once all is committed.
         self.reloading = False
         self.effects: Effects

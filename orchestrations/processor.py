@@ -54,7 +54,7 @@ from .questions import answer_query, take_update
 from .replies import Request, add_watcher, lacks_code
 from .resuming import keep_late_answer, needs_history
 from .row import InstanceRow, Status
-from .sections import disclaim, wants_lock
+from .sections import chase, disclaim, wants_lock
 from .starting import start
 from .turns import begin_stored, close_turn, feed, waits_for
 
@@ -207,6 +207,8 @@ class OrchestrationActivation:
                     disclaim(self._instance.effects, message)
                 elif isinstance(message, LockGranted):
                     return self._on_news(item, message)
+                else:
+                    chase(self._instance, message)
             case (
                 Signal()
                 | Call()

@@ -7,7 +7,9 @@ Rules:
   of an entity outside the section. So locks alone can never wait in a circle (docs/adr/0021).
 * A section that the code leaves, by whatever way, is released in the same commit. What the code did not
   release when the execution ends is released by its end (``endings``).
-* A grant that nobody wants any more, and a question after such a lock, are answered with a release.
+* A grant that nobody wants any more, and a question after such a lock, are answered with a release. A
+  question after one that is wanted and not granted may mean that the request got lost (the store lost
+  writes): it is sent on its way again, not often, as it goes through all who hold already.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lungfish.runtime.errors import CriticalSectionError, UsageError
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Effects
-from lungfish.runtime.messages import LockGranted, LockQuery, LockRelease
+from lungfish.runtime.messages import LockGranted, LockQuery, LockRelease, LockRequest
 
 from .outgoing import release_lock, sequence_of
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Most entities of one section: each request carries all of them.
 ENTITIES_MAX: Final = 256
+#: How often a request that is not granted may be sent again.
+CHASE_MS: Final = 10_000
 
 
 @dataclass(slots=True, eq=False)
@@ -154,6 +158,18 @@ def wants_lock(instance: Instance, lock: str) -> bool:
         return False
     sequence = sequence_of(lock, row.execution)
     return sequence is not None and sequence in instance.outstanding.locks
+
+
+def chase(instance: Instance, query: LockQuery) -> None:
+    """Send a request again that is asked after, is wanted, and has not been granted."""
+    sequence = sequence_of(query.lock, instance.known.execution)
+    assert sequence is not None
+    entities, granted = instance.outstanding.locks[sequence]
+    now_ms = instance.effects.now_ms
+    if granted or now_ms - instance.chased_ms < CHASE_MS:
+        return
+    instance.chased_ms = now_ms
+    instance.effects.send(LockRequest(entities[0], query.lock, instance.actor, entities, again=True))
 
 
 def disclaim(effects: Effects, message: LockGranted | LockQuery) -> None:

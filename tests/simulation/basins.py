@@ -111,14 +111,15 @@ async def gaze(basins: Basins, client: Client, rng: random.Random, patience_s: f
     key = f"basin{rng.randrange(BASINS)}"
     ref = client.entity(Basin, key).options(timeout=patience_s)
     before: list[int] = []
-    async with ref.watch() as watch:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(rng.choice((0.1, 2.0))):
-                async for state in watch:
-                    rows = [] if state is None else state.rows
-                    if rows[: len(before)] != before:
-                        basins.wrong.append(f"{key} was seen to go back from {before} to {rows}")
-                    before = rows
+    watch = ref.watch()  # who crashes does not close it
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(rng.choice((0.1, 2.0))):
+            async for state in watch:
+                rows = [] if state is None else state.rows
+                if rows[: len(before)] != before:
+                    basins.wrong.append(f"{key} was seen to go back from {before} to {rows}")
+                before = rows
+    await watch.aclose()
     basins.seen.append((key, before))
     return "ok"
 

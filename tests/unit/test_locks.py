@@ -12,6 +12,7 @@ import pytest
 
 import lungfish
 from lungfish import OrchestrationContext
+from lungfish.entities import locking
 from lungfish.entities.locking import Locks
 from lungfish.runtime.ids import ORCHESTRATION, ActorId
 from lungfish.runtime.messages import LockGranted, LockRelease, LockRequest
@@ -592,6 +593,71 @@ async def test_a_lock_of_nobody_that_comes_back_from_the_store_is_asked_after(op
         await nobody_holds(env, "a")
         await holder.raise_event("leave")
         await assert_free(env, "~later")
+
+
+async def test_a_lock_of_somebody_not_nobody_costs_one_question_each(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of ``nobody``: it is asked, says nothing, and no request goes round again once it is granted."""
+    requests: list[LockRequest] = []
+    genuine = Locks.request
+
+    def request(self: Locks, effects: Any, item: Any, message: LockRequest) -> Any:
+        requests.append(message)
+        return genuine(self, effects, item, message)
+
+    monkeypatch.setattr(Locks, "request", request)
+    async with opened() as env:
+        env.auto_skip = False
+        keys = [f"k{number}" for number in range(8)]
+        holder = await holding(env, keys)
+        waiters = [await env.client.start(transfer, key, "z", 1, id=f"w{key}") for key in keys]
+        asked = len(keys) + len(waiters)
+
+        async def all_ask() -> bool:
+            return len(requests) == asked
+
+        await until(all_ask, "each waits for one of them")
+        await env.advance(35)
+        assert len(requests) == asked
+        await holder.raise_event("leave")
+        for waiter in waiters:
+            await waiter.result(60)
+        await assert_free(env, *keys, "z")
+
+
+async def test_a_request_that_was_lost_by_nobodys_fault_is_sent_again(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets lost between two entities, as with a store that loses writes; somebody waits for the first."""
+    lost: list[Any] = []
+    genuine = locking.pass_on
+
+    def pass_on(effects: Any, message: LockRequest, *, again: bool = False) -> None:
+        if message.target.key == "a" and not lost:
+            lost.append(message)
+        else:
+            genuine(effects, message, again=again)
+
+    monkeypatch.setattr(locking, "pass_on", pass_on)
+    async with opened() as env:
+        env.auto_skip = False
+        first = await env.client.start(transfer, "a", "b", 1, id="first")
+
+        async def is_lost() -> bool:
+            return bool(lost)
+
+        await until(is_lost, "a is held")
+        call = asyncio.create_task(env.client.entity(Account, "a").options(timeout=None).call(Account.add, 1))
+
+        async def waits_there() -> bool:
+            return bool((await env.client.entity(Account, "a").inspect()).operations == 1)
+
+        await until(waits_there, "somebody waits")
+        await env.advance(11)
+        assert await call == 0
+        assert await first.result(60) in ([-1, 1], (-1, 1))
+        await assert_free(env, "a", "b")
 
 
 async def test_a_grant_of_nobody_is_answered_with_releases(opened: Any) -> None:
