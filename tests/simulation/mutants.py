@@ -20,7 +20,6 @@ from lungfish.orchestrations import context, outgoing
 from lungfish.runtime.kinds import Effects
 from lungfish.runtime.memory_server import MemoryServer, Stream
 from lungfish.runtime.memory_store import MemoryStore
-from lungfish.runtime.messages import Response
 from lungfish.runtime.ownership import Ownership
 from lungfish.runtime.partition import Partition
 from lungfish.runtime.patrol import Patrol
@@ -38,7 +37,6 @@ from lungfish.runtime.store import (
     QueueEntry,
     partition_target,
 )
-from lungfish.runtime.watching import StateWatch
 from lungfish.runtime.worker import Worker
 from tests.simulation.network import FaultyStore
 from tests.simulation.watch import WatchedServer
@@ -337,18 +335,6 @@ def sinks_send_again() -> Any:
     return patch.object(_Writing, "_go_on_from_there", go_on)
 
 
-def watches_go_back() -> Any:
-    """A watch takes every state that comes, in the order in which it comes."""
-    genuine = StateWatch._take
-
-    def take(self: StateWatch[Any], response: Response) -> None:
-        version, self.version = self.version, -1
-        genuine(self, response)
-        self.version = version
-
-    return patch.object(StateWatch, "_take", take)
-
-
 #: The five without which nothing here is worth anything come first.
 MUTANTS: Final[dict[str, Mutant]] = {
     mutant.__name__: mutant
@@ -380,6 +366,5 @@ MUTANTS: Final[dict[str, Mutant]] = {
         operations_while_asleep,
         failed_hooks_speak,
         sinks_send_again,
-        watches_go_back,
     )
 }

@@ -83,7 +83,6 @@ RUNS: dict[str, Callable[[int], Report]] = {
     "operations_while_asleep": poured,
     "failed_hooks_speak": poured,
     "sinks_send_again": poured,
-    "watches_go_back": poured,
 }
 
 
