@@ -17,6 +17,7 @@ from lungfish.entities import Entity, EntityContext, FunctionContext, ephemeral
 from lungfish.orchestrations import CriticalSection, OrchestrationContext, when_all, when_any
 from lungfish.runtime.activity_info import ActivityInfo, activity_info
 from lungfish.runtime.app import App
+from lungfish.runtime.batches import BatchRefusal, BatchStep
 from lungfish.runtime.blocking import BlockingClient
 from lungfish.runtime.calendar import cron, every
 from lungfish.runtime.client import Client
@@ -101,6 +102,8 @@ __all__ = [
     "ActivityTimedOut",
     "App",
     "ArchivedInstance",
+    "BatchRefusal",
+    "BatchStep",
     "BlockingClient",
     "CallCycle",
     "Client",

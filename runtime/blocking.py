@@ -12,8 +12,8 @@ from types import EllipsisType, TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from .app import EntityClass
+from .blocking_batches import BlockingBatches
 from .blocking_editing import BlockingEditable
-from .blocking_queries import BlockingQueries
 from .blocking_schedules import BlockingSchedules
 from .blocking_sinks import BlockingSink
 from .blocking_topics import BlockingBroadcasts, BlockingTopic
@@ -333,7 +333,7 @@ class BlockingDeadLetters:
         return self._loop.run(self._letters.delete())
 
 
-class BlockingClient(BlockingQueries, BlockingBroadcasts):
+class BlockingClient(BlockingBatches, BlockingBroadcasts):
     """``Client`` without ``await``; use it as ``with lungfish.connect_sync(app) as client``."""
 
     def __init__(self, client: Client) -> None:

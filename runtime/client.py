@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeVar, overload
 from . import kinds
 from .app import App, EntityClass
 from .broadcasts import ClientBroadcasts
-from .client_lives import ClientLives
+from .client_batches import ClientBatches
 from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .dead_letters import DeadLetters
 from .definitions import EntityDefinition, Orchestration, as_duration
@@ -49,7 +49,7 @@ E = TypeVar("E", bound=EntityClass)
 R = TypeVar("R")
 
 
-class Client(ClientLives, ClientBroadcasts):
+class Client(ClientBatches, ClientBroadcasts):
     """A session with a hub. Use it as ``async with lungfish.connect(app) as client``.
 
     What is sent within one tick of the event loop travels in one batch, so many concurrent calls

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from . import (
+    http_batches,
     http_entities,
     http_lives,
     http_operations,
@@ -41,6 +42,7 @@ PARTS: Final = (
     http_streams,
     http_orchestrations,
     http_lives,
+    http_batches,
     http_entities,
     http_schedules,
     http_operations,

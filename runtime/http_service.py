@@ -149,7 +149,8 @@ class Service:
         if key is None:
             return await work()
         name = f"{request.state.caller} {request.method} {request.url.path} {key}"
-        asked = f"{request.url.query} {getattr(request.state, 'body', '')}"
+        page = request.headers.get(CONTINUATION, "")
+        asked = f"{request.url.query} {page} {getattr(request.state, 'body', '')}"
         known = self.writes.get(name)
         if known is not None:
             if known[0] != asked:

@@ -166,6 +166,7 @@ ROUTES = [
     ("DELETE", "/dead-letters/0:1-1", Scope.ADMIN),
     ("GET", "/hot-entities", Scope.READ),
     ("POST", "/entities/Counter?op=add", Scope.ADMIN),
+    ("POST", "/batch/terminate?name=none", Scope.ADMIN),
 ]
 
 

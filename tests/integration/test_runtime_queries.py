@@ -107,3 +107,23 @@ async def test_the_blocking_client_does_the_same(
 ) -> None:
     client = Client(lambda: open_store(valkey.url, hub_name), app)
     assert await asyncio.to_thread(use_blocking, client) == [5, 11, 11, 11]
+
+
+async def test_a_batch_of_the_blocking_client(valkey: Server, hub_name: str, runtime: LocalRuntime) -> None:
+    handles = [await runtime.client.start(account, id=f"b{number}") for number in range(5)]
+    for handle in handles:
+        assert await handle.query("current") == 0
+
+    def use() -> None:
+        with BlockingClient(Client(lambda: open_store(valkey.url, hub_name), app)) as client:
+            assert client.batch("suspend", name="account", count_only=True).matched == 5
+            first = client.batch("suspend", name="account", limit=2)
+            assert sorted(first.done) == ["b0", "b1"]
+            rest = list(client.batch_all("suspend", id_prefix="b"))
+            assert [sorted(step.done) for step in rest] == [["b2", "b3", "b4"]]
+            assert [len(step.done) for step in client.batch_all("terminate", name="account")] == [5]
+
+    await asyncio.to_thread(use)
+    for handle in handles:
+        with pytest.raises(lungfish.OrchestrationTerminated):
+            await handle.result(timeout=20)
