@@ -9,10 +9,12 @@ from typing import Any, Final
 
 import click
 
+from .batches import BatchVerb
+from .cli_batches import for_all
 from .cli_group import Commands
 from .cli_hub import at_hub, existing, hub_options
 from .cli_output import Form, output_option, show_json, show_rows
-from .cli_select import Query, confirm, query_options, selected, yes_option
+from .cli_select import Query, confirm, named, one_of, query_options, yes_option
 from .cli_where import Where
 from .client import Client
 from .errors import LungfishError, OrchestrationFailed
@@ -204,8 +206,16 @@ def wait(*, where: Where, instance: str, timeout: float | None) -> None:
 # --- steering: one or many ---
 
 
+def dry_run_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command ``--dry-run``."""
+    made: Callable[..., None] = click.option(
+        "--dry-run", is_flag=True, help="Of a query: count, and do nothing."
+    )(command)
+    return made
+
+
 def _verb(
-    name: str,
+    name: BatchVerb,
     help: str,
     act: Callable[[OrchestrationHandle[Any], str], Awaitable[object]],
     *,
@@ -217,12 +227,18 @@ def _verb(
     @click.argument("ids", nargs=-1, metavar="[ID]...")
     @query_options
     @click.option("--reason", default="", help="Why, for whoever reads the history.")
+    @dry_run_option
     @yes_option
     @hub_options
-    def command(*, where: Where, ids: tuple[str, ...], query: Query, reason: str, yes: bool) -> None:
+    def command(
+        *, where: Where, ids: tuple[str, ...], query: Query, reason: str, dry_run: bool, yes: bool
+    ) -> None:
         async def work(client: Client) -> int:
-            found = await selected(client, ids, query)
-            if asks or query:
+            one_of(ids, query, dry_run=dry_run)
+            if query:
+                return await for_all(client, name, query, reason=reason, dry_run=dry_run, yes=yes)
+            found = await named(client, ids)
+            if asks:
                 await asyncio.to_thread(confirm, name, "instances", found, yes=yes)
             return await each(name, found, lambda one: act(client.orchestration(one), reason))
 
@@ -295,13 +311,19 @@ def fork(*, where: Where, instance: str, at: int, new_id: str | None) -> None:
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @query_options
 @click.option("--recursive/--alone", default=True, help="Also purge sub-orchestrations that have ended.")
+@dry_run_option
 @yes_option
 @hub_options
-def purge(*, where: Where, ids: tuple[str, ...], query: Query, recursive: bool, yes: bool) -> None:
+def purge(
+    *, where: Where, ids: tuple[str, ...], query: Query, recursive: bool, dry_run: bool, yes: bool
+) -> None:
     """Delete ended instances for good: rows, histories, everything."""
 
     async def work(client: Client) -> int:
-        found = await selected(client, ids, query)
+        one_of(ids, query, dry_run=dry_run)
+        if query:
+            return await for_all(client, "purge", query, recursive=recursive, dry_run=dry_run, yes=yes)
+        found = await named(client, ids)
         await asyncio.to_thread(confirm, "purge", "instances", found, yes=yes)
         return await each("purge", found, lambda one: client.purge(one, recursive=recursive))
 

@@ -19,7 +19,7 @@ from .status import RuntimeStatus, from_ms
 
 _UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
 #: Ids that are shown before somebody confirms.
-_SHOWN: Final = 5
+SHOWN: Final = 5
 
 _OPTIONS: Final = (
     click.option(
@@ -110,31 +110,30 @@ def yes_option(command: Callable[..., None]) -> Callable[..., None]:
     return made
 
 
-async def selected(client: Client, ids: Sequence[str], query: Query) -> list[str]:
-    """Return the ids that were named, or those that a query finds.
-
-    Raises:
-        UsageError: neither was given, or both.
-        InstanceNotFound: one of the ids is not there; nothing was done to any.
-    """
+def one_of(ids: Sequence[str], query: Query, *, dry_run: bool) -> None:
+    """Raise ``UsageError`` unless either ids are given, or a query, which alone can be tried out."""
+    if ids and dry_run:
+        raise UsageError("--dry-run counts what a query finds; it takes no instance ids")
     if bool(ids) == bool(query):
         raise UsageError("say which: instance ids, or a query (--status, --name, --tag, --since, --prefix)")
-    if ids:
-        return [(await existing(client, each)).id for each in ids]
-    filters = await query.filters(client)
-    return [found.instance_id async for found in client.instances(**filters)]
 
 
-def confirm(verb: str, what: str, names: Sequence[str], *, yes: bool) -> None:
-    """Ask before something that cannot be undone.
+async def named(client: Client, ids: Sequence[str]) -> list[str]:
+    """Return the ids that were named; raises ``InstanceNotFound``: nothing was done to any."""
+    return [(await existing(client, each)).id for each in ids]
+
+
+def confirm(verb: str, what: str, names: Sequence[str], *, yes: bool, count: int | None = None) -> None:
+    """Ask before something that cannot be undone; ``names`` are some where ``count`` says how many it is.
 
     Raises:
         UsageError: nobody is there to ask.
     """
     if yes or not names:
         return
-    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-    click.echo(f"{verb} {len(names)} {what}: {shown}", err=True)
+    count = len(names) if count is None else count
+    shown = ", ".join(names[:SHOWN]) + (f" and {count - SHOWN} more" if count > SHOWN else "")
+    click.echo(f"{verb} {count} {what}: {shown}", err=True)
     try:
         agreed = click.confirm("Go on?", err=True)
     except click.Abort:

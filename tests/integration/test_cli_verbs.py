@@ -211,6 +211,10 @@ async def test_steering_one_and_many(run: Run, client: Client) -> None:
     assert (await said(run, "instances", "list", "-o", "ids", "--status", "Running")).split() != []
     assert (await said(run, "instances", "terminate", "--prefix", "o-", "--yes")).split() == ["o-1", "o-2"]
     await said(run, "instances", "cancel", "x-1", input="y\n")
+    assert "purge: 2 to be done; nothing was" in await said(
+        run, "instances", "purge", "--prefix", "o-", "--dry-run"
+    )
+    assert "Running" in await refused(run, "instances", "purge", "--status", "Running", "--yes")
 
     async def all_ended() -> bool:
         return not (await said(run, "instances", "list", "-o", "ids", "--status", "Running")).split()
@@ -348,6 +352,7 @@ def test_completion(shell: str) -> None:
         ("why order-1", "did you mean order-17?"),
         ("raise-event order-1 go", "did you mean order-17?"),
         ("instances terminate", "say which: instance ids, or a query"),
+        ("instances terminate order-17 --dry-run", "--dry-run counts what a query finds"),
         ("instances terminate order-17 --prefix o", "say which: instance ids, or a query"),
         ("instances lits", "no command 'lits'; did you mean list?"),
         ("instanses list", "no command 'instanses'; did you mean instances?"),
