@@ -7,6 +7,7 @@
 """
 
 from lungfish.runtime.http_access import ApiKey, Scope, parse_keys
+from lungfish.runtime.http_serve import deployment
 from lungfish.runtime.http_server import make_router, make_server, router
 
-__all__ = ["ApiKey", "Scope", "make_router", "make_server", "parse_keys", "router"]
+__all__ = ["ApiKey", "Scope", "deployment", "make_router", "make_server", "parse_keys", "router"]

@@ -16,6 +16,7 @@ MAY_IMPORT = {"runtime": (), "entities": ("runtime",), "orchestrations": ("runti
 IMPORTERS = {
     "ray": {
         "runtime/cluster.py",
+        "runtime/http_serve.py",
         "runtime/ray_actors.py",
         "runtime/ray_metrics.py",
         "runtime/ray_tasks.py",
