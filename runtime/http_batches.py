@@ -15,7 +15,9 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field
 
 from .batches import BatchRefusal, BatchStep, BatchVerb
+from .http_document import IDEMPOTENCY_KEY, PAGE, Takes, Told, described
 from .http_filters import TOP, TOP_MAX, Filter
+from .http_models import BatchBody
 from .http_problems import Problem, ProblemRoute
 from .http_service import CONTINUATION, MISSING, Service, answer, continuation
 
@@ -63,7 +65,15 @@ def routes(service: Service) -> list[APIRouter]:
         route_class=ProblemRoute, tags=["orchestrations"], dependencies=[Depends(service.may_administer)]
     )
 
-    @router.post("/batch/{verb}")
+    @router.post(
+        "/batch/{verb}",
+        **described(
+            {200: Told("What this step came to.", BatchBody, paged=True)},
+            refuses=(400, 413, 422),
+            takes=Takes({"approved": True}),
+            parameters=(PAGE, IDEMPOTENCY_KEY),
+        ),
+    )
     async def batch(request: Request, verb: What, wanted: Annotated[Batch, Query()]) -> Response:
         """Do one thing to up to ``top`` instances of a filter; the answer says where to go on."""
         criteria, value = wanted.criteria(), await service.json_body(request)

@@ -5,11 +5,14 @@
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from .editing import StateEdit
 from .errors import InstanceNotFound
+from .http_document import IDEMPOTENCY_KEY, PAGE, Takes, Told, described, timeout
 from .http_filters import TOP, TOP_MAX
+from .http_models import CountBody, EditBody, InspectionBody, ListedEntityBody
+from .http_paths import Key, Name, Op, Operation
 from .http_problems import Problem, ProblemRoute
 from .http_service import CONTINUATION, Service, answer, arguments, checked, continuation, seconds
 from .http_shapes import plain, shown_time
@@ -17,9 +20,13 @@ from .refs import EntityRef
 from .signatures import Signature
 from .status import EntityStatus
 
-Name = Annotated[str, Path(description="The entity's type.", examples=["Counter"])]
-Key = Annotated[str, Path(description="Which one of its type.", examples=["hits"])]
-Reason = Annotated[str, Query(description="Why; kept in the record.", min_length=1, max_length=1_000)]
+Prefix = Annotated[str, Query(description="The key begins with this.")]
+Reason = Annotated[
+    str,
+    Query(
+        description="Why; kept in the record.", min_length=1, max_length=1_000, examples=["repaired by hand"]
+    ),
+]
 
 #: The operation that deletes an entity, as in Durable Functions.
 DELETE: Final = "delete"
@@ -33,7 +40,7 @@ def routes(service: Service) -> list[APIRouter]:
 def _looking(service: Service) -> APIRouter:
     router = APIRouter(route_class=ProblemRoute, tags=["entities"], dependencies=[Depends(service.may_read)])
 
-    @router.get("/entities/{name}/{key}", responses={404: {"description": "It does not exist."}})
+    @router.get("/entities/{name}/{key}", **described({200: Told("Its fields.", {})}, refuses=(400,)))
     async def state(name: Name, key: Key) -> Response:
         """Return the last committed state."""
         found = await service.client.entity(name, key).state()
@@ -41,21 +48,31 @@ def _looking(service: Service) -> APIRouter:
             raise InstanceNotFound(f"entity {name}/{key} does not exist")
         return answer(plain(found))
 
-    @router.get("/entities/{name}/{key}/inspect")
+    @router.get(
+        "/entities/{name}/{key}/inspect",
+        **described({200: Told("As its host knows it.", InspectionBody)}, refuses=(400, 504)),
+    )
     async def inspect(name: Name, key: Key) -> Response:
         """Tell who holds the entity and what waits there, as its host knows it now."""
         return answer(_inspected(await service.client.entity(name, key).inspect()))
 
-    @router.get("/entities/{name}/{key}/edits")
+    @router.get(
+        "/entities/{name}/{key}/edits", **described({200: Told("Oldest first.", [EditBody])}, refuses=(400,))
+    )
     async def edits(name: Name, key: Key) -> Response:
         """Return the records of the last edits by hand, oldest first."""
         return answer([_edited(edit) for edit in await service.client.entity(name, key).edits()])
 
-    @router.get("/entities/{name}")
+    @router.get(
+        "/entities/{name}",
+        **described(
+            {200: Told("A page of them.", [ListedEntityBody], paged=True)}, refuses=(400,), parameters=(PAGE,)
+        ),
+    )
     async def entities(
         request: Request,
         name: Name,
-        prefix: Annotated[str, Query(description="The key begins with this.")] = "",
+        prefix: Prefix = "",
         fetch_state: Annotated[bool, Query(alias="fetchState")] = False,
         top: Annotated[int, Query(ge=1, le=TOP_MAX)] = TOP,
     ) -> Response:
@@ -68,6 +85,11 @@ def _looking(service: Service) -> APIRouter:
             states=fetch_state,
         )
         return answer([_listed(found) for found in page.items], headers=continuation(page.cursor))
+
+    @router.get("/count/entities/{name}", **described({200: Told("How many.", CountBody)}, refuses=(400,)))
+    async def count(name: Name, prefix: Prefix = "") -> Response:
+        """Count the entities of a type that have a state."""
+        return answer({"count": await service.client.count_entities(name, prefix=prefix)})
 
     return router
 
@@ -86,16 +108,30 @@ def _acting(service: Service) -> APIRouter:
         route_class=ProblemRoute, tags=["entities"], dependencies=[Depends(service.may_operate)]
     )
 
-    @router.post("/entities/{name}/{key}", status_code=202)
-    async def send(
-        request: Request, name: Name, key: Key, op: Annotated[str, Query(description="The operation.")]
-    ) -> Response:
+    @router.post(
+        "/entities/{name}/{key}",
+        **described(
+            {202: Told("It is durable.")},
+            refuses=(400, 413, 422),
+            takes=Takes(5, kinds=("application/json", "text/plain")),
+            parameters=(IDEMPOTENCY_KEY,),
+        ),
+    )
+    async def send(request: Request, name: Name, key: Key, op: Op) -> Response:
         """Signal an entity; the body is the operation's input. Durable when this answers."""
         value = await service.body(request)
         return await service.once(request, lambda: _signal(service, name, key, op, value))
 
-    @router.post("/entities/{name}/{key}/call/{operation}")
-    async def call(request: Request, name: Name, key: Key, operation: str) -> Response:
+    @router.post(
+        "/entities/{name}/{key}/call/{operation}",
+        **described(
+            {200: Told("The result.", {})},
+            refuses=(400, 413, 422, 504),
+            takes=Takes(5, kinds=("application/json", "text/plain")),
+            parameters=(timeout(300, 30), IDEMPOTENCY_KEY),
+        ),
+    )
+    async def call(request: Request, name: Name, key: Key, operation: Operation) -> Response:
         """Call an operation and answer with its result; ``timeout`` is the longest wait (s)."""
         value = await service.body(request)
         timeout_s = seconds(request, "timeout", 30.0, 300.0)
@@ -118,7 +154,14 @@ def _editing(service: Service) -> APIRouter:
         route_class=ProblemRoute, tags=["entities"], dependencies=[Depends(service.may_administer)]
     )
 
-    @router.put("/entities/{name}/{key}", status_code=204)
+    @router.put(
+        "/entities/{name}/{key}",
+        **described(
+            {204: Told("It is so.")},
+            refuses=(400, 413, 504),
+            takes=Takes({"value": 7}, {"type": "object"}, required=True),
+        ),
+    )
     async def edit(request: Request, name: Name, key: Key, reason: Reason) -> Response:
         """Replace the state, as its class validates it; kept on record with the reason and the key's name."""
         state = await service.json_body(request, required_type=True)
@@ -127,7 +170,7 @@ def _editing(service: Service) -> APIRouter:
         await service.client.entity(name, key).edit(state, reason=reason, by=request.state.caller)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
-    @router.delete("/entities/{name}/{key}", status_code=204)
+    @router.delete("/entities/{name}/{key}", **described({204: Told("It is gone.")}, refuses=(400, 504)))
     async def purge(request: Request, name: Name, key: Key, reason: Reason = "over HTTP") -> Response:
         """Delete the state, the reminders and the records of edits."""
         await service.client.entity(name, key).purge(reason=reason, by=request.state.caller)
@@ -165,11 +208,19 @@ def _casting(service: Service) -> APIRouter:
         route_class=ProblemRoute, tags=["entities"], dependencies=[Depends(service.may_administer)]
     )
 
-    @router.post("/entities/{name}", status_code=202)
+    @router.post(
+        "/entities/{name}",
+        **described(
+            {202: Told("It is durable.")},
+            refuses=(400, 413, 422),
+            takes=Takes(5, kinds=("application/json", "text/plain")),
+            parameters=(IDEMPOTENCY_KEY,),
+        ),
+    )
     async def broadcast(
         request: Request,
         name: Name,
-        op: Annotated[str, Query(description="The operation.")],
+        op: Op,
         prefix: Annotated[str, Query(description="Only where the key begins with this.")] = "",
     ) -> Response:
         """Signal every entity of a type that has a state. Durable when this answers."""

@@ -12,7 +12,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from .errors import InstanceEnded, InstanceNotFound
-from .http_orchestrations import ACCEPTED, Filtered, InstanceId, Reason, outcome
+from .http_document import FAIL, IDEMPOTENCY_KEY, POLLING, Takes, Told, described, timeout
+from .http_models import DeletedBody
+from .http_orchestrations import FAILED, STARTED, Filtered, outcome
+from .http_paths import Handler, InstanceId, Reason
 from .http_problems import Problem, ProblemRoute
 from .http_service import Service, answer, arguments, seconds
 from .http_shapes import plain
@@ -31,8 +34,16 @@ def _asking(service: Service) -> APIRouter:
         route_class=ProblemRoute, tags=["orchestrations"], dependencies=[Depends(service.may_read)]
     )
 
-    @router.post("/instances/{instance_id}/query/{name}")
-    async def query(request: Request, instance_id: InstanceId, name: str) -> Response:
+    @router.post(
+        "/instances/{instance_id}/query/{name}",
+        **described(
+            {200: Told("The answer.", {})},
+            refuses=(400, 413, 422, 504),
+            takes=Takes({"verbose": True}),
+            parameters=(timeout(300, 30),),
+        ),
+    )
+    async def query(request: Request, instance_id: InstanceId, name: Handler) -> Response:
         """Ask the orchestration's code; the body is the query's input. Changes nothing."""
         args, kwargs = _given(await service.json_body(request))
         timeout_s = seconds(request, "timeout", 30.0, 300.0)
@@ -47,8 +58,16 @@ def _changing(service: Service) -> APIRouter:
         route_class=ProblemRoute, tags=["orchestrations"], dependencies=[Depends(service.may_operate)]
     )
 
-    @router.post("/instances/{instance_id}/update/{name}")
-    async def update(request: Request, instance_id: InstanceId, name: str) -> Response:
+    @router.post(
+        "/instances/{instance_id}/update/{name}",
+        **described(
+            {200: Told("What its handler returned.", {})},
+            refuses=(400, 410, 413, 422, 504),
+            takes=Takes({"amount": 5}),
+            parameters=(timeout(300, 30), IDEMPOTENCY_KEY),
+        ),
+    )
+    async def update(request: Request, instance_id: InstanceId, name: Handler) -> Response:
         """Ask the orchestration's code for a change, once for each ``Idempotency-Key``; tells its outcome."""
         args, kwargs = _given(await service.json_body(request))
         timeout_s = seconds(request, "timeout", 30.0, 300.0)
@@ -56,7 +75,14 @@ def _changing(service: Service) -> APIRouter:
         id = service.idempotent_id(request)
         return answer(plain(await handle.update(name, *args, id=id, timeout=timeout_s, **kwargs)))
 
-    @router.post("/instances/{instance_id}/restart", status_code=202, responses=ACCEPTED)
+    @router.post(
+        "/instances/{instance_id}/restart",
+        **described(
+            {202: STARTED, 200: Told("Its output.", {}), 500: FAILED},
+            refuses=(400, 409, 422, 504),
+            parameters=(timeout(300, 0), POLLING, FAIL, IDEMPOTENCY_KEY),
+        ),
+    )
     async def restart(request: Request, instance_id: InstanceId, new_id: New = True) -> Response:
         """Start an instance that has ended once more, with the same input."""
 
@@ -74,7 +100,9 @@ def _administering(service: Service) -> APIRouter:
         route_class=ProblemRoute, tags=["orchestrations"], dependencies=[Depends(service.may_administer)]
     )
 
-    @router.post("/instances/{instance_id}/rewind", status_code=202, responses=ACCEPTED)
+    @router.post(
+        "/instances/{instance_id}/rewind", **described({202: Told("Accepted.")}, refuses=(400, 409, 410, 504))
+    )
     async def rewind(instance_id: InstanceId, reason: Reason = "") -> Response:
         """Let a failed instance go on from where it failed; 410 if it ended otherwise."""
         handle = service.client.orchestration(instance_id)
@@ -84,11 +112,16 @@ def _administering(service: Service) -> APIRouter:
         await handle.rewind(reason)
         return Response(status_code=HTTPStatus.ACCEPTED)
 
-    @router.post("/instances/{instance_id}/fork", status_code=202, responses=ACCEPTED)
+    @router.post(
+        "/instances/{instance_id}/fork",
+        **described({202: STARTED}, refuses=(400, 409, 422, 504), parameters=(IDEMPOTENCY_KEY,)),
+    )
     async def fork(
         request: Request,
         instance_id: InstanceId,
-        at: Annotated[int, Query(ge=1, description="How many events of the history it begins with.")],
+        at: Annotated[
+            int, Query(ge=1, description="How many events of the history it begins with.", examples=[4])
+        ],
         new: Annotated[str | None, Query(alias="newInstanceId")] = None,
     ) -> Response:
         """Start a new instance with the beginning of this one's history."""
@@ -99,13 +132,18 @@ def _administering(service: Service) -> APIRouter:
 
         return await service.once(request, work)
 
-    @router.delete("/instances/{instance_id}")
+    @router.delete(
+        "/instances/{instance_id}",
+        **described({200: Told("It is purged.", DeletedBody)}, refuses=(400, 409, 504)),
+    )
     async def purge(instance_id: InstanceId) -> Response:
         """Forget an instance that has ended, with its history and its sub-orchestrations."""
         await service.client.purge(instance_id)
         return answer({"instancesDeleted": 1})
 
-    @router.delete("/instances")
+    @router.delete(
+        "/instances", **described({200: Told("They are purged.", DeletedBody)}, refuses=(400, 504))
+    )
     async def purge_many(wanted: Filtered) -> Response:
         """Forget all instances of a filter that have ended; ``createdTimeFrom`` is required."""
         if wanted.created_from is None:

@@ -5,17 +5,25 @@
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from .dead_letters import DeadLetter
+from .http_document import PAGE, Takes, Told, described
 from .http_filters import TOP, TOP_MAX
+from .http_models import (
+    DeadLetterBody,
+    ForgottenBody,
+    HotEntityBody,
+    QueueBody,
+    QueueChangeBody,
+    ReplayedBody,
+)
+from .http_paths import Letter, Queue
 from .http_problems import Problem, ProblemRoute
 from .http_service import CONTINUATION, Service, answer, continuation
 from .http_shapes import shown_time
 from .queues import QueueInfo
 
-Name = Annotated[str, Path(description="The queue.", examples=["default"])]
-Letter = Annotated[str, Path(description="The message's id.", examples=["7:1732233600000-0"])]
 Target = Annotated[
     str | None, Query(description="Only for this entity (`Counter/hits`), type (`Counter`), or instance.")
 ]
@@ -28,6 +36,9 @@ LIMITS: Final = {
 }
 
 
+QUEUE: Final = Told("What it does.", QueueBody)
+
+
 def routes(service: Service) -> list[APIRouter]:
     """Return the routes for operators, by what a caller must be allowed to do."""
     return [_looking(service), _steering(service), _changing(service)]
@@ -38,7 +49,7 @@ def _looking(service: Service) -> APIRouter:
         route_class=ProblemRoute, tags=["operations"], dependencies=[Depends(service.may_read)]
     )
 
-    @router.get("/queues")
+    @router.get("/queues", **described({200: Told("By name.", [QueueBody])}))
     async def queues() -> Response:
         """List the queues that workers read or the app declares: backlog, running, limits."""
         status = await service.client.hub_status()
@@ -47,12 +58,17 @@ def _looking(service: Service) -> APIRouter:
             names |= set(service.client.app.queues())
         return answer([_queue(await service.client.queue(name).info()) for name in sorted(names)])
 
-    @router.get("/queues/{name}")
-    async def queue(name: Name) -> Response:
+    @router.get("/queues/{name}", **described({200: QUEUE}, refuses=(400,)))
+    async def queue(name: Queue) -> Response:
         """Return what a queue does now; one that nobody has used is empty."""
         return answer(_queue(await service.client.queue(name).info()))
 
-    @router.get("/dead-letters")
+    @router.get(
+        "/dead-letters",
+        **described(
+            {200: Told("A page of them.", [DeadLetterBody], paged=True)}, refuses=(400,), parameters=(PAGE,)
+        ),
+    )
     async def dead_letters(
         request: Request, target: Target = None, top: Annotated[int, Query(ge=1, le=TOP_MAX)] = TOP
     ) -> Response:
@@ -65,7 +81,7 @@ def _looking(service: Service) -> APIRouter:
             found.append(letter)
         return answer([_letter(each) for each in found])
 
-    @router.get("/hot-entities")
+    @router.get("/hot-entities", **described({200: Told("The busiest first.", [HotEntityBody])}))
     async def hot_entities() -> Response:
         """List the busiest entities of each host in the last minutes, the busiest first; sampled."""
         found = await service.client.hot_entities()
@@ -84,22 +100,22 @@ def _steering(service: Service) -> APIRouter:
         route_class=ProblemRoute, tags=["operations"], dependencies=[Depends(service.may_operate)]
     )
 
-    @router.post("/queues/{name}/pause")
-    async def pause(name: Name) -> Response:
+    @router.post("/queues/{name}/pause", **described({200: QUEUE}, refuses=(400,)))
+    async def pause(name: Queue) -> Response:
         """Begin nothing more from a queue; what runs goes on."""
         return answer(_queue(await service.client.queue(name).pause()))
 
-    @router.post("/queues/{name}/resume")
-    async def resume(name: Name) -> Response:
+    @router.post("/queues/{name}/resume", **described({200: QUEUE}, refuses=(400,)))
+    async def resume(name: Queue) -> Response:
         """End a pause."""
         return answer(_queue(await service.client.queue(name).resume()))
 
-    @router.post("/dead-letters/replay")
+    @router.post("/dead-letters/replay", **described({200: Told("They are sent.", ReplayedBody)}))
     async def replay_all(target: Target = None) -> Response:
         """Send all of them again that can be read, and take them from the list."""
         return answer({"messagesReplayed": await service.client.dead_letters(target).replay()})
 
-    @router.post("/dead-letters/{id}/replay")
+    @router.post("/dead-letters/{id}/replay", **described({200: Told("It is sent.", ReplayedBody)}))
     async def replay(id: Letter) -> Response:
         """Send one again; it is applied exactly once, also if this is repeated."""
         await (await _find(service, id)).replay()
@@ -113,8 +129,15 @@ def _changing(service: Service) -> APIRouter:
         route_class=ProblemRoute, tags=["operations"], dependencies=[Depends(service.may_administer)]
     )
 
-    @router.put("/queues/{name}")
-    async def limit(request: Request, name: Name) -> Response:
+    @router.put(
+        "/queues/{name}",
+        **described(
+            {200: QUEUE},
+            refuses=(400, 413),
+            takes=Takes({"concurrency": 10, "rate": None}, QueueChangeBody, required=True),
+        ),
+    )
+    async def limit(request: Request, name: Queue) -> Response:
         """Set limits: ``{"concurrency": 10, "rate": null}``. Null is unlimited; what is not named stays."""
         handle, wanted = service.client.queue(name), await service.json_body(request)
         if not isinstance(wanted, dict) or not wanted or wanted.keys() - LIMITS.keys():
@@ -122,17 +145,17 @@ def _changing(service: Service) -> APIRouter:
             raise Problem(HTTPStatus.BAD_REQUEST, text, name="InvalidRequest")
         return answer(_queue(await handle.set(**{LIMITS[limit]: value for limit, value in wanted.items()})))
 
-    @router.delete("/queues/{name}/limits")
-    async def reset(name: Name) -> Response:
+    @router.delete("/queues/{name}/limits", **described({200: QUEUE}, refuses=(400,)))
+    async def reset(name: Queue) -> Response:
         """Forget limits that were set: what the app declares counts again."""
         return answer(_queue(await service.client.queue(name).reset()))
 
-    @router.delete("/dead-letters")
+    @router.delete("/dead-letters", **described({200: Told("They are gone.", ForgottenBody)}))
     async def delete_all(target: Target = None) -> Response:
         """Delete all of them for good."""
         return answer({"messagesDeleted": await service.client.dead_letters(target).delete()})
 
-    @router.delete("/dead-letters/{id}")
+    @router.delete("/dead-letters/{id}", **described({200: Told("It is gone.", ForgottenBody)}))
     async def delete(id: Letter) -> Response:
         """Delete one for good."""
         await (await _find(service, id)).delete()

@@ -9,12 +9,15 @@ after a change of the base URL. Added: ``cancel``, a count, starts that repeat s
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from . import kinds
 from .errors import InstanceEnded
+from .http_document import FAIL, IDEMPOTENCY_KEY, PAGE, POLLING, Takes, Told, described, timeout
 from .http_filters import Filter
+from .http_models import CountBody, InstanceBody, ManagementBody
+from .http_paths import Event, InstanceId, Orchestration, Reason
 from .http_problems import ProblemRoute
 from .http_service import CONTINUATION, MISSING, Service, answer, arguments, checked, continuation, flag
 from .http_shapes import UNDER_WAY, plain, status_body
@@ -22,15 +25,25 @@ from .ids import ORCHESTRATION
 from .instance_handle import OrchestrationHandle
 from .status import RuntimeStatus
 
-InstanceId = Annotated[str, Path(description="Instance id.", examples=["order-17"])]
-Reason = Annotated[str, Query(description="Why, for whoever reads the history.")]
 Filtered = Annotated[Filter, Query()]
 
 #: How soon to look again at an instance that is under way (s).
 RETRY_AFTER_S: Final = 5
 
-Done = dict[int | str, dict[str, Any]]
-ACCEPTED: Final[Done] = {202: {"description": "Accepted."}, 404: {"description": "No such instance."}}
+UNDER: Final = Told("It is under way.", InstanceBody, ("Location", "Retry-After"))
+FAILED: Final = Told("It failed, and returnInternalServerErrorOnFailure was asked for.", InstanceBody)
+STARTED: Final = Told("It has begun: where to look.", ManagementBody, ("Location", "Retry-After"))
+_OUTPUT: Final = Told("It has ended: its output.", {})
+_INPUT: Final = Takes({"customer": 17})
+_WAITS: Final = (timeout(300, 0), POLLING, FAIL, IDEMPOTENCY_KEY)
+_PROBLEMS: Final = (400, 413, 422, 504)
+_STARTED: Final = described(
+    {202: STARTED, 200: _OUTPUT, 500: FAILED}, refuses=_PROBLEMS, takes=_INPUT, parameters=_WAITS
+)
+_STARTED_AS: Final = described(
+    {202: STARTED, 200: _OUTPUT, 500: FAILED}, refuses=(409, *_PROBLEMS), takes=_INPUT, parameters=_WAITS
+)
+_STEERED: Final = described({202: Told("Accepted.")}, refuses=(400, 410, 504))
 
 
 def routes(service: Service) -> list[APIRouter]:
@@ -62,17 +75,13 @@ def _starting(router: APIRouter, service: Service) -> None:
 
         return await service.once(request, work)
 
-    @router.post("/orchestrators/{name}", status_code=202, responses={200: {"description": "It has ended."}})
-    async def start_new(request: Request, name: str) -> Response:
+    @router.post("/orchestrators/{name}", **_STARTED)
+    async def start_new(request: Request, name: Orchestration) -> Response:
         """Start an orchestration; the body is its input. With ``timeout`` (s) wait so long for its output."""
         return await start(request, name, None)
 
-    @router.post(
-        "/orchestrators/{name}/{instance_id}",
-        status_code=202,
-        responses={200: {"description": "It has ended."}},
-    )
-    async def start_as(request: Request, name: str, instance_id: InstanceId) -> Response:
+    @router.post("/orchestrators/{name}/{instance_id}", **_STARTED_AS)
+    async def start_as(request: Request, name: Orchestration, instance_id: InstanceId) -> Response:
         """Start an orchestration under an id. If one of that name and id is there already, it is that one."""
         return await start(request, name, instance_id)
 
@@ -103,7 +112,10 @@ class Shown(BaseModel):
 
 
 def _looking(router: APIRouter, service: Service) -> None:
-    @router.get("/instances/{instance_id}", responses={202: {"description": "Under way."}})
+    @router.get(
+        "/instances/{instance_id}",
+        **described({200: Told("It has ended.", InstanceBody), 202: UNDER, 500: FAILED}, refuses=(400,)),
+    )
     async def status(request: Request, instance_id: InstanceId, shown: Annotated[Shown, Query()]) -> Response:
         """Tell how an instance stands. 202 with ``Retry-After`` while it is under way."""
         handle = service.client.orchestration(instance_id)
@@ -117,7 +129,12 @@ def _looking(router: APIRouter, service: Service) -> None:
         failed = shown.fail and found.runtime_status is RuntimeStatus.FAILED
         return answer(body, HTTPStatus.INTERNAL_SERVER_ERROR if failed else HTTPStatus.OK)
 
-    @router.get("/instances")
+    @router.get(
+        "/instances",
+        **described(
+            {200: Told("A page of them.", [InstanceBody], paged=True)}, refuses=(400,), parameters=(PAGE,)
+        ),
+    )
     async def instances(
         request: Request,
         wanted: Filtered,
@@ -131,7 +148,7 @@ def _looking(router: APIRouter, service: Service) -> None:
         found = [status_body(status, show_input=show_input) for status in page.items]
         return answer(found, headers=continuation(page.cursor))
 
-    @router.get("/count")
+    @router.get("/count", **described({200: Told("How many.", CountBody)}, refuses=(400,)))
     async def count(wanted: Filtered) -> Response:
         """Count instances."""
         return answer({"count": await service.client.count_instances(**wanted.criteria())})
@@ -152,8 +169,7 @@ async def _history(handle: OrchestrationHandle[Any], *, outputs: bool) -> list[d
 def _verb(router: APIRouter, service: Service, name: str) -> None:
     @router.post(
         f"/instances/{{instance_id}}/{name}",
-        status_code=202,
-        responses=ACCEPTED,
+        **_STEERED,
         name=name,
         description=f"{name.capitalize()} an instance; 410 if it has ended.",
     )
@@ -166,8 +182,16 @@ def _steering(router: APIRouter, service: Service) -> None:
     for name in ("terminate", "cancel", "suspend", "resume"):
         _verb(router, service, name)
 
-    @router.post("/instances/{instance_id}/raiseEvent/{event}", status_code=202, responses=ACCEPTED)
-    async def raise_event(request: Request, instance_id: InstanceId, event: str) -> Response:
+    @router.post(
+        "/instances/{instance_id}/raiseEvent/{event}",
+        **described(
+            {202: Told("It is durable.")},
+            refuses=(400, 410, 413, 422),
+            takes=Takes({"approved": True}),
+            parameters=(IDEMPOTENCY_KEY,),
+        ),
+    )
+    async def raise_event(request: Request, instance_id: InstanceId, event: Event) -> Response:
         """Raise an external event; the body is its payload."""
         value = await service.json_body(request, required_type=True)
 

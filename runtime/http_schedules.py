@@ -4,14 +4,17 @@
 
 import datetime as dt
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from .calendar import Cron, Every, Recurrence, cron, every
 from .errors import ScheduleExists
+from .http_document import IDEMPOTENCY_KEY, Takes, Told, described
+from .http_models import ScheduleShownBody, TriggeredBody
+from .http_paths import ScheduleId
 from .http_problems import Problem, ProblemRoute
 from .http_service import MISSING, Service, answer, checked
 from .http_shapes import shown_time
@@ -19,7 +22,6 @@ from .schedule_plan import Overlap
 from .schedule_target import Target
 from .schedules import ScheduleDescription, ScheduleHandle, ScheduleRun
 
-Id = Annotated[str, Path(description="The schedule's id.", examples=["nightly"])]
 Reason = Annotated[str, Query(description="For people: kept as the schedule's note.")]
 
 B = TypeVar("B", bound=BaseModel)
@@ -92,6 +94,11 @@ class BackfillBody(_Body):
     overlap: Overlap = "allow"
 
 
+SHOWN: Final = Told("How it stands.", ScheduleShownBody)
+_NIGHTLY: Final = {"cron": "0 3 * * *", "tz": "Europe/Berlin", "orchestration": "report", "args": ["all"]}
+_PAST: Final = {"start": "2026-01-01T00:00:00Z", "end": "2026-01-07T00:00:00Z", "overlap": "allow"}
+
+
 def routes(service: Service) -> list[APIRouter]:
     """Return the routes of schedules, by what a caller must be allowed to do."""
     return [_looking(service), _steering(service), _changing(service)]
@@ -100,13 +107,13 @@ def routes(service: Service) -> list[APIRouter]:
 def _looking(service: Service) -> APIRouter:
     router = APIRouter(route_class=ProblemRoute, tags=["schedules"], dependencies=[Depends(service.may_read)])
 
-    @router.get("/schedules")
+    @router.get("/schedules", **described({200: Told("By id.", [ScheduleShownBody])}))
     async def schedules() -> Response:
         """List all schedules, by id, as last committed."""
-        return answer([described(found) async for found in service.client.schedules.list()])
+        return answer([shown(found) async for found in service.client.schedules.list()])
 
-    @router.get("/schedules/{id}", responses={404: {"description": "There is none."}})
-    async def schedule(id: Id) -> Response:
+    @router.get("/schedules/{id}", **described({200: SHOWN}, refuses=(400,)))
+    async def schedule(id: ScheduleId) -> Response:
         """Return a schedule: when it is due next, its runs, what was skipped or missed."""
         return await _shown(service.client.schedules.get(id))
 
@@ -118,24 +125,31 @@ def _steering(service: Service) -> APIRouter:
         route_class=ProblemRoute, tags=["schedules"], dependencies=[Depends(service.may_operate)]
     )
 
-    @router.post("/schedules/{id}/pause")
-    async def pause(id: Id, reason: Reason = "") -> Response:
+    @router.post("/schedules/{id}/pause", **described({200: SHOWN}, refuses=(400, 504)))
+    async def pause(id: ScheduleId, reason: Reason = "") -> Response:
         """Start nothing from now on; in force when this answers."""
         handle = service.client.schedules.get(id)
         await handle.pause(reason)
         return await _shown(handle)
 
-    @router.post("/schedules/{id}/resume")
-    async def resume(id: Id, reason: Reason = "") -> Response:
+    @router.post("/schedules/{id}/resume", **described({200: SHOWN}, refuses=(400, 504)))
+    async def resume(id: ScheduleId, reason: Reason = "") -> Response:
         """Undo pause, for times from now on."""
         handle = service.client.schedules.get(id)
         await handle.resume(reason)
         return await _shown(handle)
 
-    @router.post("/schedules/{id}/trigger")
+    @router.post(
+        "/schedules/{id}/trigger",
+        **described(
+            {202: Told("It is accepted.", TriggeredBody)},
+            refuses=(400, 422, 504),
+            parameters=(IDEMPOTENCY_KEY,),
+        ),
+    )
     async def trigger(
         request: Request,
-        id: Id,
+        id: ScheduleId,
         overlap: Annotated[Overlap | None, Query(description="Instead of the schedule's.")] = None,
     ) -> Response:
         """Have a run now, paused or not; the answer has its instance id, null if it is skipped."""
@@ -146,8 +160,15 @@ def _steering(service: Service) -> APIRouter:
 
         return await service.once(request, work)
 
-    @router.post("/schedules/{id}/backfill", status_code=202)
-    async def backfill(request: Request, id: Id) -> Response:
+    @router.post(
+        "/schedules/{id}/backfill",
+        **described(
+            {202: Told("It is accepted.")},
+            refuses=(400, 413, 504),
+            takes=Takes(_PAST, BackfillBody, required=True),
+        ),
+    )
+    async def backfill(request: Request, id: ScheduleId) -> Response:
         """Have the runs of past times: ``{"start": …, "end": …, "overlap": …}``."""
         wanted = _read(BackfillBody, await service.json_body(request))
         handle = service.client.schedules.get(id)
@@ -162,8 +183,15 @@ def _changing(service: Service) -> APIRouter:
         route_class=ProblemRoute, tags=["schedules"], dependencies=[Depends(service.may_administer)]
     )
 
-    @router.put("/schedules/{id}", responses={201: {"description": "It was made."}})
-    async def put(request: Request, id: Id) -> Response:
+    @router.put(
+        "/schedules/{id}",
+        **described(
+            {200: SHOWN, 201: Told("It was made.", ScheduleShownBody)},
+            refuses=(400, 413, 504),
+            takes=Takes(_NIGHTLY, ScheduleBody, required=True),
+        ),
+    )
+    async def put(request: Request, id: ScheduleId) -> Response:
         """Make a schedule, or change it into this. Without ``paused`` one that is there stays as it is."""
         wanted = _read(ScheduleBody, await service.json_body(request))
         spec, target, args = wanted.spec(), wanted.target(), list(wanted.args)
@@ -181,8 +209,8 @@ def _changing(service: Service) -> APIRouter:
             return await _shown(handle)
         return await _shown(handle, HTTPStatus.CREATED)
 
-    @router.delete("/schedules/{id}", status_code=204)
-    async def delete(id: Id) -> Response:
+    @router.delete("/schedules/{id}", **described({204: Told("It is gone.")}, refuses=(400, 504)))
+    async def delete(id: ScheduleId) -> Response:
         """Delete a schedule; runs that have begun go on."""
         await service.client.schedules.get(id).delete()
         return Response(status_code=HTTPStatus.NO_CONTENT)
@@ -190,7 +218,7 @@ def _changing(service: Service) -> APIRouter:
     return router
 
 
-def described(found: ScheduleDescription) -> dict[str, Any]:
+def shown(found: ScheduleDescription) -> dict[str, Any]:
     """Return a schedule as JSON."""
     return {
         "scheduleId": found.id,
@@ -233,7 +261,7 @@ def _run(run: ScheduleRun) -> dict[str, Any]:
 
 
 async def _shown(handle: ScheduleHandle, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return answer(described(await handle.describe()), status)
+    return answer(shown(await handle.describe()), status)
 
 
 def _check(service: Service, target: Target, args: list[Any]) -> None:

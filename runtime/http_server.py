@@ -31,6 +31,7 @@ from .client import Client
 from .connect import connect
 from .errors import UsageError
 from .http_access import BODY_BYTES_MAX, RATE_PER_S, Access, ApiKey, is_loopback
+from .http_document import finished
 from .http_probes import probe_routes
 from .http_problems import problem_of
 from .http_service import Service
@@ -124,6 +125,12 @@ def make_server(routes: APIRouter, *, title: str) -> FastAPI:
     async def failed(_: Request, error: Exception) -> Response:
         return problem_of(error).response()
 
+    describe = api.openapi
+
+    def document() -> dict[str, Any]:
+        return describe() if api.openapi_schema is not None else finished(describe())
+
+    api.openapi = document  # type: ignore[method-assign]
     for kind in (HTTPException, RequestValidationError, Exception):
         api.add_exception_handler(kind, failed)
     return api

@@ -21,6 +21,8 @@ from fastapi import APIRouter, Depends, Header
 from starlette.responses import StreamingResponse
 
 from .errors import LungfishError
+from .http_document import Told, described
+from .http_paths import InstanceId, Key, Name
 from .http_problems import Problem, ProblemRoute, problem_of
 from .http_service import Service
 from .http_shapes import plain, status_body, to_json
@@ -38,9 +40,7 @@ Look: TypeAlias = tuple[Any, bool, Any]
 
 LastId = Annotated[str | None, Header(alias="Last-Event-ID", description="Go on after this event.")]
 
-_STREAM: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "Events.", "content": {"text/event-stream": {}}}
-}
+STREAM: Final = Told("Events.", {"type": "string"}, kind="text/event-stream")
 
 
 def routes(service: Service) -> list[APIRouter]:
@@ -48,8 +48,8 @@ def routes(service: Service) -> list[APIRouter]:
     router = APIRouter(route_class=ProblemRoute, tags=["watching"], dependencies=[Depends(service.may_read)])
     streams = Streams()
 
-    @router.get("/entities/{name}/{key}/watch", responses=_STREAM)
-    async def watch_entity(name: str, key: str, last: LastId = None) -> StreamingResponse:
+    @router.get("/entities/{name}/{key}/watch", **described({200: STREAM}, refuses=(400,)))
+    async def watch_entity(name: Name, key: Key, last: LastId = None) -> StreamingResponse:
         """Follow an entity's committed states; ``null`` where it does not exist."""
         since = int(last) if last is not None and last.isdecimal() else None
         watch = service.client.entity(name, key).watch(since=since)
@@ -63,8 +63,8 @@ def routes(service: Service) -> list[APIRouter]:
 
         return streams.response(events())
 
-    @router.get("/instances/{instance_id}/watch", responses=_STREAM)
-    async def watch_instance(instance_id: str) -> StreamingResponse:
+    @router.get("/instances/{instance_id}/watch", **described({200: STREAM}, refuses=(400,)))
+    async def watch_instance(instance_id: InstanceId) -> StreamingResponse:
         """Follow an instance's status until it has ended: then comes ``end``."""
         handle = service.client.orchestration(instance_id)
         await handle.status()
@@ -76,7 +76,7 @@ def routes(service: Service) -> list[APIRouter]:
 
         return streams.response(changes("status", look, LOOK_S))
 
-    @router.get("/watch", responses=_STREAM)
+    @router.get("/watch", **described({200: STREAM}))
     async def watch_hub() -> StreamingResponse:
         """Follow hosts, workers, partitions and what waits in them."""
 

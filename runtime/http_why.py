@@ -2,32 +2,37 @@
 
 # No "from __future__ import annotations": FastAPI must see the annotations of functions within functions.
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Response
 
+from .http_document import Told, described
+from .http_models import WhyBody
+from .http_paths import InstanceId, Key, Name, Queue
 from .http_problems import ProblemRoute
 from .http_service import Service, answer
 from .http_shapes import shown_time
 from .why import Why
+
+WHY: Final = Told("What holds it up.", WhyBody)
 
 
 def routes(service: Service) -> list[APIRouter]:
     """Return the routes; they only look."""
     router = APIRouter(route_class=ProblemRoute, tags=["why"], dependencies=[Depends(service.may_read)])
 
-    @router.get("/instances/{instance_id}/why", responses={404: {"description": "It does not exist."}})
-    async def instance(instance_id: str) -> Response:
+    @router.get("/instances/{instance_id}/why", **described({200: WHY}, refuses=(400,)))
+    async def instance(instance_id: InstanceId) -> Response:
         """Say what an instance waits for, since when, until when, and who can unblock it."""
         return answer(body(await service.client.orchestration(instance_id).why()))
 
-    @router.get("/entities/{name}/{key}/why")
-    async def entity(name: str, key: str) -> Response:
+    @router.get("/entities/{name}/{key}/why", **described({200: WHY}, refuses=(400,)))
+    async def entity(name: Name, key: Key) -> Response:
         """Say who holds an entity and what waits there."""
         return answer(body(await service.client.entity(name, key).why()))
 
-    @router.get("/queues/{name}/why")
-    async def queue(name: str) -> Response:
+    @router.get("/queues/{name}/why", **described({200: WHY}, refuses=(400,)))
+    async def queue(name: Queue) -> Response:
         """Say what holds a queue up."""
         return answer(body(await service.client.queue(name).why()))
 

@@ -100,6 +100,14 @@ async def account(ctx: lungfish.OrchestrationContext) -> int:
         balance += amount
         return balance
 
+    @ctx.on_query("broken")
+    def broken_query() -> int:
+        return balance // 0
+
+    @ctx.on_update("broken")
+    def broken_update(amount: int) -> int:
+        return amount // 0
+
     await ctx.wait_for_external_event("close")
     await ctx.updates_finished()
     return balance
