@@ -172,13 +172,23 @@ class Link:
         self._waiting += 1
         try:
             async with self._connecting:
-                if self._closed:
-                    raise StoreUnavailable("this store is closed")
+                self._check_open()
                 if self._session is None or self._session.lost is not None:
-                    self._session = await self._connect()
+                    session = await self._connect()
+                    try:
+                        self._check_open()
+                    except StoreUnavailable:  # closed meanwhile: nobody would ever close this one
+                        session.drop(ConnectionAbortedError("closed by this process"))
+                        await session.ended()
+                        raise
+                    self._session = session
                 return self._session
         finally:
             self._waiting -= 1
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("this store is closed")
 
     async def _connect(self) -> Session:
         connection = self._address.connection(self._name)

@@ -23,7 +23,7 @@ async def names_of(instance: lungfish.OrchestrationHandle[str]) -> list[str]:
 async def test_steps(source: str, steps: list[str], result: str) -> None:
     async with environment(chaining.app) as env:
         instance = await env.client.start(chaining.chain, source)
-        assert (await instance.result(timeout=10)).startswith(result)
+        assert (await instance.result(timeout=60)).startswith(result)
         assert await names_of(instance) == steps
 
 

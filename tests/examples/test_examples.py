@@ -132,7 +132,7 @@ async def test_aggregator_raises_the_alarm(run_app: RunApp) -> None:
     async with run_app(aggregator.app) as runtime:
         await aggregator.main(runtime.client)
         alarm = runtime.client.entity(aggregator.Alarm, "building")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (state := await alarm.state()) is None or "roof" not in state.sensors:
                 await asyncio.sleep(0.01)
         # 100 and more: senders 2 to 9 sent a few to every room.

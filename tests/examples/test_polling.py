@@ -59,7 +59,7 @@ async def test_a_failed_job_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     async with environment(polling.app) as env:
         job = await polling.submit(env.client, "metropolis", 3)
         with pytest.raises(lungfish.OrchestrationFailed, match="is torn"):
-            await env.client.orchestration(job).result(timeout=10)
+            await env.client.orchestration(job).result(timeout=60)
         told = await polling.look(env.client, job)
         assert told is not None
         assert (told.runtime_status, told.output, told.is_over) == ("Failed", None, True)

@@ -82,7 +82,7 @@ async def test_in_an_app_of_ones_own(run_app: RunApp, valkey: Server, hub_name: 
     api.include_router(lungfish.http.router(hub=hub_name, url=valkey.url))
     async with run_app(app), listening(api) as origin, httpx.AsyncClient(base_url=origin) as http:
         assert (await http.get("/mine")).json() == "mine"
-        done = await http.post(f"{PREFIX}/orchestrators/echo?timeout=20", json=7)
+        done = await http.post(f"{PREFIX}/orchestrators/echo?timeout=60", json=7)
         assert (done.status_code, done.json()) == (200, 7)
         missing = await http.get(f"{PREFIX}/instances/nobody")
         assert missing.headers["content-type"] == "application/problem+json"

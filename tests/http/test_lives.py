@@ -59,7 +59,7 @@ async def test_rewind(served: Served) -> None:
 async def test_restart(served: Served) -> None:
     http = served.http
     one = await finished(http, "/orchestrators/echo", {"n": 1})
-    again = await http.post(f"/instances/{one}/restart?timeout=20")
+    again = await http.post(f"/instances/{one}/restart?timeout=60")
     assert (again.status_code, again.json()) == (200, {"n": 1})
     same = await http.post(f"/instances/{one}/restart?restartWithNewInstanceId=false")
     assert (same.status_code, same.json()["id"]) == (202, one)

@@ -61,7 +61,7 @@ async def test_a_paused_queue_keeps_what_waits(served: Served) -> None:
     await until(waits, "an activity in its queue")
     assert (await served.http.post("/queues/default/resume")).json()["paused"] is False
     for handle in handles:
-        assert len(await handle.result(timeout=20)) == 3
+        assert len(await handle.result(timeout=60)) == 3
 
 
 @pytest.mark.parametrize("body", [None, [], {}, {"surprise": 1}, {"concurrency": 0}, {"rate": "much"}])

@@ -25,7 +25,7 @@ async def served(serve_app: ServeApp) -> AsyncIterator[Served]:
 
 async def ended(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
     """Poll a status as a client of Durable Functions does: while it answers 202."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             response = await http.get(url)
             if response.status_code != 202:
@@ -82,7 +82,7 @@ async def test_start_with_an_id_is_one_instance(served: Served) -> None:
 
 
 async def test_wait_for_the_result(served: Served) -> None:
-    done = await served.http.post("/orchestrators/echo?timeout=20&pollingInterval=1", json={"a": [1, None]})
+    done = await served.http.post("/orchestrators/echo?timeout=60&pollingInterval=1", json={"a": [1, None]})
     assert (done.status_code, done.json()) == (200, {"a": [1, None]})
     late = await served.http.post("/orchestrators/wait?timeout=0.05")
     assert late.status_code == 202
@@ -90,10 +90,10 @@ async def test_wait_for_the_result(served: Served) -> None:
 
 
 async def test_a_failure_that_was_waited_for(served: Served) -> None:
-    failed = await served.http.post("/orchestrators/break_down?timeout=20", json="the boiler")
+    failed = await served.http.post("/orchestrators/break_down?timeout=60", json="the boiler")
     assert failed.status_code == 200
     assert failed.json()["runtimeStatus"] == "Failed"
-    url = "/orchestrators/break_down?timeout=20&returnInternalServerErrorOnFailure=true"
+    url = "/orchestrators/break_down?timeout=60&returnInternalServerErrorOnFailure=true"
     failed = await served.http.post(url, json="the boiler")
     assert failed.status_code == 500
     assert "the boiler exploded" in failed.json()["output"]
@@ -110,7 +110,7 @@ async def test_a_failure_that_was_waited_for(served: Served) -> None:
     ],
 )
 async def test_input_by_the_parameters(served: Served, name: str, body: Any, output: Any) -> None:
-    done = await served.http.post(f"/orchestrators/{name}?timeout=20", json=body)
+    done = await served.http.post(f"/orchestrators/{name}?timeout=60", json=body)
     assert (done.status_code, done.json()) == (200, output)
 
 

@@ -75,11 +75,11 @@ async def test_paused_resumed_triggered_and_filled_in(served: Served) -> None:
     run = triggered.json()["instanceId"]
     again = await http.post("/schedules/s/trigger", headers={"Idempotency-Key": "t"})
     assert again.json()["instanceId"] == run
-    assert await served.client.orchestration(run).result(timeout=20) == "x"
+    assert await served.client.orchestration(run).result(timeout=60) == "x"
     assert (await http.post("/schedules/s/backfill", json=BACK)).status_code == 202
     for hour in range(3):
         handle = served.client.orchestration(f"s-2026-01-01T0{hour}:00:00Z")
-        assert await handle.result(timeout=20) == "x"
+        assert await handle.result(timeout=60) == "x"
     found = (await http.get("/schedules/s")).json()
     assert {each["instanceId"] for each in (*found["running"], *found["recent"])} >= {run}
 

@@ -32,7 +32,7 @@ class Events:
     async def next(self) -> tuple[str, Any, str]:
         """Return name, value and id of the next event."""
         found: dict[str, str] = {}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async for line in self._lines:
                 if line.startswith(":"):
                     self.comments += 1
@@ -102,7 +102,7 @@ async def test_a_silent_stream_says_that_it_is_there(served: Served, monkeypatch
     async with streaming(served, "/entities/Counter/still/watch") as events:
         assert (await events.next())[1] == {"value": 1}
         later = asyncio.create_task(events.next())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while events.comments < 2:
                 await asyncio.sleep(0.01)
         await served.client.entity(Counter, "still").call(Counter.add, 1)
@@ -114,7 +114,7 @@ async def test_streams_are_bounded_and_counted_off(served: Served, monkeypatch: 
     async with streaming(served, "/watch") as events:
         await events.next()
         problem(await served.http.get("/watch"), 503, "1 streams")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await served.http.send(served.http.build_request("GET", "/watch"), stream=True)).is_error:
             await asyncio.sleep(0.05)
 

@@ -81,7 +81,7 @@ async def runtime(run_app: RunApp) -> AsyncIterator[LocalRuntime]:
         yield runtime
         ref = runtime.client.entity(Counter, "healthy")
         assert await ref.call(Counter.add, 2) == 2
-        assert await (await runtime.client.start(echoing, 5)).result(timeout=10) == 5
+        assert await (await runtime.client.start(echoing, 5)).result(timeout=60) == 5
         assert all(host.failed is not None and not host.failed.done() for host in runtime.hosts)
 
 
@@ -146,7 +146,7 @@ REFUSED: dict[str, tuple[type[lungfish.LungfishError], str, Refused]] = {
     "a missing instance": (
         lungfish.InstanceNotFound,
         "nobody",
-        lambda client: client.orchestration("nobody").result(timeout=10),
+        lambda client: client.orchestration("nobody").result(timeout=60),
     ),
     "the status of a missing instance": (
         lungfish.InstanceNotFound,
@@ -192,7 +192,7 @@ async def test_an_orchestration_fails_with_the_cause(runtime: LocalRuntime, case
     orchestration, cause = FAILING[case]
     handle = await runtime.client.start(orchestration)
     with pytest.raises(lungfish.OrchestrationFailed) as raised:
-        await handle.result(timeout=10)
+        await handle.result(timeout=60)
     assert raised.value.details is not None
     assert raised.value.details.is_caused_by(cause)
     assert (await handle.status()).runtime_status == lungfish.RuntimeStatus.FAILED
@@ -219,7 +219,7 @@ async def test_malformed_bytes_in_an_inbox_are_set_aside(
 async def test_a_store_that_is_not_there(hub_name: str) -> None:
     url = f"redis://127.0.0.1:{free_port()}"
     with pytest.raises(lungfish.StoreUnavailable, match="127.0.0.1"):
-        async with asyncio.timeout(20), lungfish.connect(url, hub=hub_name):
+        async with asyncio.timeout(60), lungfish.connect(url, hub=hub_name):
             raise AssertionError("connected to nothing")
 
 

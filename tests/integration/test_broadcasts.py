@@ -82,7 +82,7 @@ async def test_from_an_orchestration(
     monkeypatch.setenv("LUNGFISH_ALWAYS_REPLAY", str(int(always_replay)))
     async with run_app(app) as runtime:
         await fill(runtime.client, 100)
-        await (await runtime.client.start(caster, ["x", "y"])).result(timeout=20)
+        await (await runtime.client.start(caster, ["x", "y"])).result(timeout=60)
 
         async def all_there() -> bool:
             return sum((await totals(runtime.client)).values()) >= 300

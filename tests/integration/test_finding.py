@@ -66,9 +66,9 @@ async def test_status_follows_the_instance(client: lungfish.Client) -> None:
     await handles[1].raise_event("go", "fail")
     await handles[2].terminate("enough")
     await handles[3].suspend()
-    await handles[0].result(timeout=20)
+    await handles[0].result(timeout=60)
     with pytest.raises(lungfish.OrchestrationFailed):
-        await handles[1].result(timeout=20)
+        await handles[1].result(timeout=60)
     by_status = {status: await ids(client, status=status) for status in RuntimeStatus}
     assert {status: found for status, found in by_status.items() if found} == {
         RuntimeStatus.COMPLETED: ["i0"],
@@ -93,7 +93,7 @@ async def test_tags(client: lungfish.Client) -> None:
     assert await ids(client, tag=("customer", "17"), name="parent") == []
     assert (await client.orchestration("a").status()).tags == {"customer": "17", "region": "eu"}
     await client.orchestration("a").raise_event("go", "ok")
-    await client.orchestration("a").result(timeout=20)
+    await client.orchestration("a").result(timeout=60)
     assert await ids(client, tag=("customer", "17"), status="Completed") == ["a"]
     with pytest.raises(lungfish.InvalidArguments, match="not 17"):
         await client.start(waits, id="e", tags={str(n): "" for n in range(17)})
@@ -159,7 +159,7 @@ async def test_what_is_listed_survives_a_takeover(run_app: RunApp, monkeypatch: 
     async with run_app(app) as runtime:
         client = runtime.client
         await client.orchestration("i").raise_event("go", "ok")
-        await client.orchestration("i").result(timeout=20)
+        await client.orchestration("i").result(timeout=60)
         assert await ids(client, status="Running") == []
         assert await ids(client, status="Completed", tag=("a", "b")) == ["i"]
         await client.entity(Cart, "k").call(Cart.clear)

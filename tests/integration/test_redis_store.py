@@ -431,7 +431,7 @@ async def test_shards_that_are_well_answer_while_one_is_away() -> None:
                 while await store.append(appends) != [Appended.OK] * 8:
                     await asyncio.sleep(0.05)
 
-            await asyncio.wait_for(all_is_well(), 10)
+            await asyncio.wait_for(all_is_well(), 60)
             assert await store.commit(commits) == [Committed()] * 8
             assert all(row.known and row.number == 1 for row in await store.owners())
             assert len(await store.reader().read(positions, block_ms=0, count=9)) == 8

@@ -75,7 +75,7 @@ async def runtime(replay: str, run_app: RunApp) -> AsyncIterator[LocalRuntime]:
 async def run(client: lungfish.Client, n: int, id: str) -> None:
     handle = await client.start("quick", n, id=id)
     try:
-        await handle.result(timeout=20)
+        await handle.result(timeout=60)
     except lungfish.OrchestrationFailed:
         assert n < 0
 
@@ -120,11 +120,11 @@ async def test_a_purged_instance_leaves_no_key(runtime: LocalRuntime, valkey: Se
     assert keys_of(valkey, hub_name) == set()
     assert await ids(client) == []
     with pytest.raises(lungfish.InstanceNotFound):
-        await client.orchestration("a").result(timeout=5)
+        await client.orchestration("a").result(timeout=60)
     with pytest.raises(lungfish.InstanceNotFound):
         await client.purge("a")
     await run(client, 2, "a")
-    assert await client.orchestration("a").result(timeout=5) == 4
+    assert await client.orchestration("a").result(timeout=60) == 4
 
 
 async def test_what_runs_is_not_purged(runtime: LocalRuntime) -> None:
@@ -136,7 +136,7 @@ async def test_what_runs_is_not_purged(runtime: LocalRuntime) -> None:
         await client.purge_instances(status=["Completed", "Running"])
     assert await client.purge_instances() == 0
     await handle.raise_event("go", "on")
-    assert await handle.result(timeout=20) == "on"
+    assert await handle.result(timeout=60) == "on"
 
 
 async def test_children_go_with_their_parents(runtime: LocalRuntime, valkey: Server, hub_name: str) -> None:
@@ -199,7 +199,7 @@ async def test_an_orchestration_has_its_own_time(replay: str, run_app: RunApp) -
     async with run_app(app, settings=QUICK) as runtime:
         client = runtime.client
         await run(client, 1, "kept")
-        await (await client.start("parent", 0, id="p")).result(timeout=20)
+        await (await client.start("parent", 0, id="p")).result(timeout=60)
         await until(lambda: is_gone(client, "p"), "p is purged")
         assert await ids(client) == ["kept"]
 

@@ -138,7 +138,7 @@ async def test_an_orchestration_goes_on_where_it_was(run_app: RunApp, drain: boo
     async with run_app(app, settings=QUICK) as runtime:
         for id in ids:
             await runtime.client.orchestration(id).raise_event("go", "gone")
-        results = [await runtime.client.orchestration(id).result(timeout=10) for id in ids]
+        results = [await runtime.client.orchestration(id).result(timeout=60) for id in ids]
         assert [result[:3] for result in results] == [[f"{id} 1", "gone", f"{id} 2"] for id in ids]
         for id in ids:
             # The signal of before the restart counts once, too.
@@ -154,7 +154,7 @@ async def test_a_timer_that_fell_due_while_nobody_ran_fires_at_once(run_app: Run
     await asyncio.sleep(0.3)  # until they are due
     async with run_app(app) as runtime:
         for number in range(5):
-            assert await runtime.client.orchestration(f"n{number}").result(timeout=10) == "rested"
+            assert await runtime.client.orchestration(f"n{number}").result(timeout=60) == "rested"
 
 
 # --- code that changed ----------------------------------------------------------------------------
@@ -212,7 +212,7 @@ async def test_changed_code_fails_its_old_instances_with_a_lesson(run_app: RunAp
         old = runtime.client.orchestration("old")
         await old.raise_event("go")
         with pytest.raises(lungfish.OrchestrationFailed) as raised:
-            await old.result(timeout=10)
+            await old.result(timeout=60)
         details = raised.value.details
         assert details is not None
         assert details.is_caused_by(lungfish.NonDeterminism)
@@ -221,7 +221,7 @@ async def test_changed_code_fails_its_old_instances_with_a_lesson(run_app: RunAp
         assert (await old.status()).runtime_status is RuntimeStatus.FAILED
         new = await runtime.client.start("changing", id="new")
         await new.raise_event("go")
-        assert await new.result(timeout=10) == "second version"
+        assert await new.result(timeout=60) == "second version"
 
 
 async def test_a_patch_marker_keeps_old_instances_on_their_path(run_app: RunApp) -> None:
@@ -236,8 +236,8 @@ async def test_a_patch_marker_keeps_old_instances_on_their_path(run_app: RunApp)
         new = await runtime.client.start("changing", id="new")
         for id in ("old", "new"):
             await runtime.client.orchestration(id).raise_event("go")
-        assert await runtime.client.orchestration("old").result(timeout=10) == "first version"
-        assert await new.result(timeout=10) == "second version"
+        assert await runtime.client.orchestration("old").result(timeout=60) == "first version"
+        assert await new.result(timeout=60) == "second version"
 
 
 # --- broken connections ---------------------------------------------------------------------------
@@ -350,7 +350,7 @@ async def test_a_host_that_dies_in_the_middle_of_load_loses_and_doubles_nothing(
         await until(is_half_way, "the load to be half-way")
         await runtime.hosts.pop().stop(drain=False)
         assert await asyncio.gather(*tasks) == [list(range(2, 21, 2))] * len(keys)
-        assert [await handle.result(timeout=20) for handle in work] == [[1, 2, 3, 4, 5]] * 10
+        assert [await handle.result(timeout=60) for handle in work] == [[1, 2, 3, 4, 5]] * 10
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -380,7 +380,7 @@ async def test_idle_actors_leave_memory_and_come_back(
         ]
         await until(is_empty, "everything to be passivated again")
         await handle.raise_event("go", "gone")
-        assert (await handle.result(timeout=10))[:3] == ["o 1", "gone", "o 2"]
+        assert (await handle.result(timeout=60))[:3] == ["o 1", "gone", "o 2"]
         assert begun == {"o 1": 1, "o 2": 1}
 
 

@@ -81,7 +81,7 @@ class Log(lungfish.Entity):
     async def read_with(self, others: int) -> int:
         """Return how many readers are here at once, at most."""
         readers.add(asyncio.current_task())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(readers) < others:
                 await asyncio.sleep(0.001)
         return len(readers)
@@ -307,7 +307,7 @@ async def test_a_call_in_a_circle_fails_at_once(client: lungfish.Client) -> None
 
 async def test_an_entity_starts_an_orchestration(client: lungfish.Client) -> None:
     instance = await client.entity(Boss, "a").call(Boss.start, 21)
-    assert await client.orchestration(instance).result(timeout=10) == 42
+    assert await client.orchestration(instance).result(timeout=60) == 42
 
 
 # --- what is refused, and poisons nothing ---------------------------------------------------------
@@ -352,7 +352,7 @@ async def test_reasons_that_cannot_be_sent_are_refused_at_once(client: lungfish.
     handle = await client.start(doubling, 1)
     with pytest.raises(lungfish.UsageError):
         await handle.terminate(reason)
-    assert await handle.result(timeout=10) == 2
+    assert await handle.result(timeout=60) == 2
 
 
 @pytest.mark.parametrize("wrong", [int, Opaque, 5, None])
@@ -373,7 +373,7 @@ async def test_a_blocking_client_does_the_same(runtime: LocalRuntime, valkey: Se
             total = ref.call(Counter.add, 5)
             state = ref.state()
             handle = client.start(doubling, 4, id="sync")
-            result = handle.result(timeout=10)
+            result = handle.result(timeout=60)
             found = [status.instance_id for status in client.instances(name="doubling")]
             next(client.instances())  # left in the middle
             return total, state and state.value, result, handle.status().runtime_status, found

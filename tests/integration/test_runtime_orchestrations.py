@@ -118,7 +118,7 @@ async def inlines(ctx: OrchestrationContext, order: Order) -> Order:
 async def runtime(run_app: RunApp) -> AsyncIterator[LocalRuntime]:
     async with run_app(app) as runtime:
         yield runtime
-        assert await (await runtime.client.start(squares, [3])).result(timeout=10) == 9
+        assert await (await runtime.client.start(squares, [3])).result(timeout=60) == 9
         assert all(host.failed is not None and not host.failed.done() for host in runtime.hosts)
 
 
@@ -129,7 +129,7 @@ def client(runtime: LocalRuntime) -> lungfish.Client:
 
 async def run(client: lungfish.Client, orchestration: Any, *args: Any, id: str | None = None) -> Any:
     handle = await client.start(orchestration, *args, id=id)
-    return await handle.result(timeout=15)
+    return await handle.result(timeout=60)
 
 
 async def status_is(handle: lungfish.OrchestrationHandle[Any], status: RuntimeStatus) -> None:
@@ -180,7 +180,7 @@ async def test_each_attempt_has_a_time_out(client: lungfish.Client) -> None:
 
 async def test_an_inline_activity_runs_in_the_turn(client: lungfish.Client) -> None:
     handle = await client.start(inlines, Order(id="a", amount=2))
-    assert await handle.result(timeout=10) == Order(id="A", amount=4)
+    assert await handle.result(timeout=60) == Order(id="A", amount=4)
 
 
 @app.orchestration
@@ -294,13 +294,13 @@ async def test_events_are_kept_and_taken_in_order(client: lungfish.Client) -> No
     await custom_status_is(handle, "waiting")
     for number in range(1, 6):
         await handle.raise_event("NUMBER", number)
-    assert await handle.result(timeout=10) == list(range(6))
+    assert await handle.result(timeout=60) == list(range(6))
 
 
 async def test_an_event_is_of_its_type(client: lungfish.Client) -> None:
     handle = await client.start(waits_for_order)
     await handle.raise_event("order", {"id": "a", "amount": "2.5"})
-    assert await handle.result(timeout=10) == Order(id="a", amount=2.5)
+    assert await handle.result(timeout=60) == Order(id="a", amount=2.5)
 
 
 async def test_entities_are_called_and_signalled_in_order(client: lungfish.Client) -> None:
@@ -321,7 +321,7 @@ async def test_continue_as_new_loses_no_event(client: lungfish.Client) -> None:
     handle = await client.start(counts_down, 20, [])
     first = (await handle.status()).execution_id
     await asyncio.gather(*(handle.raise_event("number", number) for number in range(20)))
-    assert await handle.result(timeout=10) == list(range(20))
+    assert await handle.result(timeout=60) == list(range(20))
     assert (await handle.status()).execution_id != first
     assert len(await handle.history()) < 10
 
@@ -420,7 +420,7 @@ async def test_status_result_and_history(client: lungfish.Client) -> None:
     gates["s"].set()
     await custom_status_is(handle, {"step": 2})
     await handle.raise_event("end", "well")
-    assert await handle.result(timeout=10) == "well"
+    assert await handle.result(timeout=60) == "well"
     assert await client.orchestration("s", returns=str).result() == "well"
     status = await handle.status()
     assert (status.runtime_status, status.output) == (RuntimeStatus.COMPLETED, "well")
@@ -437,7 +437,7 @@ async def test_status_result_and_history(client: lungfish.Client) -> None:
 
 async def test_an_id_is_taken_once(client: lungfish.Client) -> None:
     handles = await asyncio.gather(*(client.start(squares, [n], id="one") for n in range(1, 20)))
-    results = {await handle.result(timeout=10) for handle in handles}
+    results = {await handle.result(timeout=60) for handle in handles}
     assert len(results) == 1
     assert begun["square"] == 1
     with pytest.raises(lungfish.InstanceExists):
@@ -448,7 +448,7 @@ async def test_an_id_is_taken_once(client: lungfish.Client) -> None:
 
 async def test_terminate(client: lungfish.Client) -> None:
     handle = await client.start(waits_for_events, 1)
-    waiting = asyncio.create_task(handle.result(timeout=10))
+    waiting = asyncio.create_task(handle.result(timeout=60))
     await custom_status_is(handle, "waiting")
     await handle.terminate("not needed")
     with pytest.raises(lungfish.OrchestrationTerminated, match="not needed"):
@@ -471,7 +471,7 @@ async def test_suspend_and_resume(client: lungfish.Client) -> None:
         await handle.result(timeout=0.1)
     assert (await handle.status()).runtime_status is RuntimeStatus.SUSPENDED
     await handle.resume()
-    assert await handle.result(timeout=10) == [0, 1, 2]
+    assert await handle.result(timeout=60) == [0, 1, 2]
 
 
 async def test_instances_are_listed_once_each(client: lungfish.Client) -> None:

@@ -72,7 +72,7 @@ async def test_asked_and_changed(runtime: LocalRuntime) -> None:
         await handle.update("deposit", 101)
     assert await handle.query("current") == 25
     await handle.update("close")
-    assert await handle.result(timeout=15) == 25
+    assert await handle.result(timeout=60) == 25
     assert await handle.query("current") == 25
     assert (await handle.status()).version == "1"
 
@@ -99,7 +99,7 @@ def use_blocking(open_client: Any) -> list[Any]:
         with pytest.raises(lungfish.UpdateRejected):
             handle.update("deposit", -1)
         handle.update("close")
-        return [*found, handle.result(timeout=15)]
+        return [*found, handle.result(timeout=60)]
 
 
 async def test_the_blocking_client_does_the_same(

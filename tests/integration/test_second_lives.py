@@ -64,16 +64,16 @@ async def test_a_family_is_rewound_forked_and_restarted(runtime: LocalRuntime) -
     broken.add("second")
     handle = await client.start(parent, id="p")
     with pytest.raises(lungfish.OrchestrationFailed, match="second is down"):
-        await handle.result(timeout=20)
+        await handle.result(timeout=60)
     broken.clear()
     await handle.rewind("it is up again")
-    assert await handle.result(timeout=20) == ["first", "second"]
+    assert await handle.result(timeout=60) == ["first", "second"]
     assert ran == Counts({"first": 1, "second": 2})
     history = await handle.history()
     done = next(at for at, event in enumerate(history) if isinstance(event, events.TaskCompleted))
     fork = await handle.fork(at=done, id="fork")
-    assert await fork.result(timeout=20) == ["first", "second"]
-    assert (await (await handle.restart(new_id=True)).result(timeout=20)) == ["first", "second"]
+    assert await fork.result(timeout=60) == ["first", "second"]
+    assert (await (await handle.restart(new_id=True)).result(timeout=60)) == ["first", "second"]
     assert ran["first"] >= 2
 
 
@@ -81,7 +81,7 @@ async def test_cancellation_cleans_up(runtime: LocalRuntime) -> None:
     handle = await runtime.client.start(tidy, id="t")
     await handle.cancel("enough")
     with pytest.raises(lungfish.OrchestrationCanceled, match="enough"):
-        await handle.result(timeout=20)
+        await handle.result(timeout=60)
     assert ran["cleanup"] == 1
 
     async def is_listed() -> bool:

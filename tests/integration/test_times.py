@@ -107,7 +107,7 @@ async def test_the_blocking_client_has_it_all(run_app: RunApp, valkey: Server, h
             schedule = blocking.schedules.create("b", lungfish.every(3_600 * SECOND), tick, paused=True)
             run = schedule.trigger()
             assert run is not None
-            assert blocking.orchestration(run).result(timeout=10) == "tock"
+            assert blocking.orchestration(run).result(timeout=60) == "tock"
             schedule.update(overlap="allow")
             schedule.resume("r")
             schedule.pause("p")

@@ -29,7 +29,7 @@ async def test_each_state_and_the_end(run_app: RunApp) -> None:
     async with run_app(app) as runtime:
         counter = runtime.client.entity(Counter, "hits")
         seen: list[int | None] = []
-        async with asyncio.timeout(20), counter.watch() as watch:
+        async with asyncio.timeout(60), counter.watch() as watch:
             async for state in watch:
                 seen.append(state.value if state is not None else None)
                 if seen == [None, 1, None]:
@@ -87,7 +87,7 @@ async def test_a_blocking_client_watches_until_another_thread_closes_it(
 
         watching = asyncio.to_thread(watch)
         task = asyncio.ensure_future(watching)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not seen:
                 await asyncio.sleep(0.01)
             await runtime.client.entity(Counter, "hits").call(Counter.add)

@@ -154,7 +154,7 @@ async def test_it_waits_its_turn() -> None:
 
 
 async def test_a_critical_section_keeps_it_out() -> None:
-    async with asyncio.timeout(20), environment(app) as env:
+    async with asyncio.timeout(60), environment(app) as env:
         counter = env.client.entity(Counter, "c")
         handle = await env.client.start(hold, "c", id="holder")
         while (await counter.inspect()).holder is None:

@@ -244,7 +244,7 @@ def opened(request: pytest.FixtureRequest) -> Callable[[], Any]:
 
 
 async def until(condition: Callable[[], Any], what: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await condition():
             await asyncio.sleep(0.002)
     assert what

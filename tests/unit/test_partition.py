@@ -352,7 +352,7 @@ async def test_a_spawned_task_runs_the_actor_when_it_ends_and_is_cancelled_by_a_
     run_all(partition)
     await asyncio.sleep(0)
     partition.drop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await cancelled.wait()
 
 

@@ -268,7 +268,7 @@ async def test_what_nobody_takes_is_swept() -> None:
         await client._open.store.put_payloads([payload])
         hub = hub_of(client)
         with pytest.raises(lungfish.InstanceNotFound):
-            await client.orchestration("nobody").result(timeout=10)
+            await client.orchestration("nobody").result(timeout=60)
         assert stored(hub) == ["orphan"]  # the other was deleted with the event that nobody took
         await env.advance(3_600)
         assert await sweep(env, older_s=3_700) == 0

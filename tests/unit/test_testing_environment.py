@@ -117,7 +117,7 @@ async def test_three_days_pass_in_no_time() -> None:
     async with environment(app) as env:
         began, began_s = env.now(), time.process_time()
         instance = await env.client.start(approve)
-        assert await instance.result(timeout=10) == "nobody answered"
+        assert await instance.result(timeout=60) == "nobody answered"
         assert env.now() - began == timedelta(hours=72)
         assert time.process_time() - began_s < 20
 
@@ -126,7 +126,7 @@ async def test_a_month_of_daily_timers_passes_in_no_time() -> None:
     async with environment(app) as env:
         began, began_s = env.now(), time.process_time()
         instance = await env.client.start(a_month)
-        assert await instance.result(timeout=10) == sum(range(30))
+        assert await instance.result(timeout=60) == sum(range(30))
         assert env.now() - began == 30 * DAY
         assert time.process_time() - began_s < 20
 
@@ -135,7 +135,7 @@ async def test_timers_fire_at_their_time_and_in_order() -> None:
     async with environment(app) as env:
         began = env.now()
         instances = [await env.client.start(sleep, n * HOUR) for n in (3, 1, 2)]
-        woke = await asyncio.gather(*(instance.result(timeout=10) for instance in instances))
+        woke = await asyncio.gather(*(instance.result(timeout=60) for instance in instances))
         assert [at - began for at in woke] == [3 * HOUR, HOUR, 2 * HOUR]
 
 
@@ -143,7 +143,7 @@ async def test_retries_wait_in_durable_time() -> None:
     tries.clear()
     async with environment(app) as env:
         began = env.now()
-        assert await (await env.client.start(call_flaky)).result(timeout=10) == 4
+        assert await (await env.client.start(call_flaky)).result(timeout=60) == 4
         assert env.now() - began == 7 * HOUR
 
 
@@ -154,7 +154,7 @@ async def test_nothing_is_skipped_while_nobody_waits() -> None:
         await asyncio.sleep(0.1)
         assert env.now() == began
         await instance.raise_event("answer", "yes")
-        assert await instance.result(timeout=10) == "yes"
+        assert await instance.result(timeout=60) == "yes"
         assert env.now() == began
 
 
@@ -170,14 +170,14 @@ async def test_nothing_is_skipped_for_those_who_gave_up() -> None:
         await asyncio.sleep(0.1)
         assert env.now() == began
         # The client asks for an outcome once, whoever waits for it: nothing reaches the store now.
-        assert await instance.result(timeout=10) == began + HOUR
+        assert await instance.result(timeout=60) == began + HOUR
 
 
 async def test_nothing_is_skipped_while_an_activity_runs() -> None:
     async with environment(app) as env:
         began = env.now()
         instance = await env.client.start(work_and_race, 0.05)
-        assert await instance.result(timeout=10) == "worked"
+        assert await instance.result(timeout=60) == "worked"
         assert env.now() == began
 
 
@@ -188,7 +188,7 @@ async def test_nothing_is_skipped_while_an_operation_runs() -> None:
         bell = env.client.entity(Bell, "slow")
         rung, _ = await asyncio.gather(bell.call(Bell.ring_slowly, 0.05), asyncio.sleep(0.02))
         assert (rung, env.now()) == (1, began)
-        assert await instance.result(timeout=10) == began + HOUR
+        assert await instance.result(timeout=60) == began + HOUR
 
 
 # --- advancing -------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ async def test_without_auto_skip_only_advance_moves_time() -> None:
         with pytest.raises(lungfish.DeadlineExceeded):
             await instance.result(timeout=0.05)
         env.auto_skip = True
-        assert await instance.result(timeout=10) == "nobody answered"
+        assert await instance.result(timeout=60) == "nobody answered"
 
 
 async def test_advance_beside_a_result_raises_an_event_in_time() -> None:
@@ -227,7 +227,7 @@ async def test_advance_beside_a_result_raises_an_event_in_time() -> None:
             await env.advance(timedelta(hours=71))
             await instance.raise_event("answer", "just in time")
 
-        result, _ = await asyncio.gather(instance.result(timeout=10), answer())
+        result, _ = await asyncio.gather(instance.result(timeout=60), answer())
         assert result == "just in time"
 
 
@@ -269,7 +269,7 @@ async def test_every_run_begins_at_the_same_time_unless_told() -> None:
     start = dt.datetime(2024, 2, 28, 23, tzinfo=dt.UTC)
     async with environment(app, start=start) as env:
         instance = await env.client.start(sleep, DAY)
-        assert await instance.result(timeout=10) == start + DAY
+        assert await instance.result(timeout=60) == start + DAY
         assert (await instance.status()).created_at == start
 
 
@@ -277,7 +277,7 @@ async def test_every_run_begins_at_the_same_time_unless_told() -> None:
 async def test_orchestrations_are_replayed_at_every_turn(always: bool) -> None:
     turns.clear()
     async with environment(app, always_replay=always) as env:
-        await (await env.client.start(two_turns)).result(timeout=10)
+        await (await env.client.start(two_turns)).result(timeout=60)
     assert turns == ([False, True] if always else [False])
 
 
@@ -285,7 +285,7 @@ async def test_several_hosts_share_the_work_and_survive_months() -> None:
     async with environment(app, hosts=3, workers=2) as env:
         assert len({id(host) for host in env._hosts.values() if host.partitions}) == 3
         instances = [await env.client.start(a_month) for _ in range(5)]
-        totals = [await instance.result(timeout=10) for instance in instances]
+        totals = [await instance.result(timeout=60) for instance in instances]
         assert totals == [sum(range(30))] * 5
         await asyncio.sleep(0.1)  # heartbeats: nobody is taken for dead after the jumps
         assert all(host.partitions for host in env._hosts.values())
@@ -294,7 +294,7 @@ async def test_several_hosts_share_the_work_and_survive_months() -> None:
 async def test_further_clients_count_as_waiting() -> None:
     async with environment(app) as env, env.connect() as other:
         instance = await other.start(sleep, HOUR)
-        assert await instance.result(timeout=10) == env.now()
+        assert await instance.result(timeout=60) == env.now()
 
 
 async def test_it_says_so_when_nothing_can_end_the_wait(
@@ -332,7 +332,7 @@ def test_it_runs_on_uvloop() -> None:
 
     async def month(env: Environment) -> int:
         async with env:
-            return await (await env.client.start(a_month)).result(timeout=10)
+            return await (await env.client.start(a_month)).result(timeout=60)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(month(environment(app))) == sum(range(30))
