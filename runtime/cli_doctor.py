@@ -25,7 +25,7 @@ from .doctor import (
     diagnose,
     exit_code,
 )
-from .errors import LungfishError, Unavailable, UnsafeStore, UsageError
+from .errors import HubNotFound, LungfishError, Unavailable, UnsafeStore, UsageError
 from .open_store import open_store
 from .overview import HubStatus, read_hub
 from .queues import QueueInfo
@@ -95,7 +95,7 @@ async def _look(where: Where, url: str, replicas: int) -> Facts:
     try:
         async with RedisView(url) as view:
             name = await where.existing_hub(view)
-    except UsageError as error:
+    except (UsageError, HubNotFound) as error:
         return Facts(machine, store, HubFacts(where.hub or "", str(error)))
     store = await read_store(url, hub=name, replicas=replicas)
     wanted = tuple(where.app().queues()) if where.target and where.app().activities else ()
@@ -112,7 +112,7 @@ def _installed(name: str) -> str:
 async def _hub(url: str, name: str, wanted: tuple[str, ...]) -> HubFacts:
     store = open_store(url, name)
     try:
-        await store.open()
+        await store.open(create=False)
         status = await read_hub(store)
         stuck: tuple[int, ...] = ()
         if status.load.outbox:

@@ -47,7 +47,7 @@ def _at_hub(where: Where, look: Callable[[Console, RedisView, str, str], Awaitab
 async def _show_status(console: Console, _view: RedisView, url: str, hub: str) -> None:
     store = RedisStore(url, hub)
     try:
-        meta = await store.open()
+        meta = await store.open(create=False)
         beats = (await store.heartbeat("", b"", lease_ms=1, lead=False)).hosts
         workers, owners, loads = await store.workers(), await store.owners(), await store.loads()
     finally:

@@ -21,7 +21,7 @@ import click
 
 from .app import App
 from .embedded import running_daemon, start_child
-from .errors import UsageError
+from .errors import HubNotFound, UsageError
 from .loading import load_app
 from .open_store import DATA_FOLDER, URL_VARIABLE
 from .redis_view import RedisView
@@ -43,10 +43,6 @@ _OPTIONS: Final = (
 
 class StoreNotFound(UsageError):
     """There is no store where it was looked for."""
-
-
-class HubNotFound(UsageError):
-    """There is no such hub in the store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .dead_letters import DeadLetters
 from .definitions import EntityDefinition, Orchestration, as_duration
 from .errors import InstanceExists, OrchestrationFailed, UsageError
+from .existing import HUB_WAIT_S, check_wait
 from .headers import Carried
 from .hot import HotEntity, read_hot
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
@@ -63,6 +64,7 @@ class Client(ClientBatches, ClientBroadcasts):
         app: App | None = None,
         *,
         unique: Callable[[], str] = lambda: uuid.uuid4().hex,
+        wait_s: float = HUB_WAIT_S,
     ) -> None:
         """Make a client; ``async with`` opens it.
 
@@ -70,9 +72,11 @@ class Client(ClientBatches, ClientBroadcasts):
             open_store: makes the store handle of this client, which opens and closes it.
             app: what the hub runs: gives types to names.
             unique: makes ids that were never used in the hub: of sessions, and of instances without an id.
+            wait_s: how long ``async with`` waits for a hub that does not exist yet (s).
         """
         self._open_store = open_store
         self._unique = unique
+        self._wait_s = check_wait(wait_s)
         self.app = app
         self._definitions: dict[type[Any], EntityDefinition] = {}
         self._connection: Connection | None = None
@@ -87,7 +91,7 @@ class Client(ClientBatches, ClientBroadcasts):
             store, session=self._unique(), payloads=self._payloads, carried=self._carried()
         )
         try:
-            await connection.open()
+            await connection.open(self._wait_s)
         except BaseException:
             await connection.close()
             raise

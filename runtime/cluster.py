@@ -130,7 +130,7 @@ class Runtime:
         async def ask() -> list[HostInfo]:
             store = open_store(self.url, self._app.hub)
             try:
-                await store.open()
+                await store.open(create=False)
                 view = await store.heartbeat("", b"", lease_ms=1, lead=False)
             finally:
                 await store.close()

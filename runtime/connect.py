@@ -6,11 +6,18 @@ from .app import App
 from .blocking import BlockingClient
 from .client import Client
 from .errors import UsageError
+from .existing import HUB_WAIT_S
 from .open_store import find_url, open_store
 from .store import Store
 
 
-def connect(app: App | str | None = None, *, hub: str | None = None, url: str | None = None) -> Client:
+def connect(
+    app: App | str | None = None,
+    *,
+    hub: str | None = None,
+    url: str | None = None,
+    wait_s: float = HUB_WAIT_S,
+) -> Client:
     """Return a client of a hub: ``async with lungfish.connect(app) as client``.
 
     Where the store is: ``url``; else ``$LUNGFISH_REDIS_URL``; else the store of the runtime that is up on
@@ -20,9 +27,12 @@ def connect(app: App | str | None = None, *, hub: str | None = None, url: str | 
         app: the app, or the store's address (``redis://…``; then ``hub`` is needed).
         hub: name of the hub; default is the app's.
         url: the store's address.
+        wait_s: how long entering the block waits for a hub that does not exist yet (s): a client never makes
+            one, since the hosts' number of partitions is fixed in it for ever.
 
     Raises:
         UsageError: neither an app nor a hub is given.
+        HubNotFound: on entering the block: no host has made the hub within ``wait_s``.
         StoreUnavailable, HubMismatch, UnsafeStore: on entering the block.
     """
     if isinstance(app, str):
@@ -37,15 +47,19 @@ def connect(app: App | str | None = None, *, hub: str | None = None, url: str | 
     async def open_found() -> Store:
         return open_store(await find_url(hub_name, url), hub_name)
 
-    return Client(open_found, app)
+    return Client(open_found, app, wait_s=wait_s)
 
 
 def connect_sync(
-    app: App | str | None = None, *, hub: str | None = None, url: str | None = None
+    app: App | str | None = None,
+    *,
+    hub: str | None = None,
+    url: str | None = None,
+    wait_s: float = HUB_WAIT_S,
 ) -> BlockingClient:
     """Return a blocking client: ``with lungfish.connect_sync(app) as client``.
 
     The same calls as ``connect``'s client, without ``await``: for scripts, plain Ray actors and tasks.
     Arguments and errors as in ``connect``.
     """
-    return BlockingClient(connect(app, hub=hub, url=url))
+    return BlockingClient(connect(app, hub=hub, url=url, wait_s=wait_s))

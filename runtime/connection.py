@@ -22,6 +22,7 @@ from typing import Final
 from . import headers, wire
 from .deadlines import Deadlines
 from .errors import DeadlineExceeded, FailureDetails, StoreUnavailable, usage_error
+from .existing import HUB_WAIT_S, open_existing
 from .ids import CLIENT, ActorId, partition_of
 from .messages import Message, Response
 from .payloads import DEFAULT, Payload, PayloadSettings, is_token
@@ -70,9 +71,9 @@ class Connection:
         self._reader: Reader | None = None
         self.closed = False
 
-    async def open(self) -> None:
-        """Connect to the store; raises ``StoreUnavailable``, ``HubMismatch``, ``UnsafeStore``."""
-        self.meta = await self.store.open()
+    async def open(self, wait_s: float = HUB_WAIT_S) -> None:
+        """Connect to the store; raises as ``open_existing``."""
+        self.meta = await open_existing(self.store, wait_s)
 
     async def close(self) -> None:
         """End the session: open requests fail, durable ones go on without us."""

@@ -43,7 +43,8 @@
     ├─ Unavailable             try again later
     │  ├─ StoreUnavailable     the store cannot be reached; the outcome may be unknown
     │  ├─ Overloaded           a bound was reached; nothing was accepted
-    │  └─ RuntimeNotFound      no runtime of this hub on the Ray cluster
+    │  ├─ RuntimeNotFound      no runtime of this hub on the Ray cluster
+    │  └─ HubNotFound          no host has made the hub yet
     └─ InternalError           a bug in Lungfish: please report it
 
 ``LeaseLost`` and ``StoreBehind`` are outcomes of a commit, not exceptions of users:
@@ -172,6 +173,18 @@ class Overloaded(Unavailable):
 
 class RuntimeNotFound(Unavailable):
     """No runtime of this hub was found on the Ray cluster, and no store URL was given."""
+
+
+class HubNotFound(Unavailable):
+    """There is no such hub in the store: the first host of an app makes it, with its partition count."""
+
+    @classmethod
+    def of(cls, hub: str) -> HubNotFound:
+        """Return the error of a process that needs a hub and may not make it."""
+        return cls(
+            f"hub {hub!r} does not exist yet: start a host first (lungfish dev, lungfish up, "
+            "lungfish.start), which makes the hub with its number of partitions; or wait longer (wait_s)"
+        )
 
 
 class InternalError(LungfishError):

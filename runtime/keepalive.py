@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .errors import StoreUnavailable
+from .errors import Unavailable
 from .stalls import stall_of
 from .store import Store
 
@@ -117,7 +117,7 @@ class Keepalive:
 
     async def _beat(self, store: Store) -> None:
         try:
-            await store.open()
+            await store.open(create=False)
             await store.heartbeat(self._host, self._record, lease_ms=self._lease_ms, lead=False)
-        except StoreUnavailable as error:
+        except Unavailable as error:
             logger.warning("host %s: heartbeat beside the loop: %s", self._host, error)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from . import memory_queues
-from .errors import InternalError, StoreUnavailable
+from .errors import HubNotFound, InternalError, StoreUnavailable
 from .hub_meta import check_meta
 from .index import Counted, Found, Scan
 from .keys import WORKER_TTL_MS, Keys
@@ -68,11 +68,13 @@ class MemoryStore:
         """Name of the hub."""
         return self._name
 
-    async def open(self, wanted: HubMeta | None = None) -> HubMeta:
+    async def open(self, wanted: HubMeta | None = None, *, create: bool = True) -> HubMeta:
         """See ``Store.open``."""
         self._closed = False
         hub = self._hub()
         if hub.meta is None:
+            if not create:
+                raise HubNotFound.of(self._name)
             hub.meta = wanted or HubMeta()
         return check_meta(self._name, hub.meta, wanted)
 

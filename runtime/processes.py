@@ -14,6 +14,7 @@ from typing import Final
 
 from .app import App
 from .attempts import Launcher
+from .existing import open_existing
 from .host import Host, new_id
 from .keepalive import Keepalive
 from .open_store import open_store
@@ -135,7 +136,7 @@ class WorkerProcess:
 
     async def start(self) -> None:
         """Begin to take activities."""
-        await self._store.open()
+        await open_existing(self._store)
         for beat in await self._store.workers():
             if beat.host.startswith(f"{self._slot}#"):
                 await self._store.remove_worker(beat.host)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import ray
 import ray.exceptions
 
-from .errors import StoreUnavailable
+from .errors import Unavailable
 from .store import Store
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class DeathWatch:
             return
         logger.warning("Ray says that host %s is gone", host_id)
         try:
-            await self._store.open()
+            await self._store.open(create=False)
             await self._store.remove_host(host_id)
-        except StoreUnavailable as error:
+        except Unavailable as error:
             logger.warning("telling so: %s; its lease will", error)

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from .errors import InternalError, InvalidArguments, StoreUnavailable
+from .errors import HubNotFound, InternalError, InvalidArguments, StoreUnavailable
 from .hub_meta import check_meta
 from .index import Counted, Found, Scan
 from .keys import INBOX_LENGTH_MAX, QUEUE_LENGTH_MAX, WORKER_TTL_MS, Keys
@@ -128,7 +128,7 @@ class RedisStore:
 
     # --- connecting --------------------------------------------------------------------
 
-    async def open(self, wanted: HubMeta | None = None) -> HubMeta:
+    async def open(self, wanted: HubMeta | None = None, *, create: bool = True) -> HubMeta:
         """See ``Store.open``."""
         self._closed = False
         servers = await self._connected()
@@ -137,8 +137,10 @@ class RedisStore:
             self._durability = judge(await read_persistence(servers), where, replicas=self._replicas)
             self._is_judged = True
         new, key = wanted or HubMeta(), self._keys.meta
-        fixed = (new.partitions, new.format_version, new.hash_name)
+        fixed = (new.partitions if create else 0, new.format_version, new.hash_name)
         partitions, version, hash_name = (await servers.run(WRITE, [(key, script("open", [key], *fixed))]))[0]
+        if partitions is None:
+            raise HubNotFound.of(self.hub)
         stored = HubMeta(int(partitions), int(version), hash_name.decode())
         meta = check_meta(self.hub, stored, wanted)
         self._partitions = meta.partitions

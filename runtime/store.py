@@ -379,13 +379,15 @@ class Store(Protocol):
         """Name of the hub."""
         ...
 
-    async def open(self, wanted: HubMeta | None = None) -> HubMeta:
+    async def open(self, wanted: HubMeta | None = None, *, create: bool = True) -> HubMeta:
         """Connect; create the hub if it does not exist; return what is fixed in it.
 
         Args:
             wanted: what the caller insists on; None takes the hub as it is.
+            create: only hosts do: what they are set to is what a new hub gets, for ever.
 
         Raises:
+            HubNotFound: there is none, and ``create`` is False.
             HubMismatch: the hub exists with another partition count, hash or format.
             UnsafeStore: the server evicts keys when memory is short.
             StoreUnavailable: the server cannot be reached.

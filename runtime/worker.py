@@ -27,6 +27,7 @@ from . import figures, wire
 from .app import App
 from .attempts import Attempt, AttemptRunner, Launcher
 from .errors import FailureDetails, StoreUnavailable, WorkersLost, qualified_name
+from .existing import open_existing
 from .ids import partition_of
 from .messages import ActivityResult, ActivityTask
 from .metrics import Sample
@@ -126,9 +127,10 @@ class Worker:
         """Open the store and start taking tasks.
 
         Raises:
+            HubNotFound: no host has made the hub, and none does for a while.
             StoreUnavailable: it cannot be reached. From then on its absence only delays.
         """
-        self._partitions = (await self._store.open()).partitions
+        self._partitions = (await open_existing(self._store)).partitions
         for queue in self.queues:
             limits = self._app.queue_limits.get(queue, QueueLimits())
             await self._store.adjust_queue(queue, limits.to_fields("d"))

@@ -16,6 +16,13 @@ from tests.servers import Server
 RunApp = Callable[..., AbstractAsyncContextManager[LocalRuntime]]
 
 
+async def make_hub(url: str, hub: str) -> None:
+    """Make a hub as its first host does, and leave it without hosts."""
+    store = open_store(url, hub)
+    await store.open()
+    await store.close()
+
+
 @pytest.fixture
 def run_app(valkey: Server, hub_name: str) -> RunApp:
     """Run an app: ``async with run_app(app) as runtime: await runtime.client...``.

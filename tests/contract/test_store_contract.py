@@ -10,7 +10,7 @@ from typing import TypeAlias
 import pytest
 
 from lungfish.runtime import memory_store, redis_queues, redis_store, wire
-from lungfish.runtime.errors import HubMismatch, StoreUnavailable
+from lungfish.runtime.errors import HubMismatch, HubNotFound, StoreUnavailable
 from lungfish.runtime.ids import ORCHESTRATION, ActorId
 from lungfish.runtime.keys import CLIENT_LENGTH_MAX, Keys
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
@@ -138,6 +138,14 @@ class TestOpen:
     async def test_creates_with_defaults(self, new_store: MakeStore) -> None:
         store = new_store()
         assert await store.open() == HubMeta()
+        await store.close()
+
+    async def test_who_may_not_create_a_hub_does_not(self, new_store: MakeStore) -> None:
+        store = new_store()
+        with pytest.raises(HubNotFound, match="start a host first"):
+            await store.open(create=False)
+        assert await store.open(HubMeta(5)) == HubMeta(5)
+        assert await store.open(create=False) == HubMeta(5)
         await store.close()
 
     @pytest.mark.parametrize(
@@ -296,12 +304,12 @@ class TestReader:
     async def test_waits_for_the_first_entry(self, store: Store) -> None:
         reader = store.reader()
         reading = asyncio.create_task(
-            reader.read({f"p:{p}": START for p in range(8)}, block_ms=5000, count=10)
+            reader.read({f"p:{p}": START for p in range(8)}, block_ms=600_000, count=10)
         )
         await asyncio.sleep(0.02)
         assert not reading.done()
         await store.append([put("p:6", 1)])
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(60):
             assert list(await reading) == ["p:6"]
 
     async def test_sees_what_another_handle_appends(
@@ -316,8 +324,8 @@ class TestReader:
 
     async def test_wake_ends_a_wait(self, store: Store) -> None:
         reader = store.reader()
-        reading = asyncio.create_task(reader.read({"p:1": START}, block_ms=60_000, count=10))
-        async with asyncio.timeout(5):
+        reading = asyncio.create_task(reader.read({"p:1": START}, block_ms=600_000, count=10))
+        async with asyncio.timeout(60):
             while not reading.done():
                 await asyncio.sleep(0)
                 await reader.wake()
@@ -327,25 +335,28 @@ class TestReader:
         reader = store.reader()
         await reader.wake()
         await store.append([put("p:1", 1)])
-        assert await reader.read({"p:1": START}, block_ms=5000, count=10)
+        assert await reader.read({"p:1": START}, block_ms=600_000, count=10)
 
     async def test_close_ends_a_wait(self, store: Store) -> None:
-        reader = store.reader()
-        reading = asyncio.create_task(reader.read({"p:1": START}, block_ms=60_000, count=10))
-        await asyncio.sleep(0.01)
-        async with asyncio.timeout(5):
-            await reader.close()
-            with pytest.raises(StoreUnavailable):
-                await reading
+        # At any stage of it, also while it connects.
+        for turns in (1, 2, 3, 5, 8, 13, 21, 200):
+            reader = store.reader()
+            reading = asyncio.create_task(reader.read({"p:1": START}, block_ms=600_000, count=10))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(60):
+                await reader.close()
+                with pytest.raises(StoreUnavailable):
+                    await reading
 
     async def test_cancelled_read_does_not_answer_the_next(self, store: Store) -> None:
         reader = store.reader()
-        reading = asyncio.create_task(reader.read({"p:1": START}, block_ms=60_000, count=10))
+        reading = asyncio.create_task(reader.read({"p:1": START}, block_ms=600_000, count=10))
         await asyncio.sleep(0.01)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         await store.append([put("p:1", 1), put("p:2", 1)])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert list(await reader.read({"p:2": START}, block_ms=1000, count=10)) == ["p:2"]
 
 
@@ -665,12 +676,12 @@ class TestDeliveries:
 
     async def test_wakes_a_reader(self, store: Store) -> None:
         await store.claim(3, "A", "t1")
-        reading = asyncio.create_task(store.reader().read({"c:me": START}, block_ms=5000, count=10))
+        reading = asyncio.create_task(store.reader().read({"c:me": START}, block_ms=600_000, count=10))
         await asyncio.sleep(0.01)
         (outcome,) = await store.commit([Commit(3, "t1", 1, deliveries=[Delivery("c:me", 0, (b"r",))])])
         assert isinstance(outcome, Committed)
         await deliver_outbox(store, list(outcome.outbox))
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(60):
             assert (await reading)["c:me"][0].payload == b"r"
 
     async def test_replies_of_several_commits_to_several_clients(self, store: Store) -> None:
@@ -788,18 +799,18 @@ class TestQueues:
     @pytest.mark.parametrize("queues", [["work"], ["other", "work"]])
     async def test_waits_for_the_first_entry(self, store: Store, queues: list[str]) -> None:
         reader = store.queue_reader("a")
-        taking = asyncio.create_task(reader.take(queues, block_ms=5000, count=10))
+        taking = asyncio.create_task(reader.take(queues, block_ms=600_000, count=10))
         await asyncio.sleep(0.02)
         assert not taking.done()
         await self.fill(store, "work", 1)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(60):
             assert [entry.payload for entry in await taking] == [b"work0"]
         assert await reader.take(queues, block_ms=10, count=10) == []
 
     async def test_waits_over_ready_queues_take_no_more_than_count(self, store: Store) -> None:
         reader = store.queue_reader("a")
         taken: list[object] = []
-        taking = asyncio.create_task(reader.take(["x", "y"], block_ms=5000, count=1))
+        taking = asyncio.create_task(reader.take(["x", "y"], block_ms=600_000, count=1))
         await asyncio.sleep(0.02)
         await store.append([Append(f"q:{queue}", "p:1", 1, (b"1",)) for queue in ("x", "y")])
         taken += await taking
@@ -958,11 +969,11 @@ class TestQueueLimits:
         await self.fill(store, "work", 1)
         reader = store.queue_reader("a")
         await reader.take(["other", "work"], block_ms=0, count=1)
-        taking = asyncio.create_task(reader.take(["other", "work"], block_ms=5_000, count=10))
+        taking = asyncio.create_task(reader.take(["other", "work"], block_ms=600_000, count=10))
         await asyncio.sleep(0.02)
         assert not taking.done()
         await store.append([Append(f"q:{lane_of('work', 7)}", "p:1", 1, (b"late",))])
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             assert [entry.payload for entry in await taking] == [b"late"]
 
     async def test_concurrency_is_over_all_workers(self, store: Store) -> None:
@@ -1016,7 +1027,7 @@ class TestQueueLimits:
         await self.fill(store, "work", *[5] * 3)
         await self.limit(store, "work", rate=50.0)
         reader, taken = store.queue_reader("a"), 0
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while taken < 3:
                 taken += len(await reader.take(["work"], block_ms=1_000, count=100))
 
@@ -1027,11 +1038,11 @@ class TestQueueLimits:
         reader = store.queue_reader("a")
         taken = await reader.take(["work", "other"], block_ms=0, count=100)
         assert [entry.queue for entry in taken] == ["other"]
-        taking = asyncio.create_task(reader.take(["work", "other"], block_ms=5_000, count=10))
+        taking = asyncio.create_task(reader.take(["work", "other"], block_ms=600_000, count=10))
         await asyncio.sleep(0.05)
         assert not taking.done()
         await store.adjust_queue("work", {"paused": None})
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             assert [entry.queue for entry in await taking] == ["work"]
 
     async def test_readers_notice_new_limits_and_their_end(

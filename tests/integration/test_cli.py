@@ -21,6 +21,7 @@ from lungfish.runtime.cli import main
 from lungfish.runtime.embedded import running_daemon, stop_daemon
 from lungfish.runtime.errors import UsageError
 from lungfish.runtime.loading import load_app
+from tests.local import make_hub
 from tests.servers import Server, eventually, free_port
 
 SHOP = """
@@ -143,8 +144,7 @@ def test_the_only_app_of_a_module_needs_no_name(folder: Path) -> None:
 async def test_what_is_not_there(
     run: Run, valkey: Server, hub_name: str, command: str, said: str, folder: Path
 ) -> None:
-    async with lungfish.connect(valkey.url, hub=hub_name):
-        pass  # makes the hub
+    await make_hub(valkey.url, hub_name)
     given = {"url": valkey.url, "hub": hub_name, "port": free_port()}
     result = await asyncio.to_thread(run, *command.format(**given).split())
     assert said.format(**given) in refused(result)
@@ -153,6 +153,7 @@ async def test_what_is_not_there(
 
 async def test_looking_at_a_redis_cluster(run: Run, valkey_cluster: list[Server], hub_name: str) -> None:
     url = valkey_cluster[0].url
+    await make_hub(url, hub_name)
     async with lungfish.connect(url, hub=hub_name) as client:
         await client.entity("Counter", "a").signal("add", 1)
     status = await asyncio.to_thread(run, "status", "--redis", url, "--hub", hub_name)
@@ -242,7 +243,7 @@ def test_dev_runs_an_app_and_keeps_its_state(folder: Path, run: Run, how: signal
             import lungfish
             from shop import Counter, app, twice
             with lungfish.connect_sync(app) as client:
-                client.start(twice, 21, id="answer").result(timeout=20)
+                client.start(twice, 21, id="answer").result(timeout=60)
                 print(client.entity(Counter, "hits").call(Counter.add, 5))
         """
         assert in_folder(folder, call) == "5"
@@ -270,7 +271,7 @@ def test_looking_needs_no_host_and_leaves_nothing_running(folder: Path, run: Run
             import lungfish
             from shop import Counter, app, twice
             with lungfish.connect_sync(app) as client:
-                client.start(twice, 21, id="answer").result(timeout=20)
+                client.start(twice, 21, id="answer").result(timeout=60)
                 client.entity(Counter, "hits").call(Counter.add, 5)
         """
         in_folder(folder, code)

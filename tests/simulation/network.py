@@ -304,8 +304,8 @@ class FaultyStore:
     def _call(self, what: str, apply: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Future[T]:
         return self._network.call(self._victim, what, apply)
 
-    async def open(self, wanted: HubMeta | None = None) -> HubMeta:
-        return await self._call("open", lambda: self._inner.open(wanted))
+    async def open(self, wanted: HubMeta | None = None, *, create: bool = True) -> HubMeta:
+        return await self._call("open", lambda: self._inner.open(wanted, create=create))
 
     async def close(self) -> None:
         run_now(self._inner.close())

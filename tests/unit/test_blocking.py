@@ -14,6 +14,7 @@ from lungfish.runtime.client import Client
 from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.loop_thread import LoopThread
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
+from lungfish.runtime.store import HubMeta
 
 
 @pytest.fixture
@@ -129,7 +130,9 @@ def test_an_interrupted_call_does_not_go_on_there(loop: LoopThread, monkeypatch:
 
 
 def test_a_client_is_used_within_its_block() -> None:
-    client = BlockingClient(Client(lambda: MemoryStore(MemoryServer(), "h")))
+    server = MemoryServer()
+    server.hub("h").meta = HubMeta()
+    client = BlockingClient(Client(lambda: MemoryStore(server, "h")))
     with pytest.raises(RuntimeError, match="use it with 'with'"):
         client.entity("Counter", "a")
     with client:

@@ -377,7 +377,7 @@ def test_a_host_without_one_of_its_loops_says_so() -> None:
 
         store.heartbeat = broken  # type: ignore[assignment, method-assign]
         assert host.failed is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with pytest.raises(ValueError, match="a bug"):
                 await host.failed
         await host.stop(drain=False)
@@ -389,10 +389,10 @@ class ClosingStore(MemoryStore):
     closed = False
     cut_off = False
 
-    async def open(self, wanted: HubMeta | None = None) -> HubMeta:
+    async def open(self, wanted: HubMeta | None = None, *, create: bool = True) -> HubMeta:
         if self.cut_off:
             raise StoreUnavailable("cut off")
-        return await super().open(wanted)
+        return await super().open(wanted, create=create)
 
     async def close(self) -> None:
         self.closed = True

@@ -15,7 +15,7 @@ from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.keepalive import Keepalive
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
 from lungfish.runtime.stalls import stall_of
-from lungfish.runtime.store import ClusterView
+from lungfish.runtime.store import ClusterView, HubMeta
 
 HUB, HOST, RECORD = "h", "host#1", b"record"
 HEARTBEAT_MS, LEASE_MS = 5, 60_000
@@ -57,7 +57,7 @@ class Beats(MemoryStore):
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline_s, what
         time.sleep(0.001)
@@ -76,7 +76,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def store() -> Beats:
-    return Beats(MemoryServer())
+    server = MemoryServer()
+    server.hub(HUB).meta = HubMeta()
+    return Beats(server)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from lungfish.runtime.queues import (
     limits_from,
     split_lane,
 )
+from lungfish.runtime.store import HubMeta
 from tests.unit.test_worker import Bench, make_task
 from tests.virtual import virtually
 
@@ -169,6 +170,7 @@ def test_options_change_what_is_given() -> None:
 
 async def test_a_handle_sets_pauses_and_resets() -> None:
     server = MemoryServer()
+    await MemoryStore(server, "shop").open()
     async with Client(lambda: MemoryStore(server, "shop")) as client:
         gpu = client.queue("gpu")
         assert (await gpu.info()) == QueueInfo("gpu", QueueLimits(), False, 0, 0, {}, {})
@@ -188,6 +190,7 @@ async def test_a_handle_sets_pauses_and_resets() -> None:
 
 def test_a_blocking_handle_does_the_same() -> None:
     server = MemoryServer()
+    server.hub("shop").meta = HubMeta()
     with BlockingClient(Client(lambda: MemoryStore(server, "shop"))) as client:
         gpu = client.queue("gpu")
         assert gpu.name == "gpu"

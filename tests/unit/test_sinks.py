@@ -22,7 +22,7 @@ from lungfish.runtime.errors import (
     UsageError,
 )
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.store import Append, Appended, partition_target
+from lungfish.runtime.store import Append, Appended, HubMeta, partition_target
 from tests.unit.hub import PARTITIONS, Hub, hub_of
 from tests.virtual import virtually
 
@@ -402,6 +402,7 @@ def test_large_rows_make_small_batches() -> None:
 
 def test_rows_are_read_from_a_thread_by_the_blocking_client() -> None:
     server = MemoryServer()
+    server.hub("sinks").meta = HubMeta()
     plain = Client(lambda: MemoryStore(server, "sinks"), app)
     with BlockingClient(plain) as client:
         sink = client.sink("flights")
