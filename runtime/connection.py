@@ -57,7 +57,7 @@ class Connection:
         self.meta = HubMeta()
         #: Context variables that travel with what is sent.
         self.carried = carried
-        self._sender = Sender(store, f"c:{self.session}")
+        self._sender = Sender(store, f"c:{self.session}", yields=True)
         self._waiting: dict[str, asyncio.Future[Response]] = {}
         self._deadlines = Deadlines(self._waiting)
         self._watches: dict[ActorId, asyncio.Future[Response]] = {}

@@ -49,6 +49,8 @@ GROUP: Final = "workers"
 
 #: An inbox that holds this many entries refuses more (back-pressure to the sender).
 INBOX_LENGTH_MAX: Final = 10_000
+#: A mailbox that holds this many unfinished messages takes none of clients for entities.
+MAILBOX_LENGTH_MAX: Final = 100_000
 #: A queue that holds this many activities refuses more.
 QUEUE_LENGTH_MAX: Final = 1_000_000
 #: Replies to a client beyond this many unread batches push out the oldest.
@@ -178,3 +180,7 @@ class Keys:
         if target[:2] == "p:":
             return (self._inboxes.get(target) or self.partition(int(target[2:]))).producers
         return f"{self.stream(target)}:producers"
+
+    def mailbox(self, inbox: str) -> str:
+        """Return the hash with what is unfinished of what came into an inbox (a target)."""
+        return (self._inboxes.get(inbox) or self.partition(int(inbox[2:]))).mailbox

@@ -21,7 +21,14 @@ from typing import TypeAlias, TypeVar
 
 from . import memory_queues
 from .caution import CALM_MS
-from .keys import CLIENT_LENGTH_MAX, CLIENT_TTL_MS, DEAD_LENGTH_MAX, INBOX_LENGTH_MAX, QUEUE_LENGTH_MAX
+from .keys import (
+    CLIENT_LENGTH_MAX,
+    CLIENT_TTL_MS,
+    DEAD_LENGTH_MAX,
+    INBOX_LENGTH_MAX,
+    MAILBOX_LENGTH_MAX,
+    QUEUE_LENGTH_MAX,
+)
 from .queues import Meter, lanes_of
 from .store import (
     START,
@@ -175,6 +182,7 @@ class MemoryServer:
         delivers_in_place: bool = True,
         inbox_length_max: int = INBOX_LENGTH_MAX,
         queue_length_max: int = QUEUE_LENGTH_MAX,
+        mailbox_length_max: int = MAILBOX_LENGTH_MAX,
     ) -> None:
         """Start empty.
 
@@ -184,10 +192,12 @@ class MemoryServer:
                 straight into their targets) or like a Cluster (into the outbox).
             inbox_length_max: entries an inbox takes before it answers ``FULL``.
             queue_length_max: the same for queues.
+            mailbox_length_max: rows of a mailbox before appends that yield get ``CROWDED``.
         """
         self.now_ms = clock or (lambda: time.time_ns() // 1_000_000)
         self.delivers_in_place = delivers_in_place
         self._lengths_max = {"p": inbox_length_max, "q": queue_length_max}
+        self._mailbox_max = mailbox_length_max
         self._hubs: dict[str, Hub] = {}
         #: Partitions whose server is away, as a shard of a Cluster can be; for tests.
         self.away: set[int] = set()
@@ -241,10 +251,17 @@ class MemoryServer:
         """Put one batch into its target, once."""
         at = (hub, append.target, append.producer, append.sequence)
         outcome = self._admit(*at, resync=append.resync, after=append.after)
-        if outcome is None or (outcome is Appended.FULL and not append.payloads):
+        if outcome is Appended.FULL and not append.payloads:
+            outcome = None
+        if outcome is None and append.yields and append.payloads and self._is_crowded(hub, append.target):
+            outcome = Appended.CROWDED
+        if outcome is None:
             self._put(hub, append.target, append.producer, append.sequence, append.payloads)
             return Appended.OK
         return outcome
+
+    def _is_crowded(self, hub: str, target: str) -> bool:
+        return len(self.hub(hub).partition(int(target[2:])).mailbox) >= self._mailbox_max
 
     def _admit(
         self, hub: str, target: str, producer: str, sequence: int, *, resync: bool, after: int | None = None

@@ -26,6 +26,7 @@ from .keys import (
     CLIENT_TTL_MS,
     DEAD_LENGTH_MAX,
     INBOX_LENGTH_MAX,
+    MAILBOX_LENGTH_MAX,
     QUEUE_LENGTH_MAX,
     Keys,
     PartitionKeys,
@@ -50,7 +51,7 @@ from .store import (
 
 ARGUMENTS_MAX: Final = 2_000
 
-_APPENDED: Final = (Appended.OK, Appended.GAP, Appended.FULL)
+_APPENDED: Final = (Appended.OK, Appended.GAP, Appended.FULL, Appended.CROWDED)
 _COMMITTED: Final = Committed()
 _LEASE_LOST: Final = 1
 _STORE_BEHIND: Final = 2
@@ -58,10 +59,11 @@ _STORE_BEHIND: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many entries a stream takes before it answers ``FULL``."""
+    """How many entries a stream takes before it answers ``FULL``, and a mailbox before ``CROWDED``."""
 
     inbox_length_max: int = INBOX_LENGTH_MAX
     queue_length_max: int = QUEUE_LENGTH_MAX
+    mailbox_length_max: int = MAILBOX_LENGTH_MAX
 
     def of(self, target: str) -> int:
         """Return the limit of a target's stream."""
@@ -99,6 +101,8 @@ def append_command(keys: Keys, appends: Iterable[Append], limits: Limits) -> Com
             append.resync if append.after is None else append.after,
             limits.of(append.target),
             append.payloads,
+            numbers[keys.mailbox(append.target)] if append.yields else 0,
+            limits.mailbox_length_max,
         )
         for append in appends
     ]

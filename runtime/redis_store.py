@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from .errors import HubNotFound, InternalError, InvalidArguments, StoreUnavailable
 from .hub_meta import check_meta
 from .index import Counted, Found, Scan
-from .keys import INBOX_LENGTH_MAX, QUEUE_LENGTH_MAX, WORKER_TTL_MS, Keys
+from .keys import INBOX_LENGTH_MAX, MAILBOX_LENGTH_MAX, QUEUE_LENGTH_MAX, WORKER_TTL_MS, Keys
 from .payloads import Payload
 from .persistence import Durability, judge
 from .queues import QueueState
@@ -84,6 +84,7 @@ class RedisStore:
         replica_timeout_s: float = REPLICA_TIMEOUT_S,
         inbox_length_max: int = INBOX_LENGTH_MAX,
         queue_length_max: int = QUEUE_LENGTH_MAX,
+        mailbox_length_max: int = MAILBOX_LENGTH_MAX,
         call_timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         """Bind to a hub; nothing is connected before the first call.
@@ -96,6 +97,7 @@ class RedisStore:
             replica_timeout_s: how long the server may wait for them before the call fails.
             inbox_length_max: entries an inbox takes before it answers ``FULL``.
             queue_length_max: the same for activity queues.
+            mailbox_length_max: unfinished messages of a partition before appends that yield get ``CROWDED``.
             call_timeout_s: a server that is silent for this long is taken for gone.
         """
         if replicas < 0:
@@ -105,7 +107,7 @@ class RedisStore:
         self._name = f"lungfish:{hub}:{uuid.uuid4().hex[:8]}"
         self._replicas = replicas
         self._replica_timeout_s = replica_timeout_s
-        self._limits = Limits(inbox_length_max, queue_length_max)
+        self._limits = Limits(inbox_length_max, queue_length_max, mailbox_length_max)
         self._call_timeout_s = call_timeout_s
         self._servers: Servers | None = None
         self._confirmation: Confirmation | None = None

@@ -9,6 +9,8 @@ Rules:
 * A batch that is given up (``give_up_s``) may or may not have arrived, so its number is
   never used for another one: the next batch skips it (``resync``).
 * A full target holds up its own messages only.
+* What clients send to entities yields while too many unfinished messages of the partition wait: it has a lane
+  of its own, so that nothing else waits behind it. Messages that end the waiting must get through.
 * "Full" promises that nothing was accepted, so it is only said of a batch all of whose tries were answered:
   a try that was not may arrive yet.
 """
@@ -17,14 +19,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from . import wire
 from .errors import InternalError, LungfishError, Overloaded, SerializationError, StoreUnavailable
-from .messages import Message
+from .ids import ENTITY
+from .messages import Inspect, Message
 from .store import Append, Appended, Store
 
 logger = logging.getLogger(__name__)
@@ -32,6 +36,14 @@ logger = logging.getLogger(__name__)
 #: Largest number of messages, and about the largest size (bytes), of one batch.
 BATCH_MESSAGES_MAX: Final = 2_000
 BATCH_BYTES_MAX: Final = 1_000_000
+#: How long what clients send to entities waits for room in the mailbox (s): that may take for ever.
+CROWDED_S: Final = 5.0
+#: Said of a partition whose mailbox is full.
+CROWDED: Final = (
+    "{}: too many messages to entities of this partition wait there unfinished, because those are locked, "
+    "busy, or not registered with any host; nothing more is taken until some are finished "
+    "('lungfish why' says what one waits for)"
+)
 #: Waits between tries (s): doubled from the first to the second.
 BACKOFF_S: Final = (0.005, 0.5)
 
@@ -56,10 +68,13 @@ class _Lane:
     """One target: what waits for it, and the batch that is under way.
 
     Attributes:
+        yields: see ``Append.yields``.
         is_unsure: a try of this batch was not answered, and may yet arrive.
     """
 
     target: str
+    producer: str
+    yields: bool
     waiting: deque[_Waiting] = field(default_factory=deque)
     batch: list[_Waiting] = field(default_factory=list)
     append: Append | None = None
@@ -74,19 +89,21 @@ class _Lane:
 class Sender:
     """Sends messages under one producer name. Not shared between event loops."""
 
-    def __init__(self, store: Store, producer: str, *, give_up_s: float = 30.0) -> None:
+    def __init__(self, store: Store, producer: str, *, give_up_s: float = 30.0, yields: bool = False) -> None:
         """Make a sender.
 
         Args:
             store: where the targets are.
             producer: unique name; its sequence numbers start at 1 and are kept here only.
             give_up_s: how long one batch is tried before its senders get the error (s).
+            yields: whether messages to entities yield to those that wait there.
         """
         self._store = store
         self._producer = producer
         self._give_up_s = give_up_s
-        self._lanes: dict[str, _Lane] = {}
-        self._active: dict[str, _Lane] = {}
+        self._yields = yields
+        self._lanes: dict[tuple[str, bool], _Lane] = {}
+        self._active: dict[tuple[str, bool], _Lane] = {}
         self._pump: asyncio.Task[None] | None = None
         self._more = asyncio.Event()
         self._closed = False
@@ -120,14 +137,20 @@ class Sender:
             raise StoreUnavailable("this connection was closed")
         rows = [wire.to_row(message) for message in messages]
         waiting = _Waiting(rows, sum(map(wire.size_of, messages)), outcome, is_acknowledged)
-        lane = self._lanes.get(target)
+        key = target, self._yields and bool(messages) and _yields(messages[0])
+        lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[target] = _Lane(target)
+            lane = self._lanes[key] = self._lane(*key)
         lane.waiting.append(waiting)
-        self._active[target] = lane
+        self._active[key] = lane
         if self._pump is None:
             self._pump = asyncio.get_running_loop().create_task(self._run(), name="lungfish sender")
         self._more.set()
+
+    def _lane(self, target: str, yields: bool) -> _Lane:
+        # Two lanes to one target count for themselves, so each is a producer.
+        producer = f"{self._producer}:e" if yields else self._producer
+        return _Lane(target, producer, yields)
 
     async def close(self) -> None:
         """Stop sending; what has no outcome yet fails with ``StoreUnavailable``."""
@@ -195,7 +218,9 @@ class Sender:
             return None
         lane.sequence += 1
         lane.since_s = now_s
-        lane.append = Append(lane.target, self._producer, lane.sequence, (payload,), resync=lane.resync)
+        lane.append = Append(
+            lane.target, lane.producer, lane.sequence, (payload,), resync=lane.resync, yields=lane.yields
+        )
         return lane.append
 
     def _pack(self, lane: _Lane) -> bytes:
@@ -225,21 +250,27 @@ class Sender:
                 self._later(lane, StoreUnavailable(f"the server of {lane.target} does not answer"))
             case Appended.FULL:
                 self._later(lane, Overloaded(f"{lane.target} is full; slow down and try again"))
+            case Appended.CROWDED:
+                self._later(lane, Overloaded(CROWDED.format(lane.target)), give_up_s=CROWDED_S)
             case Appended.GAP:
                 # The store lost what it had acknowledged (a failover). Going on is all that can be done.
-                logger.warning("%s lost acknowledged messages of %s", lane.target, self._producer)
+                logger.warning("%s lost acknowledged messages of %s", lane.target, lane.producer)
                 assert lane.append is not None
-                lane.append = Append(
-                    lane.target, self._producer, lane.sequence, lane.append.payloads, resync=True
-                )
+                lane.append = replace(lane.append, resync=True)
 
-    def _later(self, lane: _Lane, error: Overloaded | StoreUnavailable | InternalError) -> None:
+    def _later(
+        self,
+        lane: _Lane,
+        error: Overloaded | StoreUnavailable | InternalError,
+        *,
+        give_up_s: float = math.inf,
+    ) -> None:
         if not isinstance(error, Overloaded):
             lane.is_unsure = True
         elif lane.is_unsure:
             error = StoreUnavailable(f"{error}; the outcome is unknown: an earlier try may have arrived")
         now_s = asyncio.get_running_loop().time()
-        if now_s - lane.since_s < self._give_up_s:
+        if now_s - lane.since_s < min(self._give_up_s, give_up_s):
             lane.not_before_s = now_s + lane.wait_s
             lane.wait_s = min(lane.wait_s * 2, BACKOFF_S[1])
             return
@@ -263,4 +294,9 @@ class Sender:
         lane.wait_s = BACKOFF_S[0]
         lane.not_before_s = 0.0
         if not lane.waiting:
-            del self._active[lane.target]
+            del self._active[lane.target, lane.yields]
+
+
+def _yields(message: Message) -> bool:
+    # Whoever asks what an entity waits for must not wait for that.
+    return message.target.kind == ENTITY and not isinstance(message, Inspect)

@@ -29,6 +29,7 @@ from .errors import InvalidArguments, Overloaded, StoreUnavailable, UsageError
 from .ids import ENTITY, ActorId, check_id
 from .messages import Signal
 from .refs import operation_name
+from .sender import CROWDED
 from .store import Append, Appended, partition_target
 
 #: Rows of a batch, unless the caller says otherwise; most that it can say.
@@ -305,6 +306,8 @@ class _Writing:
                     await self._go_on_from_there(partition)
                 case Appended.FULL:
                     refused = Overloaded(f"{append.target} is full: its host does not run, or keep up")
+                case Appended.CROWDED:
+                    refused = Overloaded(CROWDED.format(append.target))
                 case Appended.UNKNOWN:
                     refused = StoreUnavailable(f"the server of {append.target} does not answer")
         return refused
@@ -320,7 +323,7 @@ class _Writing:
         ]
         payloads = (wire.pack(signals),) if signals else ()
         target = partition_target(partition)
-        return Append(target, self._producer, max(self.next, after), payloads, after=after)
+        return Append(target, self._producer, max(self.next, after), payloads, after=after, yields=True)
 
     async def _go_on_from_there(self, partition: int) -> None:
         """Another sender was faster: leave out what it has sent."""

@@ -75,6 +75,7 @@ class Append:
         after: take it only if the last number taken is this one, and go on from ``sequence``, which may be
             any larger one: then sequence numbers are positions in a source. Anything else but a repeat is
             a gap. Without payloads only the number is written.
+        yields: refuse it (``CROWDED``) while too many messages of the target wait in its mailbox.
     """
 
     target: str
@@ -83,6 +84,7 @@ class Append:
     payloads: tuple[bytes, ...]
     resync: bool = False
     after: int | None = None
+    yields: bool = False
 
 
 class Appended(Enum):
@@ -96,6 +98,8 @@ class Appended(Enum):
     FULL = "full"
     #: Its server did not answer, others did: make the same append again.
     UNKNOWN = "unknown"
+    #: Refused: it yields, and the target's mailbox is full. Nothing was stored; try later.
+    CROWDED = "crowded"
 
 
 @dataclass(frozen=True, slots=True)

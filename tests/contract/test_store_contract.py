@@ -37,6 +37,7 @@ from tests.servers import ask
 MakeStore: TypeAlias = Callable[[], Store]
 INBOX_MAX = 5
 QUEUE_MAX = 50
+MAILBOX_MAX = 3
 IN_PLACE = ("memory", "single")
 #: What is put into this target inside of it is lost at its end, as in a failover to a late replica.
 Lose: TypeAlias = Callable[[str], AbstractContextManager[None]]
@@ -52,14 +53,23 @@ def new_store(kind: str, hub_name: str, request: pytest.FixtureRequest) -> MakeS
     """Return a maker of handles on one hub."""
     if kind.startswith("memory"):
         server = MemoryServer(
-            delivers_in_place=kind == "memory", inbox_length_max=INBOX_MAX, queue_length_max=QUEUE_MAX
+            delivers_in_place=kind == "memory",
+            inbox_length_max=INBOX_MAX,
+            queue_length_max=QUEUE_MAX,
+            mailbox_length_max=MAILBOX_MAX,
         )
         return lambda: MemoryStore(server, hub_name)
     if kind == "single":
         url = request.getfixturevalue("valkey").url
     else:
         url = request.getfixturevalue("valkey_cluster")[0].url
-    return lambda: RedisStore(url, hub_name, inbox_length_max=INBOX_MAX, queue_length_max=QUEUE_MAX)
+    return lambda: RedisStore(
+        url,
+        hub_name,
+        inbox_length_max=INBOX_MAX,
+        queue_length_max=QUEUE_MAX,
+        mailbox_length_max=MAILBOX_MAX,
+    )
 
 
 @pytest.fixture
@@ -235,6 +245,23 @@ class TestAppend:
         assert await store.append([put("p:1", INBOX_MAX)]) == [Appended.OK]
         assert len(await read_all(store, "p:1")) == INBOX_MAX
         assert await store.append([put("p:2", 1)]) == [Appended.OK]
+
+    async def test_what_yields_is_refused_while_the_mailbox_is_full(self, store: Store) -> None:
+        def yielding(sequence: int, target: str = "p:1", producer: str = "c:e") -> Append:
+            return Append(target, producer, sequence, (b"x",), yields=True)
+
+        assert await store.append([yielding(1)]) == [Appended.OK]
+        await store.claim(1, "A", "t1")
+        rows: dict[str, bytes | None] = {f"{n:016x}": b"row" for n in range(MAILBOX_MAX)}
+        assert await store.commit([Commit(1, "t1", 1, mailbox=rows)]) == [Committed()]
+        tried = [yielding(1), yielding(2), put("p:1", 1), yielding(1, "p:2"), put("p:3", 1)]
+        outcomes = [Appended.OK, Appended.CROWDED, *[Appended.OK] * 3]
+        assert await store.append(tried) == outcomes, "repeats, what does not yield, and other partitions"
+        mark = Append("p:1", "s:sink", 7, (), after=0, yields=True)
+        assert await store.append([yielding(2), mark]) == [Appended.CROWDED, Appended.OK]
+        assert len(await read_all(store, "p:1")) == 2
+        assert await store.commit([Commit(1, "t1", 2, mailbox={f"{1:016x}": None})]) == [Committed()]
+        assert await store.append([yielding(2)]) == [Appended.OK]
 
     async def test_trimmed_inbox_takes_again(self, store: Store) -> None:
         await store.append([put("p:1", n) for n in range(1, INBOX_MAX + 1)])

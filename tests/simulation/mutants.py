@@ -69,7 +69,7 @@ def no_dedupe() -> Any:
     genuine = MemoryServer._admit
 
     def admit(
-        self: MemoryServer, hub: str, target: str, producer: str, sequence: int, *, resync: bool
+        self: MemoryServer, hub: str, target: str, producer: str, sequence: int, **_: Any
     ) -> Appended | None:
         outcome = genuine(self, hub, target, producer, 0, resync=True)
         return outcome if outcome is Appended.FULL else None
@@ -254,8 +254,8 @@ def new_number_for_a_retry() -> Any:
     """A sender sends a batch again under a new number."""
     genuine = Sender._later
 
-    def later(self: Sender, lane: Any, error: Any) -> None:
-        genuine(self, lane, error)
+    def later(self: Sender, lane: Any, error: Any, **options: Any) -> None:
+        genuine(self, lane, error, **options)
         if lane.append is not None:
             lane.sequence += 1
             lane.append = replace(lane.append, sequence=lane.sequence, resync=True)

@@ -109,6 +109,7 @@ class Simulation:
             delivers_in_place=self.shape.in_place,
             inbox_length_max=self.shape.inbox_length_max,
             queue_length_max=self.shape.queue_length_max,
+            mailbox_length_max=self.shape.mailbox_length_max,
         )
         # Whoever opens a hub first creates it; a client or a worker would take the default size.
         self.server.hub(app.hub).meta = HubMeta(partitions=self.shape.partitions)

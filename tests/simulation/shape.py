@@ -36,6 +36,7 @@ class Shape:
     give_up_s: float
     inbox_length_max: int
     queue_length_max: int
+    mailbox_length_max: int
     settings: HostSettings
     worker_settings: WorkerSettings
     work: dict[str, float] = field(default_factory=dict)
@@ -103,6 +104,8 @@ def shape_of(seed: int) -> Shape:
         give_up_s=30.0 if is_calm(seed) else rng.choice((0.3, 2.0, 30.0)),
         inbox_length_max=rng.choice((3, 10_000, 10_000)),
         queue_length_max=rng.choice((2, 1_000_000, 1_000_000)),
+        # Of a generator of its own: runs that were there before it stay what they were.
+        mailbox_length_max=random.Random(f"{seed}:mailbox").choice((2, 10, 100_000, 100_000)),
         settings=settings,
         worker_settings=WorkerSettings(
             heartbeat_ms=heartbeat_ms,

@@ -37,6 +37,7 @@ def small_shape(seed: int) -> Shape:
         patience_s=3.0,
         give_up_s=30.0,
         inbox_length_max=10_000,
+        mailbox_length_max=100_000,
         queue_length_max=10_000,
         settings=HostSettings(heartbeat_ms=300, lease_ms=900, release_grace_ms=500, drain_s=1.0),
         worker_settings=WorkerSettings(heartbeat_ms=300, alive_ms=900, sweep_ms=300, block_ms=500),
