@@ -64,7 +64,10 @@ def serve_app(valkey: Server, hub_name: str, run_app: RunApp) -> ServeApp:
         async with run_app(app) as runtime:
             client = Client(lambda: open_store(valkey.url, hub_name), app)
             api = lungfish.http.make_server(lungfish.http.make_router(client, **options), title=app.hub)
-            async with listening(api) as origin, httpx.AsyncClient(base_url=origin + PREFIX) as http:
+            async with (
+                listening(api) as origin,
+                httpx.AsyncClient(base_url=origin + PREFIX, timeout=60) as http,
+            ):
                 yield Served(runtime, http, origin)
 
     return serve

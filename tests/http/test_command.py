@@ -47,10 +47,10 @@ async def test_the_command_serves_a_hub(run_app: RunApp, valkey: Server, hub_nam
     async with run_app(app) as runtime:
         await runtime.client.start("wait", id="one")
         with serving("--redis", valkey.url, "--hub", hub_name) as address:
-            async with httpx.AsyncClient(base_url=address) as http:
+            async with httpx.AsyncClient(base_url=address, timeout=60) as http:
                 assert (await http.get("/instances/one")).json()["runtimeStatus"] == "Running"
         with serving("--redis", valkey.url, "--hub", hub_name, "--keys", f"me:read:{SECRET}") as address:
-            async with httpx.AsyncClient(base_url=address) as http:
+            async with httpx.AsyncClient(base_url=address, timeout=60) as http:
                 assert (await http.get("/instances/one")).status_code == 401
                 keyed = await http.get("/instances/one", headers={"x-functions-key": SECRET})
                 assert keyed.status_code == 202
@@ -80,7 +80,7 @@ async def test_in_an_app_of_ones_own(run_app: RunApp, valkey: Server, hub_name: 
         return "mine"
 
     api.include_router(lungfish.http.router(hub=hub_name, url=valkey.url))
-    async with run_app(app), listening(api) as origin, httpx.AsyncClient(base_url=origin) as http:
+    async with run_app(app), listening(api) as origin, httpx.AsyncClient(base_url=origin, timeout=60) as http:
         assert (await http.get("/mine")).json() == "mine"
         done = await http.post(f"{PREFIX}/orchestrators/echo?timeout=60", json=7)
         assert (done.status_code, done.json()) == (200, 7)

@@ -75,7 +75,7 @@ async def test_without_a_store_it_lives_and_is_not_ready(
 
 
 async def test_a_process_without_ray_tells_its_figures_on_a_port() -> None:
-    async with metrics_port(0, lambda: "x 1\n") as port, httpx.AsyncClient() as http:
+    async with metrics_port(0, lambda: "x 1\n") as port, httpx.AsyncClient(timeout=60) as http:
         found = await http.get(f"http://127.0.0.1:{port}/metrics?a=b")
         assert (found.status_code, found.text) == (200, "x 1\n")
         assert (await http.get(f"http://127.0.0.1:{port}/other")).status_code == 404

@@ -18,7 +18,7 @@ FOLDER = Path(http_ui.__file__).parent / "ui"
 
 
 async def test_the_dashboard_is_served(serve_app: ServeApp) -> None:
-    async with serve_app(app) as served, httpx.AsyncClient(base_url=served.origin) as http:
+    async with serve_app(app) as served, httpx.AsyncClient(base_url=served.origin, timeout=60) as http:
         page = await http.get("/ui", follow_redirects=True)
         assert page.status_code == 200
         assert page.headers["content-security-policy"].startswith("default-src 'self'")
@@ -34,7 +34,10 @@ async def test_the_dashboard_is_served(serve_app: ServeApp) -> None:
 
 async def test_names_are_not_told_to_who_has_no_key(serve_app: ServeApp) -> None:
     keys = [ApiKey.of("k", "read", "0123456789abcdef")]
-    async with serve_app(app, keys=keys) as served, httpx.AsyncClient(base_url=served.origin) as http:
+    async with (
+        serve_app(app, keys=keys) as served,
+        httpx.AsyncClient(base_url=served.origin, timeout=60) as http,
+    ):
         assert (await http.get("/ui/config.json")).json()["entities"] == []
 
 
