@@ -2,7 +2,7 @@
 import { send } from "./api.js";
 import { ask, count, h, tell, toast } from "./dom.js";
 
-const STEP = 200;
+const STEP = 50;
 const TOKEN = "x-ms-continuation-token";
 
 // Resolves to whether anything may have been done.

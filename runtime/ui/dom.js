@@ -40,18 +40,29 @@ export function table(columns, rows, open = null) {
 export const facts = (rows) => h("dl", {}, rows.filter(([, value]) => value !== null && value !== undefined && value !== "")
   .map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 
-// Show something else in a box. What is the same stays as it is, and who was at the keyboard stays where he was.
+// How to find a node of a box again in what replaces it; nothing if it is not in there.
+function steps(box, node) {
+  const found = [];
+  for (; node !== box; node = node.parentNode) {
+    if (!node?.parentNode) return [];
+    found.unshift([...node.parentNode.childNodes].indexOf(node));
+  }
+  return found;
+}
+
+// Show something else in a box. What is the same stays as it is; who was at the keyboard, had scrolled, or had opened
+// something there, finds it so.
 export function redraw(box, ...children) {
   const made = h("div", {}, children);
+  const details = made.querySelectorAll("details");
+  box.querySelectorAll("details").forEach((old, at) => { if (old.open && details[at]) details[at].open = true; });
   if (box.childNodes.length === made.childNodes.length
     && [...box.childNodes].every((node, at) => node.isEqualNode(made.childNodes[at]))) return;
-  const steps = [];
-  for (let node = document.activeElement; node !== box; node = node.parentNode) {
-    if (!node || node === document.body) { steps.length = 0; break; }
-    steps.unshift([...node.parentNode.childNodes].indexOf(node));
-  }
+  const focused = steps(box, document.activeElement);
+  const scrolled = [...box.querySelectorAll(".scroll,pre")].map((node) => [node.scrollLeft, node.scrollTop]);
   box.replaceChildren(...made.childNodes);
-  if (steps.length) steps.reduce((node, at) => node?.childNodes[at], box)?.focus?.({ preventScroll: true });
+  box.querySelectorAll(".scroll,pre").forEach((node, at) => { [node.scrollLeft, node.scrollTop] = scrolled[at] ?? [0, 0]; });
+  if (focused.length) focused.reduce((node, at) => node?.childNodes[at], box)?.focus?.({ preventScroll: true });
 }
 
 export function json(value) {
@@ -83,9 +94,15 @@ export const chain = (reasons) => (reasons.length < 2 && !reasons[0]?.who ? "" :
 // Why somebody waits, as it is known now.
 export const reasons = (why) => [h("p", {}, why.text), chain(why.chain)];
 
-// Look now and again, as long as the page is shown and somebody sees it.
+// Look now and again, as long as the page is shown and somebody sees it; never twice at once.
 export function often(look, every, signal) {
-  const timer = setInterval(() => document.hidden || look().catch(() => {}), every);
+  let busy = false;
+  const timer = setInterval(async () => {
+    if (document.hidden || busy) return;
+    busy = true;
+    await look().catch(() => {});
+    busy = false;
+  }, every);
   signal.addEventListener("abort", () => clearInterval(timer));
 }
 

@@ -1,6 +1,6 @@
 // One instance: how it stands, and what can be done with it.
 import { act, follow, get, send } from "./api.js";
-import { ask, badge, button, card, h, json, often, parsed, reasons, redraw, tell, when } from "./dom.js";
+import { ask, badge, button, card, h, json, none, often, parsed, reasons, redraw, tell, when } from "./dom.js";
 import { events, timeline } from "./timeline.js";
 
 const ENDED = new Set(["Completed", "Failed", "Terminated", "Canceled"]);
@@ -23,7 +23,7 @@ export async function instance(view, { signal }, id) {
     redraw(head, badge(full.runtimeStatus), h("strong", {}, full.name),
       h("span", { class: "soft" }, "created ", when(full.createdTime), ", updated ", when(full.lastUpdatedTime)));
     redraw(verbs, actions());
-    redraw(body, h("div", { class: "two" }, card("Input", json(full.input)), card(full.runtimeStatus === "Failed" ? "Failure" : "Output", output(full)),
+    redraw(body, h("div", { class: "two" }, card("Input", json(full.input)), card(full.runtimeStatus === "Failed" ? "Failure" : "Output", ended ? output(full) : none("Not yet.")),
       full.customStatus === null ? null : card("Custom status", json(full.customStatus))));
     history();
     await explain();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 
 import lungfish
@@ -141,3 +142,11 @@ def explode(what: str) -> None:
 async def break_down(ctx: lungfish.OrchestrationContext, what: str) -> None:
     ctx.set_custom_status(what)
     await ctx.call_activity(explode, what)
+
+
+@app.orchestration
+async def stumble(ctx: lungfish.OrchestrationContext) -> None:
+    with contextlib.suppress(lungfish.ActivityFailed):
+        await ctx.call_activity(explode, "it")
+    await ctx.wait_for_external_event("go")
+    await ctx.wait_for_external_event("go")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from playwright.async_api import Browser, Locator, Page, Playwright, async_playwright, expect
@@ -62,6 +62,7 @@ class Sight:
         complaints: what stood in the console, and exceptions that nobody caught.
         strays: requests that left the origin.
         expected: texts in complaints that the test causes on purpose.
+        leaving: called before the document goes.
     """
 
     def __init__(self, page: Page, origin: str) -> None:
@@ -70,6 +71,7 @@ class Sight:
         self.complaints = list[str]()
         self.strays = list[str]()
         self.expected = list[str]()
+        self.leaving: Callable[[], Awaitable[None]] | None = None
         page.set_default_timeout(PATIENCE_MS)
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
@@ -84,6 +86,12 @@ class Sight:
         url = str(getattr(request, "url", ""))
         if not url.startswith((f"{self.origin}/", "data:")):
             self.strays.append(url)
+
+    async def reload(self) -> None:
+        """Load the page once more."""
+        if self.leaving is not None:
+            await self.leaving()
+        await self.page.reload()
 
     async def open(self, path: str = "#/") -> None:
         """Go to a page of the dashboard as one who types its address."""

@@ -56,7 +56,8 @@ def ran(request: pytest.FixtureRequest) -> Iterator[Ran]:
     ran = Ran()
     yield ran
     if all_of_them(request.session):
-        assert ran.never() == [], "functions of the dashboard that no test has called"
+        never = "\n".join(f"{file} at {begins}: {name}" for file, name, begins in ran.never())
+        assert not never, f"functions of the dashboard that no test has called:\n{never}"
 
 
 def all_of_them(session: pytest.Session) -> bool:
@@ -90,6 +91,7 @@ def open_shop(serve_app: ServeApp, browser: Browser, ran: Ran, valkey: Server, h
             )
             sight = Sight(page, served.origin)
             await ran.begin(page)
+            sight.leaving = lambda: ran.take(page)
             try:
                 yield Shop(served, sight, lambda: open_store(valkey.url, hub_name))
                 sight.check()

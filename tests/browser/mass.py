@@ -37,6 +37,8 @@ PAGES = {
     "overview": ("#/", ".cards a .figure"),
     "instances": ("#/instances", "tbody tr"),
     "failed instances": ("#/instances?runtimeStatus=Failed", "tbody tr"),
+    "several filters": ("#/instances?runtimeStatus=Completed&name=order", "tbody tr"),
+    "their count": ("#/instances?runtimeStatus=Completed&name=order", "span[role=status]:not(:empty)"),
     "entities": ("#/entities/Counter", "tbody tr"),
     "an instance": ("#/instances/order-7", ".gantt"),
     "an entity": ("#/entities/Counter/counter-7", "pre"),

@@ -119,7 +119,7 @@ async def test_instances_are_found_chosen_and_steered(open_shop: OpenShop) -> No
         await sight.filter("tag=value", "city=ä&b")
         await sight.page.get_by_label("Status").select_option("Running")
         await sight.sees("4 match")
-        await sight.page.reload()
+        await sight.reload()
         await expect(sight.page.get_by_label("tag=value")).to_have_value("city=ä&b")
         await sight.sees("4 match")
         await sight.page.get_by_label("choose order-1").check()
@@ -147,19 +147,19 @@ async def test_instances_are_found_chosen_and_steered(open_shop: OpenShop) -> No
 async def test_all_that_match_are_steered(open_shop: OpenShop) -> None:
     async with open_shop() as shop:
         sight = shop.sight
-        for number in range(1, 4):
+        for number in range(60):
             await shop.client.start(fulfil, f"order-{number}", ["lamp"], id=f"order-{number}")
         await shop.client.start(fulfil, "other", ["lamp"], id="other")
         await sight.open("#/instances?instanceIdPrefix=order-")
-        await sight.sees("3 match")
+        await sight.sees("60 match")
         await sight.page.get_by_label("Action").select_option("resume")
         await sight.button("Run on all that match…").click()
         await sight.sees("nothing that matches", "#toast.bad")
         await sight.page.get_by_label("Action").select_option("terminate")
         await sight.button("Run on all that match…").click()
-        await sight.sees("terminate all 3 that match?", "dialog")
+        await sight.sees("terminate all 60 that match?", "dialog")
         await sight.answer("terminate", reason="recall")
-        await sight.sees("3 done", "#toast")
+        await sight.sees("60 done", "#toast")
         await sight.button("Close").click()
         assert await status(shop, "order-3") == RuntimeStatus.TERMINATED
         assert await status(shop, "other") != RuntimeStatus.TERMINATED
@@ -205,6 +205,8 @@ async def test_schedules(open_shop: OpenShop) -> None:
         await expect(sight.page.locator("h1")).to_have_text("nightly")
         await sight.button("Trigger now").click()
         await sight.sees("nightly-", "tbody")
+        await sight.sees("Trigger: done", "#toast")
+        await expect(sight.page.locator("#toast")).to_be_empty()
         await sight.button("Pause").click()
         await sight.answer("Pause", reason="holidays")
         await sight.sees("holidays")

@@ -30,7 +30,7 @@ async def test_entities_are_found_and_pages_turned(open_shop: OpenShop) -> None:
         await sight.button("Previous page").click()
         await sight.filter("Key begins with", "c-59")
         await expect(sight.page.locator("main .card").first.locator("tbody tr")).to_have_count(1)
-        await sight.page.reload()
+        await sight.reload()
         await expect(sight.page.locator("main .card").first.locator("tbody tr")).to_have_count(1)
         await sight.page.locator("tbody tr").first.click(position={"x": 400, "y": 8})
         await sight.sees("Cart / c-59", "h1")

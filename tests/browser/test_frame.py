@@ -39,7 +39,9 @@ async def test_all_of_it_by_keyboard(open_shop: OpenShop) -> None:
         await keys.press("j")
         second = await sight.page.locator("tbody tr").nth(1).locator("a").inner_text()
         await expect(sight.page.locator("tbody tr").nth(1)).to_be_focused()
-        await sight.page.wait_for_timeout(3_500)  # the list was looked at again meanwhile
+        third = await sight.page.locator("tbody tr").nth(2).locator("a").inner_text()
+        await shop.client.orchestration(third).suspend()
+        await sight.sees("Suspended", "tbody")  # the list was drawn again
         await expect(sight.page.locator("tbody tr").nth(1)).to_be_focused()
         await keys.press("Enter")
         await expect(sight.page.locator("h1")).to_have_text(second)
@@ -96,7 +98,7 @@ async def test_light_and_dark_is_remembered(open_shop: OpenShop) -> None:
         await page.locator("#theme").click()
         dark = await back()
         assert dark != light
-        await page.reload()
+        await shop.sight.reload()
         await shop.sight.sees("live", "#live")
         assert await back() == dark
         await page.keyboard.press("t")

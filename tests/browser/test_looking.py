@@ -189,3 +189,20 @@ async def test_a_locked_and_a_busy_entity_tell_who_holds_them_up(open_shop: Open
         await shop.sight.open("#/entities/Stock/berlin")
         await shop.sight.sees("runs count", "#why")
         await shop.sight.sees("Operations that wait1", "dl")
+
+
+async def test_who_has_scrolled_or_opened_something_finds_it_so(open_shop: OpenShop) -> None:
+    async with open_shop(390) as shop:
+        sight = shop.sight
+        await sight.open("#/hosts")
+        await sight.sees("host-", "tbody")
+        table, beat = sight.page.locator(".scroll"), sight.page.locator("tbody td").last
+        await table.evaluate("node => { node.scrollLeft = 200; }")
+        await expect(beat).not_to_have_text(await beat.inner_text())  # it was drawn again
+        assert await table.evaluate("node => node.scrollLeft") == 200
+        await shop.client.start("stumble", id="s-1")
+        await sight.open("#/instances/s-1")
+        await sight.page.locator("summary").click()
+        await shop.client.orchestration("s-1").raise_event("go", 1)
+        await sight.sees("EventRaised", "tbody")
+        await expect(sight.page.locator("details[open]")).to_be_visible()
