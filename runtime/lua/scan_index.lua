@@ -16,6 +16,7 @@ local first = tonumber(ARGV[5]) + 1
 local last = first + #prefix - 1
 local wanted, steps_max, choices = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local CHUNK_MAX = 500  -- arguments of ZMSCORE, and what unpack takes
+local INTERSECT_MAX = 20 * steps_max  -- members of which the server counts as many in the time of steps_max here
 local range = newest and 'ZREVRANGEBYLEX' or 'ZRANGEBYLEX'
 
 local function smallest(keys)
@@ -27,22 +28,52 @@ local function smallest(keys)
   return table.remove(keys, found)
 end
 
--- Which members of a chunk are in all of the keys.
-local function in_all(keys, chunk)
-  local is_in = {}
-  for at = 1, #chunk do is_in[at] = true end
-  for _, key in ipairs(keys) do
-    for at, score in ipairs(redis.call('ZMSCORE', key, unpack(chunk))) do
-      if not score then is_in[at] = false end
+-- Those of a chunk that begin with the prefix. Bytes first: they make no string of each member.
+local left_byte, right_byte = string.byte(prefix, 1), string.byte(prefix, #prefix)
+local function with_prefix(chunk)
+  if prefix == '' then return chunk end
+  local found = {}
+  for _, member in ipairs(chunk) do
+    if string.byte(member, first) == left_byte and string.byte(member, last) == right_byte
+      and string.sub(member, first, last) == prefix then
+      found[#found + 1] = member
     end
   end
-  return is_in
+  return found
+end
+
+-- Those of a chunk that are in all of the keys.
+local function in_all(keys, chunk)
+  for _, key in ipairs(keys) do
+    if #chunk == 0 then return chunk end
+    local found = {}
+    for at, score in ipairs(redis.call('ZMSCORE', key, unpack(chunk))) do
+      if score then found[#found + 1] = chunk[at] end
+    end
+    chunk = found
+  end
+  return chunk
+end
+
+-- How many members are in all of the keys, where the server can tell that by itself; else nil.
+local function counted(keys)
+  if wanted ~= 0 or prefix ~= '' then return nil end
+  if #keys == 1 then return redis.call('ZLEXCOUNT', keys[1], newest and to or from, newest and from or to) end
+  if from ~= (newest and '+' or '-') or to ~= (newest and '-' or '+') then return nil end
+  local least
+  for _, key in ipairs(keys) do
+    local length = redis.call('ZCARD', key)
+    if not least or length < least then least = length end
+  end
+  if least > INTERSECT_MAX then return nil end
+  local card = redis.pcall('ZINTERCARD', #keys, unpack(keys))  -- came with Redis 7
+  if type(card) == 'number' then return card end
+  return nil
 end
 
 local function walk(keys)
-  if wanted == 0 and #keys == 1 and prefix == '' then  -- needs no walk
-    return {redis.call('ZLEXCOUNT', keys[1], newest and to or from, newest and from or to), ''}
-  end
+  local known = counted(keys)
+  if known then return {known, ''} end
   local walked = smallest(keys)
   local found, count, steps, at, stopped = {}, 0, 0, from, ''
   local size = CHUNK_MAX
@@ -50,16 +81,12 @@ local function walk(keys)
   repeat
     local chunk = redis.call(range, walked, at, to, 'LIMIT', 0, size)
     if #chunk == 0 then return {wanted > 0 and found or count, ''} end
-    local is_in = in_all(keys, chunk)
-    for position, member in ipairs(chunk) do
-      stopped = member
-      if is_in[position] and (prefix == '' or string.sub(member, first, last) == prefix) then
-        count = count + 1
-        if wanted > 0 then found[count] = member end
-        if count == wanted then return {found, stopped} end
-      end
+    for _, member in ipairs(in_all(keys, with_prefix(chunk))) do
+      count = count + 1
+      if wanted > 0 then found[count] = member end
+      if count == wanted then return {found, member} end
     end
-    if #chunk < size then stopped = '' end
+    stopped = #chunk < size and '' or chunk[#chunk]
     steps = steps + #chunk
     at = '(' .. stopped
   until stopped == '' or steps >= steps_max
