@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lungfish.runtime import codec
 from lungfish.runtime.definitions import Operation
@@ -17,6 +17,9 @@ from .arguments import restore_one
 from .calls import refusal
 from .journal import Journal
 
+if TYPE_CHECKING:
+    from .spans import OperationSpan
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -27,6 +30,7 @@ class Job:
         at: the next operation of the batch, in this turn; the journal follows when it is sent.
         is_tick: nobody asked for it but a due reminder.
         tick: that reminder, as it was found when its turn came.
+        span: of the operation that runs, if it is traced.
     """
 
     item: Item
@@ -36,6 +40,7 @@ class Job:
     at: int = 0
     is_tick: bool = False
     tick: Tick | None = None
+    span: OperationSpan | None = None
     _decoded: Any = None
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:

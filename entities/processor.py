@@ -477,6 +477,8 @@ class EntityActivation:
                 "%s: %d of %d signals failed and were rolled back; the first: %s\n%s",
                 job.operation.signature.what, one.failed, one.taken, one.failure, one.failure.traceback,
             )  # fmt: skip
+        if job.span is not None:
+            job.span.tell(effects, one)
         if job.is_tick:
             self._alarms.end(one, effects.now_ms)
         if one.finished:

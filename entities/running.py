@@ -16,14 +16,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
-from contextvars import Context
 from typing import Any, TypeVar
 
 from lungfish.runtime.errors import UsageError
-from lungfish.runtime.headers import inside
 
 from .jobs import Job
 from .scope import Scope
+from .spans import context_of
 
 T = TypeVar("T")
 
@@ -50,7 +49,7 @@ class Running:
     def start(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> bool:
         """Start the operation; True if it has ended already."""
         try:
-            start = self._context().run if self.job.message.headers else _call
+            start = context_of(self.scope, self.job).run if self.job.message.headers else _call
         except UsageError as error:  # its headers cannot be read
             self.error = error
             return True
@@ -59,9 +58,6 @@ class Running:
             return False
         self._note_cancellation()
         return True
-
-    def _context(self) -> Context:
-        return inside(self.scope.app.carried, self.job.message.headers)
 
     async def join(self) -> None:
         """Wait for the end and report it; a host that stops cancels this, and nothing is reported."""

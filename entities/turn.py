@@ -29,7 +29,7 @@ from functools import partial
 from types import MethodType
 from typing import Any, Final
 
-from lungfish.runtime import codec, headers
+from lungfish.runtime import codec
 from lungfish.runtime.definitions import Operation
 from lungfish.runtime.errors import (
     FailureDetails,
@@ -49,6 +49,7 @@ from .context import EntityContext
 from .ephemeral import give_held, held_of
 from .jobs import Applied, Job, describe, encode_result, expiry, refused
 from .scope import MESSAGES_MAX, Scope
+from .spans import context_of
 from .state import (
     CONTEXT_SLOT,
     EDITS,
@@ -354,7 +355,7 @@ class Turns:
 
     def _apply_within(self, job: Job, limit: int) -> Applied:
         try:
-            context = headers.inside(self.scope.app.carried, job.message.headers)
+            context = context_of(self.scope, job)
         except UsageError as error:
             return refused(job, error)
         return context.run(self._apply_request, job, limit)

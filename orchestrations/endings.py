@@ -23,6 +23,7 @@ from .outcomes import CANCELS_CHILDREN, FAILED, TERMINATED, Ended
 from .outgoing import release_locks, request_id, to_child
 from .replies import Request, announce, refuse, refuse_updates
 from .row import Status
+from .spans import tell_end
 
 log = logging.getLogger("lungfish.orchestrations")
 
@@ -37,6 +38,7 @@ def end(instance: Instance, ended: Ended, outstanding: Outstanding) -> None:
     if execution is not None:  # else the batches stay: a query may want them
         instance.ended = execution if execution.handlers else None
         instance.history.clear()
+    tell_end(instance, execution, ended.status, ended.failure)
     clean_up(instance, outstanding)
     _end_children(instance, ended, outstanding)
     row.status = Status(ended.status)

@@ -38,6 +38,7 @@ from .events import (
     TimerCanceled,
     TimerCreated,
     TimerFired,
+    TurnStarted,
 )
 
 #: Files whose frames are not the user's: ours and asyncio's.
@@ -144,10 +145,13 @@ class Outstanding:
     That is why an instance can be ended properly also when its code fails to replay.
     """
 
-    __slots__ = ("children", "locks", "timers")
+    __slots__ = ("children", "locks", "now_ms", "timers")
 
     def __init__(self, history: Iterable[Event] = ()) -> None:
-        self.timers: set[int] = set()
+        #: The time of the turn that is looked at, if the history says it.
+        self.now_ms = 0
+        #: When they were set.
+        self.timers: dict[int, int] = {}
         self.children: dict[int, str] = {}
         #: Entities, and whether they are held.
         self.locks: dict[int, tuple[tuple[ActorId, ...], bool]] = {}
@@ -157,10 +161,12 @@ class Outstanding:
     def see(self, event: Event) -> None:
         """Take an event of the history into account."""
         kind = type(event)
-        if kind is TimerCreated:
-            self.timers.add(event.id)  # type: ignore[union-attr]
+        if kind is TurnStarted:
+            self.now_ms = event.now_ms  # type: ignore[union-attr]
+        elif kind is TimerCreated:
+            self.timers[event.id] = self.now_ms  # type: ignore[union-attr]
         elif kind is TimerFired or kind is TimerCanceled:
-            self.timers.discard(event.id)  # type: ignore[union-attr]
+            self.timers.pop(event.id, None)  # type: ignore[union-attr]
         elif kind is SubOrchestrationCreated:
             self.children[event.id] = event.instance  # type: ignore[union-attr]
         elif kind in _CHILD_ENDS:

@@ -55,6 +55,7 @@ from .replies import Request, add_watcher, lacks_code
 from .resuming import keep_late_answer, needs_history
 from .row import InstanceRow, Status
 from .sections import chase, disclaim, wants_lock
+from .spans import tell_event, tell_timer
 from .starting import start
 from .turns import begin_stored, close_turn, feed, waits_for
 
@@ -277,6 +278,7 @@ class OrchestrationActivation:
             return False
         match message:
             case RaiseEvent():
+                tell_event(instance, item, message)
                 feed(instance, events.EventRaised(message.name, message.payload))
             case ActivityResult():
                 if message.execution == row.execution:
@@ -314,6 +316,7 @@ class OrchestrationActivation:
         match message.purpose:
             case "timer":
                 if waits_for(instance, message.task):
+                    tell_timer(instance, message.task)
                     feed(instance, events.TimerFired(message.task))
             case "start":
                 if not row.begun:

@@ -28,6 +28,7 @@ from .outgoing import sequence_of
 from .replay import Execution
 from .rewinding import Rewinding, rewind
 from .row import InstanceRow, Status
+from .spans import rewound
 from .turns import again, begin, close_turn, execution_of, resume
 
 _OF_CHILDREN: Final = frozenset({TERMINATED_NAME, CANCELED_NAME})
@@ -61,6 +62,7 @@ def rewind_instance(instance: Instance, reason: str) -> None:
             f"instance {instance.id!r} ended within a critical section, and its locks are gone: "
             "restart it, or fork it at a position before the section"
         )
+    rewound(instance)
     _revive(row)
     if found.uncanceled:
         row.cancel, row.cancel_told = None, False
@@ -82,6 +84,7 @@ def _revive(row: InstanceRow) -> None:
 
 def _begin_anew(instance: Instance, row: InstanceRow, definition: Orchestration[Any, Any]) -> None:
     """It ended before it began: there is nothing to keep."""
+    rewound(instance)
     _revive(row)
     row.begun, row.cancel, row.cancel_told = True, None, False
     instance.ended = None

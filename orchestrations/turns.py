@@ -17,7 +17,7 @@ from typing import Any
 from lungfish.runtime.definitions import Orchestration
 from lungfish.runtime.errors import FailureDetails, LimitExceeded, LungfishError
 
-from . import actions, events
+from . import actions, events, spans
 from .endings import clean_up, end, fail
 from .inline import outcome_at_once
 from .instance import Instance
@@ -71,7 +71,7 @@ def _begin_execution(instance: Instance, restart: Restart) -> None:
         parent_request=row.parent_request,
         pinned=row.pinned,
         updates=restart.updates,
-        headers=row.headers,
+        headers=spans.headers_of(instance),
     )
     # The history has it from here on: rows are written at every turn.
     row.input = events.shown(started.input)
@@ -113,8 +113,7 @@ def resume(instance: Instance, mark: events.Rewound | events.Forked) -> None:
     """Open a turn of an execution that was replayed by the caller, and put a mark into its history."""
     assert instance.execution is not None
     assert instance.execution.ended is None
-    instance.turn_open = True
-    instance.execution.open_turn(instance.effects.now_ms)
+    _open_turn(instance, instance.execution)
     _apply(instance, mark)
 
 
@@ -142,11 +141,16 @@ def ready(instance: Instance) -> Execution | None:
         if instance.execution is None:
             _load(instance)
         if instance.execution is not None:
-            instance.turn_open = True
-            instance.execution.open_turn(instance.effects.now_ms)
+            _open_turn(instance, instance.execution)
             if instance.execution.ended is not None:
                 close_turn(instance)
     return instance.execution
+
+
+def _open_turn(instance: Instance, execution: Execution) -> None:
+    instance.turn_open = True
+    execution.open_turn(instance.effects.now_ms)
+    execution.outstanding.now_ms = execution.now_ms
 
 
 def _load(instance: Instance) -> None:
@@ -218,6 +222,7 @@ def _continue_as_new(instance: Instance, execution: Execution, ended: Ended) -> 
         end(instance, Ended(FAILED, failure=FailureDetails.of(error)), Outstanding())
         return
     instance.history.forget(instance.effects, row)
+    spans.tell_end(instance, execution, CONTINUED, None)
     row.execution, row.input = instance.effects.unique(), ended.result
     row.cancel, row.cancel_told = None, False
     updates = execution.handlers.pack_outcomes(instance.limits.updates_remembered)

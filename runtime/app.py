@@ -35,6 +35,7 @@ from .retention import Place, Retention
 from .retry import RetryPolicy
 from .schedule_plan import Definition
 from .schedule_target import Target, check_schedule_id, define
+from .tracing import Tracing
 
 
 class EntityClass(Protocol):
@@ -83,6 +84,8 @@ class App:
         self.queue_limits: dict[str, QueueLimits] = {}
         #: Context variables that travel as headers.
         self.carried: tuple[Carried, ...] = ()
+        #: Where spans go; None: nobody wants them. See ``tracing.install``.
+        self.tracing: Tracing | None = None
         #: All of it, by name and version.
         self.versions: dict[str, dict[str, Orchestration[Any, Any]]] = {}
         #: Schedules that are made, or brought up to date, by every host that starts.
@@ -101,6 +104,7 @@ class App:
         other.retentions.update(self.retentions)
         other.queue_limits.update(self.queue_limits)
         other.carried = self.carried
+        other.tracing = self.tracing
         other.versions.update({name: dict(versions) for name, versions in self.versions.items()})
         other.schedules.update(self.schedules)
         return other

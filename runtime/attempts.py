@@ -24,7 +24,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
-from . import codec
+from . import codec, traced_attempts
 from .activity_info import ActivityInfo, Pulse, current_activity
 from .app import App
 from .definitions import Activity
@@ -32,6 +32,7 @@ from .errors import FailureDetails, LungfishError
 from .headers import adopt
 from .messages import ActivityResult, ActivityTask
 from .queues import split_lane
+from .tracing import LiveSpan
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Attempt:
         closed: its outcome was reported, or is not to be reported by this worker.
         kept: how many of its heartbeats were seen when its details were last stored.
         began_s: when it began (the loop's time).
+        span: of the attempt, if it is traced.
     """
 
     entry: tuple[str, str]
@@ -72,6 +74,7 @@ class Attempt:
     work: asyncio.Task[None] | None = None
     kept: int = 0
     began_s: float = 0.0
+    span: LiveSpan | None = None
 
     @property
     def info(self) -> ActivityInfo:
@@ -83,6 +86,19 @@ class Attempt:
         for timer in (self.timer, self.silence):
             if timer is not None:
                 timer.cancel()
+
+    def trace(self, app: App) -> None:
+        """Begin its span, if it is traced."""
+        self.span = traced_attempts.begin(app, self.task, self.entry[0])
+        if self.span is not None:
+            self.task = traced_attempts.below(self.span, self.task)
+
+    def enter(self, app: App) -> None:
+        """Set what comes with it in the context that its function is called in; raises ``UsageError``."""
+        current_activity.set(self.info)
+        adopt(app.carried, self.task.headers)
+        if self.span is not None:
+            self.span.enter()
 
 
 class AttemptRunner:
@@ -128,6 +144,8 @@ class AttemptRunner:
     def begin(self, attempt: Attempt) -> None:
         """Start an attempt; never raises."""
         self._running[attempt] = None
+        if self._app.tracing is not None:
+            attempt.trace(self._app)
         task = attempt.task
         loop = asyncio.get_running_loop()
         activity = self._app.activities.get(task.name)
@@ -169,6 +187,9 @@ class AttemptRunner:
         attempt.closed = True
         attempt.pulse.cancelled = why
         attempt.stop_timers()
+        if attempt.span is not None:
+            attempt.span.set({"lungfish.cancelled": why})
+            attempt.span.end()
         if attempt.work is not None:
             attempt.work.cancel()
 
@@ -197,9 +218,8 @@ class AttemptRunner:
 
     async def _run_async(self, attempt: Attempt, activity: Activity[Any, Any]) -> None:
         task = attempt.task
-        current_activity.set(attempt.info)
         try:
-            adopt(self._app.carried, task.headers)
+            attempt.enter(self._app)
             args, kwargs = activity.signature.decode(task.args)
             value = await activity.function(*args, **kwargs)
             result = _succeeded(task, value, self._app.payloads.bytes_max)
@@ -243,6 +263,8 @@ class AttemptRunner:
         attempt.stop_timers()
         if result.failure is not None and attempt.pulse.details is not attempt.task.details:
             result = replace(result, details=attempt.pulse.details)
+        if attempt.span is not None:
+            attempt.span.end(result.failure)
         self._report(attempt, result)
 
     # --- in threads --------------------------------------------------------------------
@@ -285,9 +307,8 @@ class AttemptRunner:
 def _run_sync(app: App, attempt: Attempt, activity: Activity[Any, Any]) -> ActivityResult:
     """Call a sync function in the current context, which is its own."""
     task = attempt.task
-    current_activity.set(attempt.info)
     try:
-        adopt(app.carried, task.headers)
+        attempt.enter(app)
         args, kwargs = activity.signature.decode(task.args)
         return _succeeded(task, activity.function(*args, **kwargs), app.payloads.bytes_max)
     except BaseException as error:  # SystemExit, too: a function must not end the worker

@@ -18,7 +18,6 @@ from .dead_letters import DeadLetters
 from .definitions import EntityDefinition, Orchestration, as_duration
 from .errors import InstanceExists, OrchestrationFailed, UsageError
 from .existing import HUB_WAIT_S, check_wait
-from .headers import Carried
 from .hot import HotEntity, read_hot
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .instance_handle import OrchestrationHandle
@@ -34,6 +33,7 @@ from .status import to_ms
 from .store import Store
 from .tags import check_tags
 from .topics import TOPIC, Topic
+from .traced_connection import TracedConnection
 from .why import Why
 from .why_walk import subject_of, why
 
@@ -87,9 +87,7 @@ class Client(ClientBatches, ClientBroadcasts):
         made = self._open_store()
         store = await made if isinstance(made, Awaitable) else made
         # A new session every time: its numbers begin at 1, and in a used one they would pass for repeats.
-        connection = Connection(
-            store, session=self._unique(), payloads=self._payloads, carried=self._carried()
-        )
+        connection = self._make_connection(store)
         try:
             await connection.open(self._wait_s)
         except BaseException:
@@ -98,8 +96,14 @@ class Client(ClientBatches, ClientBroadcasts):
         self._connection = connection
         return self
 
-    def _carried(self) -> tuple[Carried, ...]:
-        return self.app.carried if self.app is not None else ()
+    def _make_connection(self, store: Store) -> Connection:
+        app = self.app
+        if app is None:
+            return Connection(store, session=self._unique())
+        session, payloads, carried = self._unique(), app.payloads, app.carried
+        if app.tracing is None:
+            return Connection(store, session=session, payloads=payloads, carried=carried)
+        return TracedConnection(app.tracing, store, session=session, payloads=payloads, carried=carried)
 
     async def __aexit__(
         self,

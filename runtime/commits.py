@@ -229,6 +229,8 @@ class Commits:
                 # The output gate: only now may anything of this commit leave.
                 if outbox:
                     self._relay.add(partition, outbox)
+                for call in partition.take_gated():
+                    call()
             case LeaseLost(owner):
                 self._lose(partition, f"{owner or 'another host'} owns it", None)
             case StoreBehind(stored, expected):

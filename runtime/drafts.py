@@ -65,6 +65,9 @@ class Drafting(Effects):
         self._activities: dict[str, dict[str, bytes]] = {}
         for row_id, row in image.activities.items():
             self._activities.setdefault(group_of(row_id), {})[row_id] = row
+        #: What is called after the commit in the making, and after the one under way.
+        self._afterwards: list[Callable[[], None]] = []
+        self._gated: list[Callable[[], None]] = []
         self._new_draft()
 
     @property
@@ -113,8 +116,14 @@ class Drafting(Effects):
             self.payloads.fill(draft)
         for target, rows in self._outgoing.items():
             draft.deliveries.append(delivery_of(target, rows, self._sequences))
+        self._gated, self._afterwards = self._afterwards, []
         self._new_draft()
         return draft
+
+    def take_gated(self) -> list[Callable[[], None]]:
+        """Return what waits for the commit that was taken last: it is in the store now."""
+        gated, self._gated = self._gated, []
+        return gated
 
     def delivered(self, outbox_id: str) -> None:
         """Note that an outbox entry has reached its target; it is trimmed by a later commit."""
@@ -175,6 +184,9 @@ class Drafting(Effects):
                 # time-outs.
                 self._due = [(due_ms, name) for name, (due_ms, _) in self._timers.items()]
                 heapq.heapify(self._due)
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        self._afterwards.append(call)
 
     def activity(self, row_id: str, row: bytes | None) -> None:
         group = self._activities.setdefault(group_of(row_id), {})

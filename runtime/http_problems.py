@@ -40,6 +40,7 @@ from .errors import (
     Unavailable,
     UsageError,
 )
+from .http_tracing import trace_of
 
 logger = logging.getLogger("lungfish.http")
 
@@ -143,7 +144,8 @@ class ProblemRoute(APIRoute):
 
         async def handle_all(request: Request) -> Response:
             try:
-                return await handle(request)
+                with trace_of(request.headers):
+                    return await handle(request)
             except Exception as error:
                 return problem_of(error).response()
 

@@ -12,6 +12,8 @@ import logging
 from typing import Any, Final
 
 from .activity_info import current_activity
+from .headers import headers
+from .tracing import TRACEPARENT, read
 
 #: What every record has; anything else was given by whoever logged.
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -22,7 +24,8 @@ class JsonFormatter(logging.Formatter):
 
     Ids are ``hub``; ``instance_id``, ``orchestration``, ``execution_id`` in lines of ``ctx.logger``, which
     says nothing in replay; ``instance_id``, ``activity``, ``attempt``, ``queue``, ``idempotency_key`` in any
-    line that is written within an activity. What was given as ``extra`` is there under its name, and as text
+    line that is written within an activity; ``trace_id`` and ``span_id`` wherever the headers of what is
+    handled name them (``traceparent``). What was given as ``extra`` is there under its name, and as text
     where JSON has no form for it. An exception is ``error`` (its type) and ``traceback``.
 
     It never raises for a record that the standard formatter would take.
@@ -47,6 +50,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **self._fields,
             **_attempt(),
+            **_trace(),
         }
         told.update((name, value) for name, value in vars(record).items() if name not in _OWN)
         if record.exc_info and record.exc_info[0] is not None:
@@ -68,6 +72,13 @@ def _attempt() -> dict[str, Any]:
         "queue": info.queue,
         "idempotency_key": info.idempotency_key,
     }
+
+
+def _trace() -> dict[str, str]:
+    """Return the span that is around, as a message that is sent here would name it."""
+    found = headers()
+    context = read(found[TRACEPARENT]) if TRACEPARENT in found else None
+    return {} if context is None else {"trace_id": context.trace_id, "span_id": context.span_id}
 
 
 def _line(told: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -177,6 +177,14 @@ class Effects(Protocol):
         """Replace the activation by a new one, with what the store has, once all that it did is committed.
 
         Its unfinished items are given to the new one, in order. Until then it should do nothing more.
+        """
+        ...
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Call something when the commit that carries what is done now is in the store.
+
+        Not if it is refused, and not if this host dies first: for what may get lost, and must not be wrong.
+        ``call`` must not raise or block.
         """
         ...
 

@@ -14,6 +14,7 @@ MAY_IMPORT = {"runtime": (), "entities": ("runtime",), "orchestrations": ("runti
 
 #: The only modules of these folders that import these packages. Adding one is a decision, not a detail.
 IMPORTERS = {
+    "opentelemetry": {"runtime/otel.py"},
     "ray": {
         "runtime/cluster.py",
         "runtime/http_serve.py",

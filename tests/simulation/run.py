@@ -25,6 +25,7 @@ from tests.simulation.loop import Deadlock, new_loop
 from tests.simulation.network import Network
 from tests.simulation.process import Cluster
 from tests.simulation.shape import Shape, shape_of
+from tests.simulation.tales import Tales
 from tests.simulation.watch import WatchedServer
 from tests.simulation.workload import OK, Ledger, end_the_running, forget_acknowledgements, settle_debts
 from tests.simulation.world import BASE_MS, World, enter
@@ -101,6 +102,8 @@ class Simulation:
         self.profile = profile or profile_of(seed)
         self.shape = shape or shape_of(seed)
         self.violations: list[str] = []
+        #: Most users do not trace; neither do most runs.
+        self.tales = Tales() if seed % 3 == 0 else None
         self.loop = new_loop()
         self.trace = Trace()
         self.server = WatchedServer(
@@ -145,6 +148,7 @@ class Simulation:
         logger.addHandler(errors)
         logger.propagate = False
         enter(self.world)
+        app.tracing = self.tales
         # What a host does now and then, it does often here.
         often = patch.multiple(host, PASSIVATION_S=0.7, PRODUCER_SWEEP_S=1.1)
         often.start()
@@ -170,6 +174,7 @@ class Simulation:
             logging.disable(logging.CRITICAL)  # what code says while it is torn down
             self.loop.close()
             enter(None)
+            app.tracing = None
         return report
 
     async def _main(self) -> None:
@@ -257,6 +262,8 @@ class Simulation:
         yield from invariants.sections(stored, self.ledger)
         yield from invariants.registers(stored, self.ledger)
         yield from invariants.rings(stored, self.ledger)
+        if self.tales is not None:
+            yield from self.tales.violations(lossy=self.ledger.lossy, calm=not self.trace.fired)
         if not self.trace.fired:
             yield from self._perfect()
         yield from (f"loop: {error}" for error in self.loop.errors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from lungfish.entities.entity import Entity
@@ -98,6 +98,9 @@ class FakeEffects:
 
     def reload(self, actor: ActorId) -> None:
         raise AssertionError("entities are never loaded again")
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        call()
 
     def activity_rows(self, prefix: str) -> dict[str, bytes]:
         raise AssertionError("entities have no activities")

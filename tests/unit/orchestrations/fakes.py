@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from lungfish.orchestrations.processor import OrchestrationActivation, OrchestrationKind
@@ -121,6 +121,9 @@ class FakeEffects:
 
     def reload(self, actor: ActorId) -> None:
         self.reloads.add(actor)
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        call()
 
     def activity_rows(self, prefix: str) -> dict[str, bytes]:
         return {key: row for key, row in self.activities.items() if key.startswith(prefix)}

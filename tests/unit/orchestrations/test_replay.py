@@ -262,7 +262,7 @@ def test_what_was_outstanding_is_known_after_a_mismatch() -> None:
 
     one, turn = replay(abc, run(before))
     assert "timer" in message_of(turn)
-    assert one.outstanding.timers == {1}
+    assert one.outstanding.timers == {1: 1000}
     assert one.outstanding.children == {2: "kid"}
 
 

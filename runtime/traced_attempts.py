@@ -1,0 +1,36 @@
+"""Attempts of activities as spans: each run is one, told by the worker that ran it.
+
+An attempt that its worker gives up (it stops, another one runs it again) tells nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .app import App
+from .messages import ActivityTask
+from .queues import split_lane
+from .tracing import Attributes, Kind, LiveSpan, messaging, parse
+
+
+def begin(app: App, task: ActivityTask, lane: str) -> LiveSpan | None:
+    """Begin the span of an attempt; None: nobody wants it."""
+    parent = None if app.tracing is None else parse(task.headers)
+    if app.tracing is None or parent is None or not parent.sampled:
+        return None
+    queue = split_lane(lane)[0]
+    told: Attributes = messaging("process", "activity", queue) | {
+        "lungfish.hub": app.hub,
+        "lungfish.activity": task.name,
+        "lungfish.attempt": task.attempt,
+        "lungfish.queue": queue,
+        "lungfish.instance_id": task.owner.key,
+        "lungfish.execution_id": task.execution,
+        "lungfish.idempotency_key": task.idempotency_key,
+    }
+    return app.tracing.begin(f"activity {task.name}", Kind.CONSUMER, told, parent)
+
+
+def below(span: LiveSpan, task: ActivityTask) -> ActivityTask:
+    """Return the task with the span as the parent of all that is sent from it."""
+    return replace(task, headers=span.context.put_into(task.headers))
