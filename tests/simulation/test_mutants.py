@@ -11,6 +11,7 @@ from tests.simulation.faults import Profile
 from tests.simulation.mutants import MUTANTS, blind
 from tests.simulation.run import Report, simulate
 from tests.simulation.shape import shape_of
+from tests.simulation.test_failover import at_rest
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +75,7 @@ def poured(seed: int) -> Report:
 
 #: Mutants that need runs of a certain sort to be caught soon.
 RUNS: dict[str, Callable[[int], Report]] = {
-    "ousted_unnoticed": restless,
+    "ousted_unnoticed": at_rest,
     "lease_lost_ignored": restless,
     "finished_before_reported": mortal,
     "lost_takes_forgotten": deaf,
