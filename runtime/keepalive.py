@@ -93,12 +93,12 @@ class Keepalive:
         """Tell who keeps the loop, if the time for it has come."""
         if late_s < self._look_s:
             return
-        if not self._look_s:
-            self._stalled()
-        self._look_s = 2 * late_s
         stall = stall_of(self._loops_thread)
         if stall is None:
             return
+        if not self._look_s:
+            self._stalled()
+        self._look_s = 2 * late_s
         logger.warning(
             "host %s: %s has kept the event loop for %.1f s at %s; put slow work into an activity\n%s",
             self._host,

@@ -328,6 +328,14 @@ class TestReader:
         assert await read_all(store, "p:1", after=first["p:1"][0].id) == [b"m2"]
         assert await reader.read({"p:3": START}, block_ms=0, count=1) == {}
 
+    async def test_ids_tell_when_their_entries_came(self, store: Store) -> None:
+        # A late timer is held against them: what came before its time is seen before it.
+        began_ms = await store.now_ms()
+        await store.append([put("p:1", 1)])
+        found = await store.reader().read({"p:1": START}, block_ms=0, count=1)
+        came_ms = int(found["p:1"][0].id.partition("-")[0])
+        assert began_ms <= came_ms <= await store.now_ms()
+
     async def test_waits_for_the_first_entry(self, store: Store) -> None:
         reader = store.reader()
         reading = asyncio.create_task(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -9,13 +10,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import uvloop
 
 from lungfish.runtime import keepalive as module
 from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.keepalive import Keepalive
+from lungfish.runtime.kinds import Effects, Item
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
+from lungfish.runtime.messages import Signal
 from lungfish.runtime.stalls import stall_of
 from lungfish.runtime.store import ClusterView, HubMeta
+from tests.unit.fakes import FakeActivation, FakeKind, actor_in, make_partition, run_all
 
 HUB, HOST, RECORD = "h", "host#1", b"record"
 HEARTBEAT_MS, LEASE_MS = 5, 60_000
@@ -155,21 +160,11 @@ def test_a_store_that_is_away_for_a_moment_does_not_end_it(
 def test_the_one_who_keeps_the_loop_is_told_with_the_stack(
     keepalive: Keepalive, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def keeps_the_loop() -> None:
+    def keeps_the_loop(_activation: FakeActivation, item: Item, effects: Effects) -> None:
+        effects.done(item)
         keepalive.beaten(RECORD)
         clock.now_s += 3 * HEARTBEAT_S
         until(lambda: caplog.records, "a look at the stack")
-
-    with caplog.at_level(logging.WARNING, module.__name__):
-        keeps_the_loop()
-        (record,) = caplog.records
-        told: Any = record
-        assert told.host == HOST
-        assert told.blocked_s == pytest.approx(3 * HEARTBEAT_S)
-        assert "in keeps_the_loop" in told.stack
-        assert told.where.startswith(f"{__file__}:")
-        assert told.where in record.getMessage()
-        assert "in keeps_the_loop" in record.getMessage()
         turns(clock)
         assert len(caplog.records) == 1, "the same stack is not told again and again"
         clock.now_s += 3.1 * HEARTBEAT_S
@@ -179,6 +174,53 @@ def test_the_one_who_keeps_the_loop_is_told_with_the_stack(
         turns(clock, 2)
         clock.now_s += 3 * HEARTBEAT_S
         until(lambda: len(counted) == 2, "another time that the loop is kept")
+
+    partition = make_partition(FakeKind(keeps_the_loop))
+    partition.accept(Signal(actor_in(0), "op", b""))
+    with caplog.at_level(logging.WARNING, module.__name__):
+        run_all(partition)
+        record = caplog.records[0]
+        told: Any = record
+        assert told.host == HOST
+        assert told.blocked_s == pytest.approx(3 * HEARTBEAT_S)
+        assert "in keeps_the_loop" in told.stack
+        assert told.where.startswith(f"{__file__}:")
+        assert told.where in record.getMessage()
+        assert "in keeps_the_loop" in record.getMessage()
+        assert told.actor == str(actor_in(0))
+
+
+@pytest.mark.parametrize(
+    "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+def test_a_loop_that_waits_is_kept_by_nobody(
+    keepalive: Keepalive, store: Beats, clock: Clock, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """The store does not answer, so that no beat came for long."""
+
+    async def waits() -> None:
+        keepalive.beaten(RECORD)
+        waiting.set()
+        await stop.wait()
+
+    async def ends() -> None:
+        stop.set()
+
+    def run() -> None:
+        loop.run_until_complete(waits())
+        loop.close()
+
+    loop, waiting, stop = new_loop(), threading.Event(), asyncio.Event()
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert waiting.wait(60)
+        clock.now_s += 3 * HEARTBEAT_S
+        until(lambda: store.beats >= 3, "beats in its place")
+        assert counted == []
+    finally:
+        asyncio.run_coroutine_threadsafe(ends(), loop).result(60)
+        thread.join(60)
 
 
 def test_a_thread_that_has_ended_has_no_stack() -> None:
