@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from lungfish.runtime.ids import ENTITY, ActorId, partition_of
+from lungfish.runtime.layout import POOL_MARK, pool_in
 from lungfish.runtime.messages import Signal
 from lungfish.runtime.query import EntityQuery
 
@@ -57,7 +58,7 @@ class Broadcast(Entity):
         message = scope.item.message
         way = message.chain if isinstance(message, Signal) else ()
         wave = Wave(name, operation, arguments, prefix, way)
-        for key in part_keys(scope.effects.walk.partitions):
+        for key in part_keys(_part(name), scope.effects.walk.partitions_of(name)):
             _go_on(context, key, wave, "")
 
 
@@ -69,7 +70,7 @@ class BroadcastPart(Entity):
         context = self.context
         context.delete()
         effects, key = context._scope.effects, context.key
-        partition = effects.walk.partition_of(PART, key)
+        partition = effects.walk.partition_of(_part(wave.name), key)
         query = EntityQuery(wave.name, wave.prefix)
         found = await effects.walk.page(effects, partition, query, after, PAGE)
         for member in found.members:
@@ -80,15 +81,21 @@ class BroadcastPart(Entity):
 
 
 def _go_on(context: EntityContext, part: str, wave: Wave, after: str) -> None:
-    sending.signal(context, ActorId(ENTITY, PART, part), "page", wave, after)
+    sending.signal(context, ActorId(ENTITY, _part(wave.name), part), "page", wave, after)
+
+
+def _part(name: str) -> str:
+    """Return the name of the parts for a type: they are where its entities are, in its pool."""
+    pool = pool_in(name)
+    return f"{PART}{POOL_MARK}{pool}" if pool else PART
 
 
 @lru_cache(maxsize=8)
-def part_keys(partitions: int) -> tuple[str, ...]:
-    """Return, for each partition, the key of the part that is in it; the same for ever."""
+def part_keys(part: str, partitions: int) -> tuple[str, ...]:
+    """Return, for each partition of a pool, the key of the part that is in it; the same for ever."""
     found: dict[int, str] = {}
     for number in itertools.count():
         if len(found) == partitions:
             break
-        found.setdefault(partition_of(ActorId(ENTITY, PART, str(number)), partitions), str(number))
+        found.setdefault(partition_of(ActorId(ENTITY, part, str(number)), partitions), str(number))
     return tuple(found[partition] for partition in range(partitions))

@@ -64,6 +64,7 @@ from lungfish.runtime.errors import (
     StateMismatch,
     StoreUnavailable,
     Unavailable,
+    UnknownPool,
     UnsafeStore,
     UpdateFailed,
     UpdateRejected,
@@ -76,6 +77,7 @@ from lungfish.runtime.instance_handle import OrchestrationHandle
 from lungfish.runtime.launch import attach, start
 from lungfish.runtime.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
 from lungfish.runtime.payloads import PayloadSettings
+from lungfish.runtime.pools import HostPool
 from lungfish.runtime.query import Page
 from lungfish.runtime.queue_handle import QueueHandle
 from lungfish.runtime.queues import QueueInfo, QueueLimits
@@ -121,6 +123,7 @@ __all__ = [
     "ExecutionFailed",
     "FailureDetails",
     "FunctionContext",
+    "HostPool",
     "HostSettings",
     "HostStatus",
     "HotEntity",
@@ -177,6 +180,7 @@ __all__ = [
     "StoredEntity",
     "Topic",
     "Unavailable",
+    "UnknownPool",
     "UnsafeStore",
     "UpdateFailed",
     "UpdateRejected",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .ids import ActorId, partition_of
+from .ids import ActorId
+from .layout import HubMeta, Layout
 from .payloads import PENDING, Fetch, Payload, carried, is_token, key_of
 from .store import Commit
 
@@ -26,16 +27,16 @@ class PartitionPayloads:
         effects: Effects,
         unfinished: Sequence[Mapping[int, Item]] = (),
         fetch: Fetch | None = None,
-        partitions: int = 1,
+        layout: Layout | None = None,
     ) -> None:
         """Prepare.
 
         Args:
             unfinished: where the partition has its accepted messages.
             fetch: reads from the store; None where nothing large is ever sent (tests).
-            partitions: of the hub.
+            layout: of the hub; None where nothing large is ever sent.
         """
-        self._partitions = partitions
+        self._layout = layout or Layout(HubMeta(1))
         self._unfinished = unfinished
         self._effects = effects
         self._fetch = fetch
@@ -48,7 +49,7 @@ class PartitionPayloads:
 
     def offload(self, target: ActorId, value: bytes) -> bytes:
         """Write a large value ahead of the commit, for an actor; return the token that stands for it."""
-        payload = Payload(partition_of(target, self._partitions), self._effects.unique(), value)
+        payload = Payload(self._layout.of(target), self._effects.unique(), value)
         self._ahead.append(payload)
         self._effects.draft_bytes += len(value)
         token = payload.token

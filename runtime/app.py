@@ -29,7 +29,9 @@ from .errors import NotRegistered, UsageError
 from .headers import Carried
 from .ids import ENTITY, check_id
 from .kinds import RESERVED, built_in
+from .layout import POOL_MARK
 from .payloads import PayloadSettings
+from .pools import HostPool, check_pool_name
 from .queues import DEFAULT_PRIORITY, QueueLimits
 from .retention import Place, Retention
 from .retry import RetryPolicy
@@ -59,15 +61,24 @@ class App:
     change that stored state sees, unless ``name=`` keeps the old one.
     """
 
-    def __init__(self, hub: str, *, version: str = "", payloads: PayloadSettings | None = None) -> None:
+    def __init__(
+        self,
+        hub: str,
+        *,
+        version: str = "",
+        payloads: PayloadSettings | None = None,
+        pools: Mapping[str, HostPool] | None = None,
+    ) -> None:
         """Make an empty app for ``hub`` (letters, digits, ``-``, ``_``, ``.``).
 
         Args:
             version: of the deployment, recorded with each instance that it starts; it decides nothing.
             payloads: from which size on values are kept beside histories, and how large they may be.
+            pools: hosts of their own for entities that are registered with ``pool=``, by name.
 
         Raises:
             InvalidId: a name that cannot be part of a store key.
+            UsageError: a name that no hub, or no pool, can have.
         """
         check_id("hub", hub)
         if any(not (c.isalnum() or c in "-_.") for c in hub):
@@ -75,6 +86,7 @@ class App:
         self.hub = hub
         self.version = check_id("version", version) if version else ""
         self.payloads = payloads or PayloadSettings()
+        self.pools = {check_pool_name(name): pool for name, pool in (pools or {}).items()}
         self.entities: dict[str, EntityDefinition] = {}
         self.activities: dict[str, Activity[Any, Any]] = {}
         #: The newest code of each name.
@@ -97,7 +109,7 @@ class App:
         Raises:
             InvalidId: as when making an app.
         """
-        other = App(hub, version=self.version, payloads=self.payloads)
+        other = App(hub, version=self.version, payloads=self.payloads, pools=self.pools)
         other.entities.update(self.entities)
         other.activities.update(self.activities)
         other.orchestrations.update(self.orchestrations)
@@ -164,15 +176,18 @@ class App:
     @overload
     def entity(self, cls: E, /) -> E: ...
     @overload
-    def entity(self, /, *, name: str) -> Callable[[E], E]: ...
-    def entity(self, cls: E | None = None, /, *, name: str | None = None) -> Any:  # pyright: ignore[reportInvalidTypeVarUse]
+    def entity(self, /, *, name: str | None = None, pool: str | None = None) -> Callable[[E], E]: ...
+    def entity(self, cls: E | None = None, /, *, name: str | None = None, pool: str | None = None) -> Any:  # pyright: ignore[reportInvalidTypeVarUse]
         """Register an entity class; its public methods are its operations.
 
         Args:
             name: the stored name; default is the class's own.
+            pool: one of the app's ``pools``: its entities live on hosts of that pool alone, wherever they
+                are asked from. It is part of the stored name (``Model@gpu``): a class that changes its pool
+                begins with no entities.
 
         Raises:
-            UsageError: not a subclass of ``lungfish.Entity``, or the name is taken.
+            UsageError: not a subclass of ``lungfish.Entity``, the name is taken, or there is no such pool.
         """
 
         def register(cls: E) -> E:
@@ -184,17 +199,19 @@ class App:
             define = getattr(given, "lungfish_definition", None)
             if not isinstance(given, type) or define is None:
                 raise UsageError(f"@app.entity takes a subclass of lungfish.Entity, not {cls!r}")
-            definition = define(check_id("entity name", cls.__name__ if name is None else name))
+            definition = define(self._pinned(cls.__name__ if name is None else name, pool))
             self._register(self.entities, "entity", definition.name, definition)
             return cls
 
         return register if cls is None else register(cls)
 
     @overload
-    def entity_function(self, function: F, /, *, name: str | None = None) -> F: ...
+    def entity_function(self, function: F, /, *, name: str | None = None, pool: str | None = None) -> F: ...
     @overload
-    def entity_function(self, /, *, name: str | None = None) -> Callable[[F], F]: ...
-    def entity_function(self, function: F | None = None, /, *, name: str | None = None) -> Any:  # pyright: ignore[reportInvalidTypeVarUse]
+    def entity_function(self, /, *, name: str | None = None, pool: str | None = None) -> Callable[[F], F]: ...
+    def entity_function(  # pyright: ignore[reportInvalidTypeVarUse]
+        self, function: F | None = None, /, *, name: str | None = None, pool: str | None = None
+    ) -> Any:
         """Register a function, sync or async, as an entity; as in Durable Functions.
 
         It is called with a ``FunctionContext`` for each operation, whatever its name is, under the same
@@ -202,13 +219,14 @@ class App:
 
         Args:
             name: the stored name; default is the function's own.
+            pool: as in ``entity``.
 
         Raises:
-            UsageError: not a function of one argument, or the name is taken.
+            UsageError: not a function of one argument, the name is taken, or there is no such pool.
         """
 
         def register(function: F) -> F:
-            chosen = _name_of(function, "entity", name)
+            chosen = self._pinned(_name_of(function, "entity", name), pool)
             definition = kinds.kind_class(ENTITY).function_definition(function, chosen)
             self._register(self.entities, "entity", chosen, definition)
             return function
@@ -454,6 +472,21 @@ class App:
         """Return the names of all queues that this app's activities use, sorted."""
         named = (a.settings.queue for a in self.activities.values())
         return sorted({DEFAULT_QUEUE, *self.queue_limits, *named})
+
+    def _pinned(self, name: str, pool: str | None) -> str:
+        """Return the stored name of an entity that is in a pool, or in none."""
+        if POOL_MARK in check_id("entity name", name):
+            raise UsageError(
+                f"entity {name!r}: no {POOL_MARK!r} in a name; what follows one is its pool (pool=)"
+            )
+        if pool is None:
+            return name
+        if pool not in self.pools:
+            raise UsageError(
+                f"entity {name!r}: app {self.hub!r} has no pool {pool!r}; there are: {_listed(self.pools)}. "
+                f"Declare it: App({self.hub!r}, pools={{{pool!r}: HostPool(...)}})"
+            )
+        return check_id("entity name", f"{name}{POOL_MARK}{pool}")
 
     def _register(self, table: dict[str, Any], sort: str, name: str, made: Any) -> None:
         if name in table:

@@ -131,7 +131,7 @@ async def _hub(url: str, name: str, wanted: tuple[str, ...]) -> HubFacts:
 
 def _unmoved(before: HubStatus, after: HubStatus) -> tuple[int, ...]:
     """Return the partitions whose outbox is no shorter, and which have committed nothing meanwhile."""
-    pairs = zip(before.partitions, after.partitions, strict=True)
+    pairs = zip(before.partitions, after.partitions, strict=False)  # a pool may have been added
     return tuple(
         old.number
         for old, new in pairs

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .cli_where import Where, where_options
+from .layout import Layout, serves
 from .ownership import HostRecord
 from .redis_store import RedisStore
 from .redis_view import RedisView
@@ -47,12 +48,12 @@ def _at_hub(where: Where, look: Callable[[Console, RedisView, str, str], Awaitab
 async def _show_status(console: Console, _view: RedisView, url: str, hub: str) -> None:
     store = RedisStore(url, hub)
     try:
-        meta = await store.open(create=False)
+        layout = Layout(await store.open(create=False))
         beats = (await store.heartbeat("", b"", lease_ms=1, lead=False)).hosts
         workers, owners, loads = await store.workers(), await store.owners(), await store.loads()
     finally:
         await store.close()
-    _line(console, f"[bold]{hub}[/bold]  {url}  {meta.partitions} partitions, durability {store.durability}")
+    _line(console, f"[bold]{hub}[/bold]  {url}  {layout.total} partitions, durability {store.durability}")
     live = {beat.host for beat in beats if beat.age_ms <= HostSettings().lease_ms}
     owned = [owner.host if owner.host in live else "" for owner in owners]
     if beats:
@@ -61,6 +62,12 @@ async def _show_status(console: Console, _view: RedisView, url: str, hub: str) -
         _line(console, "no host runs; what is sent is kept until one does (lungfish dev, lungfish up)")
     if nobody := [number for number, host in enumerate(owned) if not host]:
         _line(console, f"partitions without a host: {_ranges(nobody)}")
+    for pool, numbers in list(layout.by_pool().items())[1:]:
+        found = sum(
+            beat.host in live and serves(HostRecord.decode(beat.record).pools, pool) for beat in beats
+        )
+        what = f"{found} hosts" if found else "no host: what is sent there is kept until one runs"
+        _line(console, f"pool {pool}: partitions {_ranges(numbers)}, {what}", markup=False)
     _line(console, f"workers: {len(workers) or 'none'}")
     total = functools.reduce(PartitionLoad.__add__, loads, PartitionLoad())
     waiting = "  ".join(f"{name} {getattr(total, name):,}" for name in PartitionLoad.__slots__)
@@ -90,7 +97,10 @@ def _host_name(host: str) -> str:
     """Return a name that fits on a line: Ray's node ids are long, and a few characters tell nodes apart."""
     slot, _, incarnation = host.partition("#")
     actor = RunningActor.parse(slot)
-    return f"node {actor.node[:8]} host {actor.number} {incarnation[:6]}" if actor is not None else host
+    if actor is None:
+        return host
+    of = f" of {actor.pool}" if actor.pool else ""
+    return f"node {actor.node[:8]} host {actor.number}{of} {incarnation[:6]}"
 
 
 def _line(console: Console, text: str, *, markup: bool = True) -> None:

@@ -114,6 +114,7 @@ def host_row(host: HostStatus) -> dict[str, Any]:
         "host": host.id,
         "state": "draining" if host.draining else "alive" if host.alive else "dead",
         "pid": host.pid,
+        "pools": ", ".join(pool or "default" for pool in host.pools),
         "partitions": host.partitions,
         "activations": host.activations,
         "commits": host.commits,

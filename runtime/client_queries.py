@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack, over
 
 from . import kinds
 from .finding import Finder
-from .ids import ORCHESTRATION, check_id
+from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .query import PAGE_SIZE, EntityQuery, InstanceQuery, Order, Page, StatusFilter
 from .refs import entity_state
 from .status import OrchestrationStatus
@@ -72,8 +72,15 @@ class ClientQueries:
 
     @property
     def _finder(self) -> Finder:
+        """Answers questions about instances, none of which is in a pool."""
         connection = self._open
-        return Finder(connection.store, connection.meta.partitions)
+        return Finder(connection.store, range(connection.layout.partitions))
+
+    async def _finder_of(self, name: str) -> Finder:
+        """Return who answers questions about entities of a registered name."""
+        connection = self._open
+        await connection.place(ActorId(ENTITY, name, ""))
+        return Finder(connection.store, connection.layout.numbers(name))
 
     # --- instances -----------------------------------------------------------------------
 
@@ -222,7 +229,9 @@ class ClientQueries:
         Args and Raises: as ``entities``.
         """
         query, definition = self._entity_query(entity, prefix)
-        page = await self._finder.entities_page(query, page_size, cursor, states=states)
+        page = await (await self._finder_of(query.name)).entities_page(
+            query, page_size, cursor, states=states
+        )
         items: list[StoredEntity[Any]] = []
         for key, row in page.items:
             state = None if row is None else entity_state(definition, query.name, key, row)
@@ -237,7 +246,7 @@ class ClientQueries:
             prefix: how the key begins.
         """
         query, _ = self._entity_query(entity, prefix)
-        return await self._finder.count_entities(query)
+        return await (await self._finder_of(query.name)).count_entities(query)
 
     def _entity_query(self, entity: Any, prefix: str) -> tuple[EntityQuery, EntityDefinition | None]:
         definition = self._definition(entity)

@@ -21,13 +21,14 @@ from typing import Final
 
 from . import headers, wire
 from .deadlines import Deadlines
-from .errors import DeadlineExceeded, FailureDetails, StoreUnavailable, usage_error
+from .errors import DeadlineExceeded, FailureDetails, StoreUnavailable, UnknownPool, usage_error
 from .existing import HUB_WAIT_S, open_existing
-from .ids import CLIENT, ActorId, partition_of
+from .ids import CLIENT, ActorId
+from .layout import HubMeta, Layout
 from .messages import Message, Response
 from .payloads import DEFAULT, Payload, PayloadSettings, is_token
 from .sender import Sender
-from .store import START, HubMeta, Reader, Store, client_target, partition_target
+from .store import START, Reader, Store, client_target, partition_target
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Connection:
         self.payloads = payloads
         self.session = session
         self.me = ActorId(CLIENT, "", self.session)
-        self.meta = HubMeta()
+        self.layout = Layout(HubMeta())
         #: Context variables that travel with what is sent.
         self.carried = carried
         self._sender = Sender(store, f"c:{self.session}", yields=True)
@@ -73,7 +74,11 @@ class Connection:
 
     async def open(self, wait_s: float = HUB_WAIT_S) -> None:
         """Connect to the store; raises as ``open_existing``."""
-        self.meta = await open_existing(self.store, wait_s)
+        self.layout.learn(await open_existing(self.store, wait_s))
+
+    async def refresh(self) -> None:
+        """Learn of pools that were added to the hub."""
+        self.layout.learn(await self.store.open(create=False))
 
     async def close(self) -> None:
         """End the session: open requests fail, durable ones go on without us."""
@@ -102,15 +107,27 @@ class Connection:
         return headers.outgoing(self.carried)
 
     def partition(self, actor: ActorId) -> int:
-        """Return the partition that owns an actor."""
-        return partition_of(actor, self.meta.partitions)
+        """Return the partition that owns an actor; raises ``UnknownPool`` (see ``place``)."""
+        return self.layout.of(actor)
+
+    async def place(self, actor: ActorId) -> int:
+        """Return the partition that owns an actor, also if its pool was added a moment ago.
+
+        Raises:
+            UnknownPool: the hub has no such pool.
+        """
+        try:
+            return self.layout.of(actor)
+        except UnknownPool:
+            await self.refresh()
+            return self.layout.of(actor)
 
     async def written_ahead(self, actor: ActorId, value: bytes) -> bytes:
         """Return what a message to an actor carries of a value: a large one is put beside it first."""
         if len(value) <= self.payloads.offload_bytes:
             return value
         self._written += 1
-        payload = Payload(self.partition(actor), f"c{self.session}.{self._written}", value)
+        payload = Payload(await self.place(actor), f"c{self.session}.{self._written}", value)
         await self.store.put_payloads([payload])
         return payload.token
 
@@ -127,7 +144,7 @@ class Connection:
             Overloaded: the actor's inbox stayed full; nothing was accepted.
             StoreUnavailable: the outcome is unknown.
         """
-        await self._sender.send(partition_target(self.partition(actor)), messages)
+        await self._sender.send(partition_target(await self.place(actor)), messages)
 
     async def request(
         self,
@@ -148,8 +165,13 @@ class Connection:
 
         Raises:
             DeadlineExceeded: no response in time; the outcome is unknown.
+            UnknownPool: the hub has no such pool; nothing was sent.
         """
         self._listen()
+        try:
+            target = partition_target(self.layout.of(actor))
+        except UnknownPool:
+            target = partition_target(await self.place(actor))
         self._requests += 1
         request = str(self._requests)
         loop = asyncio.get_running_loop()
@@ -158,7 +180,7 @@ class Connection:
         if timeout_s is not None:
             self._deadlines.add(request, timeout_s, partial(_late, timeout_s, what))
         try:
-            self._sender.post(partition_target(self.partition(actor)), [make(request)], response)
+            self._sender.post(target, [make(request)], response)
             return await response
         except (asyncio.CancelledError, DeadlineExceeded):
             if give_up is not None and not self.closed:

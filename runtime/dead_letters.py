@@ -97,9 +97,13 @@ class DeadLetters:
     ) -> None:
         self._connection = connection
         self._target = target
-        self._partitions = range(connection.meta.partitions) if partitions is None else partitions
+        self._chosen = partitions
         #: Where to begin in the first of them.
         self._after = after
+
+    @property
+    def _partitions(self) -> Sequence[int]:
+        return range(self._connection.layout.total) if self._chosen is None else self._chosen
 
     def behind(self, id: str) -> DeadLetters:
         """Return those that come after one of them, whether that is still there or not.
@@ -116,6 +120,7 @@ class DeadLetters:
 
     async def find(self, id: str) -> DeadLetter | None:
         """Return one of them; None: it is not there, or not any more."""
+        await self._connection.refresh()
         if not _ID.fullmatch(id) or int(id.partition(":")[0]) not in self._partitions:
             return None
         place = [int(id.partition(":")[0])]
@@ -126,6 +131,8 @@ class DeadLetters:
 
     async def __aiter__(self) -> AsyncIterator[DeadLetter]:
         begin = self._after
+        if self._chosen is None:
+            await self._connection.refresh()
         for partition in self._partitions:
             after, begin = begin, START
             while page := await self._connection.store.dead(partition, after, PAGE_SIZE):

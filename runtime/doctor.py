@@ -339,9 +339,12 @@ def _hosts(status: HubStatus, machine: MachineFacts) -> Iterator[Finding]:
     if not live:
         yield _error("no-hosts", "no host runs: what is sent is kept, and nothing happens", start)
     elif status.unowned:
-        text = f"{len(status.unowned)} of {len(status.partitions)} partitions have no live host"
-        advice = "this is normal for seconds after a host's death; if it stays, look at the hosts' logs"
-        yield _error("partitions-unowned", text, advice)
+        yield from _pools_without_hosts(status)
+        unowned = [each for each in status.partitions if not each.host and status.hosts_of(each.pool)]
+        if unowned:
+            text = f"{len(unowned)} of {len(status.partitions)} partitions have no live host"
+            advice = "this is normal for seconds after a host's death; if it stays, look at the hosts' logs"
+            yield _error("partitions-unowned", text, advice)
     if dead:
         text = f"{len(dead)} hosts do not beat any more: {', '.join(sorted(dead)[:5])}"
         yield _warning("hosts-dead", text, "others have their partitions; look why they died")
@@ -356,6 +359,20 @@ def _hosts(status: HubStatus, machine: MachineFacts) -> Iterator[Finding]:
     if len(codes) > 1:
         text = f"hosts run {len(codes)} different versions of the app's code"
         yield _warning("code-differs", text, "normal during a deployment; else lungfish up MODULE:APP")
+
+
+def _pools_without_hosts(status: HubStatus) -> Iterator[Finding]:
+    advice = "add a node that has what the pool needs (App(pools=...)), or deploy the app that declares it"
+    for pool in status.pools:
+        if status.hosts_of(pool):
+            continue
+        load = status.load_of(pool)
+        if waiting := load.inbox + load.mailbox + load.timers:
+            text = f"pool {pool!r} has no host: {waiting:,} batches, messages and timers wait for one"
+            yield _error("pool-without-hosts", text, advice)
+        else:
+            text = f"pool {pool!r} has no host: its entities do not answer; nothing waits there"
+            yield _warning("pool-without-hosts", text, advice)
 
 
 def _queues(hub: HubFacts, status: HubStatus) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from .ahead import PartitionPayloads
 from .deliveries import delivery_of
 from .ids import ActorId
 from .kinds import Effects, Item
+from .layout import Layout
 from .letters import pack_letter
 from .mailbox_rows import group_of, pack_item, row_name
 from .messages import ActivityTask, Message, Response
@@ -38,7 +39,7 @@ class Drafting(Effects):
         self,
         image: PartitionImage,
         *,
-        partitions: int,
+        layout: Layout,
         clock: Callable[[], int],
         wake: Callable[[], None],
         fetch: Fetch | None = None,
@@ -57,7 +58,7 @@ class Drafting(Effects):
         #: Unfinished items without a mailbox row yet, and those with one.
         self._fresh: dict[int, Item] = {}
         self._kept: dict[int, Item] = {}
-        self.payloads = PartitionPayloads(self, (self._fresh, self._kept), fetch, partitions)
+        self.payloads = PartitionPayloads(self, (self._fresh, self._kept), fetch, layout)
         self._timers: dict[str, tuple[int, bytes]] = dict(image.timers)
         self._due: list[tuple[int, str]] = [(due, name) for name, (due, _) in image.timers.items()]
         heapq.heapify(self._due)

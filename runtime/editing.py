@@ -162,7 +162,7 @@ class Editable:
             SerializationError: what is stored cannot be read.
             StoreUnavailable: the store cannot be reached.
         """
-        partition = self._connection.partition(self._actor)
+        partition = await self._connection.place(self._actor)
         ring = [ring_row(self._actor, number) for number in range(EDITS_KEPT)]
         rows = await self._connection.store.snapshots([(partition, row.name, row.key) for row in ring])
         what = f"record of an edit of {self._actor}"

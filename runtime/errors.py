@@ -5,6 +5,7 @@
     LungfishError
     ├─ UsageError              the caller can fix it; nothing was changed
     │  ├─ NotRegistered        no such entity, operation, activity or orchestration
+    │  │  └─ UnknownPool       no such pool of hosts
     │  ├─ InvalidId            a key, name or instance id that cannot be used
     │  ├─ InvalidArguments     arguments do not fit the signature or its types
     │  ├─ SerializationError   a value cannot be encoded, or stored bytes cannot be decoded
@@ -69,6 +70,10 @@ class UsageError(LungfishError):
 
 class NotRegistered(UsageError):
     """Nothing of that name is registered with the app that serves this hub."""
+
+
+class UnknownPool(NotRegistered):
+    """An entity of a pool of hosts that the hub does not have."""
 
 
 class InvalidId(UsageError):

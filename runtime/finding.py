@@ -117,7 +117,8 @@ async def count_members(store: Store, scans: Sequence[Scan]) -> int:
 class Finder:
     """Answers queries on one hub."""
 
-    def __init__(self, store: Store, partitions: int) -> None:
+    def __init__(self, store: Store, partitions: range) -> None:
+        """Prepare; only these partitions are asked."""
         self._store = store
         self._partitions = partitions
 
@@ -129,7 +130,9 @@ class Finder:
         """See ``Client.instances_page``."""
         check_page_size(page_size)
         after, items = read_cursor(query, cursor), list[OrchestrationStatus]()
-        members = Members(self._store, self._scans(query, after), share=_share(page_size, self._partitions))
+        members = Members(
+            self._store, self._scans(query, after), share=_share(page_size, len(self._partitions))
+        )
         looked_at = 0
         while len(items) < page_size and looked_at < LOOKED_AT_MAX:
             found = await members.next(page_size - len(items))
@@ -141,7 +144,7 @@ class Finder:
         return Page(tuple(items), write_cursor(query, after))
 
     def _scans(self, query: InstanceQuery, after: str = "") -> list[Scan]:
-        return [query.scan(partition, after) for partition in range(self._partitions)]
+        return [query.scan(partition, after) for partition in self._partitions]
 
     async def _rows(
         self, query: InstanceQuery, found: Sequence[tuple[int, str]], read_status: StatusReader
@@ -183,8 +186,10 @@ class Finder:
         """Return keys and, with ``states``, snapshots."""
         check_page_size(page_size)
         after = read_cursor(query, cursor)
-        scans = [query.scan(partition, after) for partition in range(self._partitions)]
-        found = await Members(self._store, scans, share=_share(page_size, self._partitions)).next(page_size)
+        scans = [query.scan(partition, after) for partition in self._partitions]
+        found = await Members(self._store, scans, share=_share(page_size, len(self._partitions))).next(
+            page_size
+        )
         rows: Sequence[bytes | None] = [None] * len(found)
         if states:
             rows = await self._store.snapshots([(partition, query.name, key) for partition, key in found])
@@ -198,4 +203,4 @@ class Finder:
 
     async def count_entities(self, query: EntityQuery) -> int:
         """See ``Client.count_entities``."""
-        return await count_members(self._store, [query.scan(p) for p in range(self._partitions)])
+        return await count_members(self._store, [query.scan(p) for p in self._partitions])

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from .errors import StoreUnavailable
 from .hot import Hottest, pack_hot
 from .ids import ActorId
 from .kinds import ActorKind, load_kinds
+from .layout import EVERY_POOL, HubMeta, Layout
 from .metrics import Lately, Sample
 from .orphans import sweep_orphans_forever
 from .ownership import HostRecord, Ownership
@@ -35,7 +36,7 @@ from .relay import Relay
 from .release import release
 from .rounds import Rounds
 from .settings import HostSettings
-from .store import HubMeta, PartitionImage, Store
+from .store import PartitionImage, Store
 from .sweeping import Sweeper
 from .walking import Walk
 
@@ -75,6 +76,7 @@ class Host:
         clock: HubClock | None = None,
         kinds: dict[str, ActorKind] | None = None,
         code: str = "",
+        pools: Collection[str] = (EVERY_POOL,),
     ) -> None:
         """Make a host; ``start`` makes it run.
 
@@ -89,6 +91,7 @@ class Host:
             clock: the store's clock as this host reads it; tests bring one that stands still.
             kinds: what runs the actors; default: the kinds of ``load_kinds``.
             code: fingerprint of the app's code, for people who look at heartbeats.
+            pools: whose partitions it takes; ``DEFAULT_POOL`` are those of none. Default: of all.
         """
         self.app = app
         self.host_id = host_id or f"host-{unique()[:12]}"
@@ -105,7 +108,8 @@ class Host:
         self._hottest = Hottest()
         self._shedding = Shedding(self.settings.activations_max)
         self._declaring: asyncio.Task[None] | None = None
-        self._meta = HubMeta()
+        self._pools = tuple(pools)
+        self._layout = Layout(HubMeta())
         self._trials = Trials()
         self.failed: asyncio.Future[None] | None = None
         self.lost = 0
@@ -122,11 +126,14 @@ class Host:
         sweeper = self._make_sweeper()
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._store.close)
-            self._meta = await self._store.open(wanted)
+            self._layout.learn(await self._store.open(wanted))
+            if self.app.pools:
+                counts = {name: pool.partitions for name, pool in self.app.pools.items()}
+                self._layout.learn(await self._store.add_pools(counts))
             self.failed = asyncio.get_running_loop().create_future()
             self._clock.sync(await self._store.now_ms())
             self._relay = Relay(self._store)
-            self._walk = Walk(self._store, self._meta.partitions)
+            self._walk = Walk(self._store, self._layout)
             self._rounds = Rounds(self._store, self.settings, self._clock.now_ms, self._relay, self._lost)
             self._lately = Lately(self._rounds.commits.times_s)
             undo.push_async_callback(self._rounds.close)
@@ -148,7 +155,7 @@ class Host:
         self._begin(self._sweep_producers_forever, "producers")
         if self.app.schedules:
             self._declaring = asyncio.create_task(
-                declare(self._store, f"h:{self.host_id}", self.app.schedules, self._meta.partitions),
+                declare(self._store, f"h:{self.host_id}", self.app.schedules, self._layout.partitions),
                 name="lungfish declare schedules",
             )
         self._begin(self._sweep_payloads_forever, "payloads")
@@ -166,7 +173,8 @@ class Host:
             self.settings,
             self._clock,
             rounds,
-            partitions=self._meta.partitions,
+            layout=self._layout,
+            pools=self._pools,
             record=self._record,
             make=self._make_partition,
             adopt=self._adopt,
@@ -258,7 +266,7 @@ class Host:
     def _make_partition(self, image: PartitionImage) -> Partition:
         partition = Partition(
             image,
-            partitions=self._meta.partitions,
+            layout=self._layout,
             kinds=self._kinds,
             clock=self._clock.now_ms,
             wake=self._rounds.wake,
@@ -294,6 +302,7 @@ class Host:
             code=self._code,
             commit_p50_s=p50_s,
             commit_p99_s=p99_s,
+            pools=self._pools,
         )
 
     async def _passivate_forever(self) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from .errors import HubMismatch
 from .ids import HASH_NAME
-from .store import FORMAT_VERSION, HubMeta
+from .layout import FORMAT_VERSION, HubMeta, PoolRange
+
+#: How the fields of pools begin in a stored meta.
+POOL_FIELD: Final = "pool:"
 
 
 def check_meta(hub: str, stored: HubMeta, wanted: HubMeta | None) -> HubMeta:
@@ -31,3 +37,32 @@ def check_meta(hub: str, stored: HubMeta, wanted: HubMeta | None) -> HubMeta:
             f"(this release: storage format {FORMAT_VERSION}, hash {HASH_NAME!r})."
         )
     return stored
+
+
+def check_pools(hub: str, meta: HubMeta, wanted: Mapping[str, int]) -> HubMeta:
+    """Return ``meta`` if none of its pools is wanted otherwise; raise ``HubMismatch`` if one is."""
+    counts = {pool.name: pool.count for pool in meta.pools}
+    for name, count in wanted.items():
+        if counts.get(name, count) != count:
+            raise HubMismatch(
+                f"hub {hub!r}: pool {name!r} has {counts[name]} partitions, this app wants {count}. "
+                "A pool keeps its count for ever: declare it with that, or under another name"
+            )
+    return meta
+
+
+def meta_of(fields: Mapping[str, bytes]) -> HubMeta | None:
+    """Return what the fields of a stored meta say; None if there is none."""
+    if "partitions" not in fields:
+        return None
+    pools = []
+    for field, value in fields.items():
+        if field.startswith(POOL_FIELD):
+            first, count = value.split()
+            pools.append(PoolRange(field.removeprefix(POOL_FIELD), int(first), int(count)))
+    return HubMeta(
+        int(fields["partitions"]),
+        int(fields["format"]),
+        fields["hash"].decode(),
+        tuple(sorted(pools, key=lambda pool: pool.first)),
+    )

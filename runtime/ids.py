@@ -67,14 +67,19 @@ def stable_hash(kind: str, name: str, key: str) -> int:
     return zlib.crc32(f"{kind}\x00{name}\x00{key}".encode())
 
 
-def partition_of(actor: ActorId, partitions: int) -> int:
-    """Return the partition (0-based) that owns ``actor`` in a hub of ``partitions``."""
+def hash_of(actor: ActorId) -> int:
+    """Return what an actor's partition is computed from: the hash of its group, if it has one."""
     kind, name, key = actor
     if GROUP_END in key:
         group = key.partition(GROUP_END)[0]
         if group:
-            return stable_hash("g", "", group) % partitions
-    return stable_hash(kind, name, key) % partitions
+            return stable_hash("g", "", group)
+    return zlib.crc32(f"{kind}\x00{name}\x00{key}".encode())
+
+
+def partition_of(actor: ActorId, partitions: int) -> int:
+    """Return which of ``partitions`` (0-based) owns an actor of no pool; see ``layout`` for all others."""
+    return hash_of(actor) % partitions
 
 
 def grouped(group: str, rest: str = "") -> str:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from .ids import ENTITY, ORCHESTRATION, ActorId
+from .layout import POOL_MARK
 from .messages import ActivityTask, Message, Response
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def kind_class(kind: str) -> Any:
 @functools.cache
 def built_in(name: str) -> EntityDefinition | None:
     """Return a built-in entity; None: there is none of that name."""
-    place = BUILT_IN.get(name)
+    place = BUILT_IN.get(name.partition(POOL_MARK)[0])
     if place is None:
         return None
     module, _, cls = place.partition(":")

@@ -29,7 +29,8 @@ def start(
 
     They are detached, named Ray actors in the namespace ``lungfish``, on every node, and are kept so as nodes
     come and go. They outlive this process. Called again, with changed code, it replaces
-    the code: new hosts come up, then the old ones are drained.
+    the code: new hosts come up, then the old ones are drained. Hosts of the app's ``pools`` run on the nodes
+    that have what these need.
 
     Args:
         app: what to run; code of ``__main__`` and of notebook cells travels with it.
@@ -54,7 +55,7 @@ def start(
     return cluster.launch(
         app,
         lambda found: Deployment(app.hub, found, replicas, concurrency, settings or HostSettings(), code),
-        Goal(hosts_per_node, workers_per_node),
+        Goal(hosts_per_node, workers_per_node, pools=app.pools),
         url=url,
         partitions=partitions,
     )

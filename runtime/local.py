@@ -7,7 +7,7 @@ cluster; only the shell around them is missing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -15,6 +15,7 @@ from types import TracebackType
 from .app import App
 from .client import Client
 from .host import Host
+from .layout import EVERY_POOL
 from .metrics import Sample
 from .settings import HostSettings
 from .store import HubMeta, Store
@@ -35,6 +36,7 @@ class LocalRuntime:
         concurrency: int = 32,
         settings: HostSettings | None = None,
         meta: HubMeta | None = None,
+        pools: Sequence[Collection[str]] = (),
     ) -> None:
         """Prepare a runtime.
 
@@ -45,12 +47,14 @@ class LocalRuntime:
             concurrency: activities that one worker runs at once.
             settings: bounds and times of the hosts.
             meta: what the hub must be; None takes it as it is, or creates the default.
+            pools: what each host serves, instead of all (see ``Host``).
         """
         self._app = app
         self._open_store = open_store
         self._meta = meta
         self._open = AsyncExitStack()
-        self.hosts = [Host(open_store(), app, settings=settings) for _ in range(hosts)]
+        served = [*pools, *[(EVERY_POOL,)] * (hosts - len(pools))]
+        self.hosts = [Host(open_store(), app, settings=settings, pools=each) for each in served]
         self._worker_count = workers
         self._concurrency = concurrency
         self.workers: list[Worker] = []

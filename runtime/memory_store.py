@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from . import memory_queues
 from .errors import HubNotFound, InternalError, StoreUnavailable
-from .hub_meta import check_meta
+from .hub_meta import check_meta, check_pools
 from .index import Counted, Found, Scan
 from .keys import WORKER_TTL_MS, Keys
 from .memory_index import find, walk
@@ -78,6 +78,14 @@ class MemoryStore:
             hub.meta = wanted or HubMeta()
         return check_meta(self._name, hub.meta, wanted)
 
+    async def add_pools(self, pools: Mapping[str, int]) -> HubMeta:
+        """See ``Store.add_pools``."""
+        hub = self._hub()
+        if hub.meta is None:
+            raise InternalError("add_pools() before open()")
+        hub.meta = check_pools(self._name, hub.meta.with_pools(pools), pools)
+        return await _soon(hub.meta)
+
     async def close(self) -> None:
         """See ``Store.close``."""
         self._closed = True
@@ -136,14 +144,14 @@ class MemoryStore:
         """See ``Store.loads``."""
         hub = self._hub()
         assert hub.meta is not None
-        return await _soon([_load(hub, number) for number in range(hub.meta.partitions)])
+        return await _soon([_load(hub, number) for number in range(hub.meta.total)])
 
     async def owners(self) -> list[OwnerRow]:
         """See ``Store.owners``."""
         hub = self._hub()
         if hub.meta is None:
             raise InternalError("owners() before open()")
-        rows = [hub.partition(partition) for partition in range(hub.meta.partitions)]
+        rows = [hub.partition(partition) for partition in range(hub.meta.total)]
         away, unknown = self.server.away, OwnerRow("", 0, known=False)
         owners = [OwnerRow(row.host, row.epoch, row.number) for row in rows]
         known = [unknown if partition in away else owner for partition, owner in enumerate(owners)]
@@ -161,7 +169,8 @@ class MemoryStore:
         if lead and hub.leader in ("", host):
             hub.leader, hub.leader_until_ms = host, now_ms + lease_ms
         hosts = _beats(hub.hosts, now_ms)
-        view = ClusterView(now_ms, tuple(hosts), hub.leader, hub.placement_version, hub.placement)
+        placed = (hub.placement_version, hub.placement)
+        view = ClusterView(now_ms, tuple(hosts), hub.leader, *placed, hub.meta)
         return await _soon(view)
 
     async def place(self, leader: str, version: int, placement: bytes) -> bool:

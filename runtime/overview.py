@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgpack
 
+from .layout import DEFAULT_POOL, HubMeta, Layout, serves
 from .ownership import HostRecord
 from .settings import HostSettings, WorkerSettings
 from .store import HostBeat, OwnerRow, PartitionLoad, Store
@@ -26,6 +27,7 @@ class HostStatus:
         partitions: how many it owns; commits: since it began; activations: actors in memory.
         commit_p50_s, commit_p99_s: half, and 99 of 100, of its commits of the last seconds took less.
         release: of Lungfish; code: fingerprint of the app's code, where it was deployed on Ray.
+        pools: that it serves; ``""`` are the partitions of no pool, ``"*"`` is every pool.
     """
 
     id: str
@@ -41,6 +43,11 @@ class HostStatus:
     code: str = ""
     commit_p50_s: float = 0.0
     commit_p99_s: float = 0.0
+    pools: tuple[str, ...] = (DEFAULT_POOL,)
+
+    def serves(self, pool: str) -> bool:
+        """Return True if it takes partitions of a pool (``""``: of none)."""
+        return serves(self.pools, pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,7 @@ class PartitionStatus:
     Attributes:
         host: id of the owner; empty: nobody, or one that is dead.
         commits: number of its last commit.
+        pool: whose it is; empty: it is of none.
     """
 
     number: int
@@ -75,6 +83,7 @@ class PartitionStatus:
     epoch: int
     commits: int
     load: PartitionLoad
+    pool: str = DEFAULT_POOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +112,26 @@ class HubStatus:
         """The partitions that no live host runs."""
         return tuple(partition.number for partition in self.partitions if not partition.host)
 
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The names of the hub's pools, in the order of their partitions."""
+        return tuple(dict.fromkeys(partition.pool for partition in self.partitions if partition.pool))
+
+    def hosts_of(self, pool: str) -> tuple[HostStatus, ...]:
+        """Return the live hosts that serve a pool (``""``: partitions of none)."""
+        return tuple(host for host in self.hosts if host.alive and host.serves(pool))
+
+    def load_of(self, pool: str) -> PartitionLoad:
+        """Return what waits in the partitions of a pool."""
+        return sum((each.load for each in self.partitions if each.pool == pool), PartitionLoad())
+
 
 async def read_hub(store: Store) -> HubStatus:
     """Return a hub at a glance; not of one instant. Creates nothing and beats for nobody."""
     view = await store.heartbeat("", b"", lease_ms=1, lead=False)
     owners, loads, workers = await store.owners(), await store.loads(), await store.workers()
     alive = {beat.host for beat in view.hosts if beat.age_ms <= _LEASE_MS}
+    pools = _pools(view.meta, len(loads))
     hosts = [row.host if row.host in alive else "" for row in owners]
     return HubStatus(
         hub=store.hub,
@@ -116,7 +139,7 @@ async def read_hub(store: Store) -> HubStatus:
         leader=view.leader if view.leader in alive else "",
         hosts=tuple(_host(beat, hosts) for beat in view.hosts),
         workers=tuple(map(_worker, workers)),
-        partitions=tuple(map(_partition, range(len(owners)), owners, hosts, loads)),
+        partitions=tuple(map(_partition, range(len(loads)), owners, hosts, loads, pools)),
     )
 
 
@@ -136,6 +159,7 @@ def _host(beat: HostBeat, hosts: Sequence[str]) -> HostStatus:
         code=record.code,
         commit_p50_s=record.commit_p50_s,
         commit_p99_s=record.commit_p99_s,
+        pools=record.pools,
     )
 
 
@@ -161,5 +185,11 @@ def _decoded(record: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _partition(number: int, row: OwnerRow, host: str, load: PartitionLoad) -> PartitionStatus:
-    return PartitionStatus(number, host, row.epoch, row.number, load)
+def _partition(number: int, row: OwnerRow, host: str, load: PartitionLoad, pool: str) -> PartitionStatus:
+    return PartitionStatus(number, host, row.epoch, row.number, load, pool)
+
+
+def _pools(meta: HubMeta | None, partitions: int) -> list[str]:
+    """Return the pool of each partition."""
+    layout = Layout(meta or HubMeta(partitions))
+    return [layout.pool_of(number) for number in range(partitions)]

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,8 +27,9 @@ import msgpack
 from .clock import HubClock
 from .errors import SerializationError, StoreUnavailable
 from .ids import ActorId
+from .layout import DEFAULT_POOL, HubMeta, Layout, serves
 from .partition import Partition
-from .placement import decode_placement, encode_placement, place
+from .placement import decode_placement, encode_placement, place_pools
 from .rounds import Rounds
 from .settings import HostSettings
 from .store import ClusterView, PartitionImage, Store
@@ -54,6 +55,7 @@ class HostRecord:
     code: str = ""
     commit_p50_s: float = 0.0
     commit_p99_s: float = 0.0
+    pools: tuple[str, ...] = (DEFAULT_POOL,)
 
     def encode(self) -> bytes:
         """Return the stored form: a map, so that releases may differ in what they know."""
@@ -69,7 +71,10 @@ class HostRecord:
             return cls()
         if not isinstance(found, dict):
             return cls()
-        return cls(**{name: value for name, value in found.items() if name in cls.__slots__})
+        known = {name: value for name, value in found.items() if name in cls.__slots__}
+        if "pools" in known:
+            known["pools"] = tuple(known["pools"])
+        return cls(**known)
 
 
 class Ownership:
@@ -83,7 +88,8 @@ class Ownership:
         clock: HubClock,
         rounds: Rounds,
         *,
-        partitions: int,
+        layout: Layout,
+        pools: Collection[str],
         record: Callable[[bool], HostRecord],
         make: Callable[[PartitionImage], Partition],
         adopt: Callable[[Partition, PartitionImage], None],
@@ -95,7 +101,8 @@ class Ownership:
         self._settings = settings
         self._clock = clock
         self._rounds = rounds
-        self._partitions = partitions
+        self._layout = layout
+        self._pools = pools
         self._record = record
         self._make = make
         self._adopt = adopt
@@ -139,11 +146,21 @@ class Ownership:
             self._steady_since_s = asked_s
         self._last_beat_s = answered_s
         self._view = view
+        if view.meta is not None:
+            self._learn(view.meta)
         readable = self._read_placement(view)
         if view.leader == self._host:
             await self._lead(view, rewrite=not readable)
         await self._drop_lost()
         self._follow()
+
+    def _learn(self, meta: HubMeta) -> None:
+        """Take over pools that were added. What is known already never changes, unless the store was lost."""
+        known = self._layout.meta.pools
+        if meta.pools[: len(known)] == known:
+            self._layout.learn(meta)
+        else:
+            logger.critical("the hub's pools are not what they were: %s, now %s", known, meta.pools)
 
     def _read_placement(self, view: ClusterView) -> bool:
         """Take the stored placement over; False if it cannot be read: the last one that could be stays."""
@@ -173,10 +190,10 @@ class Ownership:
             if beat.host not in alive:
                 logger.warning("host %s is dead: silent for %d ms", beat.host, beat.age_ms)
                 await self._store.remove_host(beat.host)
-        takers = [host for host, record in alive.items() if not record.draining]
+        takers = {host: record.pools for host, record in alive.items() if not record.draining}
         if not takers:
             return
-        wanted = place(self._placement, takers, self._partitions)
+        wanted = place_pools(self._placement, takers, self._layout.by_pool())
         if wanted == self._placement and not rewrite:
             return
         placed = await self._store.place(self._host, view.placement_version + 1, encode_placement(wanted))
@@ -206,7 +223,7 @@ class Ownership:
                 self._rounds.lose(partition, f"the store lost writes: it has {row.number}, not {committed}")
 
     def _follow(self) -> None:
-        for number in range(self._partitions):
+        for number in range(self._layout.total):
             if number in self._moving:
                 continue
             mine = self._placement.get(number) == self._host
@@ -300,13 +317,14 @@ class Ownership:
         )
 
     def _others(self) -> bool:
-        view = self._view
-        return view is not None and any(
-            beat.host != self._host
-            and beat.age_ms <= self._settings.lease_ms
-            and not HostRecord.decode(beat.record).draining
-            for beat in view.hosts
-        )
+        """Return True if others may take some of what this host still runs."""
+        pools = {self._layout.pool_of(partition.number) for partition in self._rounds.partitions}
+        for beat in self._view.hosts if self._view is not None else ():
+            if beat.host != self._host and beat.age_ms <= self._settings.lease_ms:
+                record = HostRecord.decode(beat.record)
+                if not record.draining and any(serves(record.pools, pool) for pool in pools):
+                    return True
+        return False
 
     async def _stop_moving(self) -> None:
         moving = list(self._moving.values())
@@ -319,20 +337,30 @@ class Ownership:
         await self._stop_moving()
 
     async def _all_owned(self) -> bool:
-        return all(row.host and self._is_alive(row.host) for row in await self._store.owners())
+        owners = await self._store.owners()
+        return all(owners[number].host and self._is_alive(owners[number].host) for number in self._served())
+
+    def _served(self) -> list[int]:
+        """Return the partitions of the pools that this host serves, whoever of them owns which."""
+        return [
+            number
+            for pool, numbers in self._layout.by_pool().items()
+            if serves(self._pools, pool)
+            for number in numbers
+        ]
 
     @property
     def settled(self) -> bool:
-        """True when this host runs exactly the partitions that the placement gives it, and all are given."""
+        """True when this host runs exactly what the placement gives it, and all of its pools is given."""
         mine = {number for number, host in self._placement.items() if host == self._host}
         return (
-            len(self._placement) == self._partitions
+            all(number in self._placement for number in self._served())
             and not self._moving
             and mine == {partition.number for partition in self._rounds.partitions}
         )
 
     async def wait_settled(self) -> None:
-        """Return when ``settled`` is true and every other partition has a live owner."""
+        """Return when ``settled`` is true and every other partition of its pools has a live owner."""
         await self.beat()
         while not self.settled or not await self._all_owned():
             self._changed.clear()

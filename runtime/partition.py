@@ -27,10 +27,11 @@ from typing import Any, Final
 from . import wire
 from .caution import PATIENCE_MS, SUSPECTED, Caution, Step, Trials, cautious
 from .drafts import Drafting
-from .errors import InternalError
+from .errors import InternalError, UnknownPool
 from .hot import SAMPLED, Hottest
-from .ids import CLIENT, ActorId, partition_of
+from .ids import CLIENT, ActorId
 from .kinds import ActorKind, Item, Stored
+from .layout import Layout
 from .letters import UNREADABLE, refusal_of
 from .mailbox_rows import pack_item, row_name, unpack_item
 from .messages import Message, Signal
@@ -56,7 +57,7 @@ class Partition(Drafting):
         self,
         image: PartitionImage,
         *,
-        partitions: int,
+        layout: Layout,
         kinds: Mapping[str, ActorKind],
         clock: Callable[[], int],
         wake: Callable[[], None],
@@ -65,12 +66,12 @@ class Partition(Drafting):
         trials: Trials | None = None,
         fetch: Fetch | None = None,
     ) -> None:
-        super().__init__(image, partitions=partitions, clock=clock, wake=wake, fetch=fetch)
+        super().__init__(image, layout=layout, clock=clock, wake=wake, fetch=fetch)
         self.target = partition_target(image.partition)
         self.epoch = image.epoch
         self.dropped = False
         self.read_position = image.position
-        self._partitions = partitions
+        self._layout = layout
         self._kinds = kinds
         self._quarantine = frozenset(quarantine)
         self._hottest = hottest
@@ -387,7 +388,13 @@ class Partition(Drafting):
         if target.kind == CLIENT:
             self._queue(client_target(target.key), message)
             return
-        number = partition_of(target, self._partitions)
+        try:
+            number = self._layout.of(target)
+        except UnknownPool as error:
+            self._set_aside(wire.pack([message]), str(error))
+            if (answer := refusal_of(message, error)) is not None:
+                self.send(answer)
+            return
         if number == self.number:
             if not self.dropped:
                 self.accept(message)

@@ -7,38 +7,59 @@ Rules:
   move is the least that balances.
 * Deterministic: the same input gives the same placement on every host, so that it does
   not matter which host leads.
+* A partition of a pool goes to hosts of that pool only. While there are none it is left where it was: nobody
+  runs it, and its last owner finds it again if it was only thought dead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgpack
 
 from .errors import SerializationError
+from .layout import serves
 
 
-def place(previous: Mapping[int, str], hosts: Sequence[str], partitions: int) -> dict[int, str]:
-    """Return partition → host for all partitions; empty if there are no hosts.
+def place_pools(
+    previous: Mapping[int, str], hosts: Mapping[str, Collection[str]], pools: Mapping[str, Sequence[int]]
+) -> dict[int, str]:
+    """Return partition → host for all partitions of all pools.
+
+    Args:
+        previous: the placement before.
+        hosts: the pools that each host serves (alive, not draining).
+        pools: the partitions of each pool.
+    """
+    placed: dict[int, str] = {}
+    for pool, partitions in pools.items():
+        takers = [host for host, served in hosts.items() if serves(served, pool)]
+        placed |= place(previous, takers, partitions) or {
+            partition: previous[partition] for partition in partitions if partition in previous
+        }
+    return placed
+
+
+def place(previous: Mapping[int, str], hosts: Sequence[str], partitions: Sequence[int]) -> dict[int, str]:
+    """Return partition → host for these partitions; empty if there are no hosts.
 
     Args:
         previous: the placement before; partitions of hosts that are gone may be in it.
-        hosts: the hosts that take partitions (alive, not draining).
-        partitions: how many partitions the hub has.
+        hosts: the hosts that take them.
     """
     names = sorted(set(hosts))
     if not names:
         return {}
     owned: dict[str, list[int]] = {name: [] for name in names}
     homeless = []
-    for partition in range(partitions):
+    for partition in partitions:
         host = previous.get(partition, "")
         if host in owned:
             owned[host].append(partition)
         else:
             homeless.append(partition)
-    for name, share in _shares(owned, partitions).items():
+    for name, share in _shares(owned, len(partitions)).items():
         homeless += owned[name][share:]
         del owned[name][share:]
     for partition in sorted(homeless):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ from .attempts import Launcher
 from .existing import open_existing
 from .host import Host, new_id
 from .keepalive import Keepalive
+from .layout import EVERY_POOL
 from .open_store import open_store
 from .settings import HostSettings
 from .threads import DaemonThreads
@@ -60,12 +62,21 @@ def tune_collector() -> None:
 class HostProcess:
     """A host and its store."""
 
-    def __init__(self, deployment: Deployment, app: App, *, slot: str, node: str = "") -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        app: App,
+        *,
+        slot: str,
+        node: str = "",
+        pools: Collection[str] = (EVERY_POOL,),
+    ) -> None:
         """Prepare a host.
 
         Args:
             slot: stable name of the place that this incarnation takes: a former incarnation
                 of the same slot is known to be dead, so that its partitions are taken at once.
+            pools: as in ``Host``.
         """
         self._slot = slot
         self._store = open_store(deployment.url, deployment.hub, replicas=deployment.replicas)
@@ -87,6 +98,7 @@ class HostProcess:
             node=node,
             beaten=self._keepalive.beaten,
             code=deployment.code[:12],
+            pools=pools,
         )
 
     async def start(self) -> None:

@@ -34,13 +34,14 @@ from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .app import App
+from .layout import DEFAULT_POOL
 from .leaving import Sigterm
 from .open_store import open_store
 from .processes import Deployment, HostProcess, WorkerProcess
 from .ray_metrics import RayFigures
 from .ray_tasks import RayLauncher
 from .ray_watch import DeathWatch
-from .topology import Goal, RunningActor, plan
+from .topology import Goal, Node, RunningActor, plan
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ NAMESPACE: Final = "lungfish"
 RECONCILE_S: Final = 1.0
 #: What stopping takes at most beyond ``drain_s`` (s).
 STOP_S: Final = 20.0
+#: How long a new host of a pool is waited for before the others go on (s).
+POOL_HOST_S: Final = 20.0
 #: Ray keeps arguments up to 100 KiB inside the task itself.
 _PIECE_BYTES: Final = 64 * 1024
 
@@ -103,7 +106,9 @@ class HostActor(_Leaves):
     async def __init__(self, deployment: Deployment, slot: str, *app: bytes) -> None:  # type: ignore[misc]
         take_priority()
         node = ray.get_runtime_context().get_node_id()
-        self._process = HostProcess(deployment, unpack_app(app), slot=slot, node=node)
+        running = RunningActor.parse(slot)
+        pools = [DEFAULT_POOL if running is None else running.pool]
+        self._process = HostProcess(deployment, unpack_app(app), slot=slot, node=node, pools=pools)
         await self._process.start()
         loop = asyncio.get_running_loop()
         self._watch = loop.create_task(self._exit_on_failure())
@@ -245,18 +250,31 @@ class Controller:
         """Create what is missing; drain and remove what should not be there."""
         async with self._lock:
             missing, extra = self._plan()
-            created = [self._create(actor) for actor in missing]
-            for handle in created:
-                await handle.ping.remote()
+            created = [(actor, self._create(actor)) for actor in missing]
+            for actor, handle in created:
+                await self._begun(actor, handle)
             self._watch.follow(actor.name for actor in self._running() if actor.role == "host")
             for actor in extra:
                 if actor.name not in self._stopping:
                     task = asyncio.get_running_loop().create_task(self._remove(actor))
                     self._stopping[actor.name] = task
 
+    async def _begun(self, actor: RunningActor, handle: Any) -> None:
+        """Wait until a new actor runs; not long for one of a pool, which others may leave no room."""
+        if not actor.pool:
+            await handle.ping.remote()
+            return
+        try:
+            await asyncio.wait_for(handle.ping.remote(), POOL_HOST_S)
+        except TimeoutError:
+            logger.warning("a host of pool %s waits for resources of node %s", actor.pool, actor.node)
+
     def _plan(self) -> tuple[list[RunningActor], list[RunningActor]]:
-        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-        usable = [node for node in nodes if node not in self._draining]
+        usable = [
+            Node(node["NodeID"], node.get("Resources", {}), node.get("Labels", {}))
+            for node in ray.nodes()
+            if node["Alive"] and node["NodeID"] not in self._draining
+        ]
         return plan(self._deployment.hub, self._goal, usable, self._running())
 
     def _running(self) -> list[RunningActor]:
@@ -268,6 +286,8 @@ class Controller:
     def _create(self, actor: RunningActor) -> Any:
         cls = HostActor if actor.role == "host" else WorkerActor
         cpus = self._goal.cpus_per_host if actor.role == "host" else self._goal.cpus_per_worker
+        pool = self._goal.pools.get(actor.pool) if actor.pool else None
+        reserved: dict[str, Any] = {"num_cpus": cpus} if pool is None else pool.ray_options()
         return (
             ray.remote(cls)
             .options(
@@ -275,11 +295,11 @@ class Controller:
                 namespace=NAMESPACE,
                 lifetime="detached",
                 get_if_exists=True,
-                num_cpus=cpus,
                 max_restarts=-1,
                 max_task_retries=0,
                 max_concurrency=100,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(actor.node, soft=False),
+                **reserved,
             )
             .remote(self._deployment, actor.name, *self._app)
         )

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from .errors import HubNotFound, InternalError, InvalidArguments, StoreUnavailable
-from .hub_meta import check_meta
+from .hub_meta import check_meta, check_pools, meta_of
 from .index import Counted, Found, Scan
 from .keys import INBOX_LENGTH_MAX, MAILBOX_LENGTH_MAX, QUEUE_LENGTH_MAX, WORKER_TTL_MS, Keys
 from .payloads import Payload
@@ -140,12 +140,23 @@ class RedisStore:
             self._is_judged = True
         new, key = wanted or HubMeta(), self._keys.meta
         fixed = (new.partitions if create else 0, new.format_version, new.hash_name)
-        partitions, version, hash_name = (await servers.run(WRITE, [(key, script("open", [key], *fixed))]))[0]
-        if partitions is None:
+        fields = (await servers.run(WRITE, [(key, script("open", [key], *fixed))]))[0]
+        if not fields:
             raise HubNotFound.of(self.hub)
-        stored = HubMeta(int(partitions), int(version), hash_name.decode())
-        meta = check_meta(self.hub, stored, wanted)
-        self._partitions = meta.partitions
+        return check_meta(self.hub, self._take_meta(fields), wanted)
+
+    async def add_pools(self, pools: Mapping[str, int]) -> HubMeta:
+        """See ``Store.add_pools``."""
+        key = self._keys.meta
+        wanted = [part for name, count in pools.items() for part in (name, count)]
+        fields = (await (await self._connected()).run(WRITE, [(key, script("add_pools", [key], *wanted))]))[0]
+        return check_pools(self.hub, self._take_meta(fields), pools)
+
+    def _take_meta(self, fields: list[bytes]) -> HubMeta:
+        meta = meta_of(pairs(fields))
+        if meta is None:
+            raise InternalError(f"hub {self.hub!r} has no meta: it was never opened, or was deleted")
+        self._partitions = meta.total
         return meta
 
     async def _connected(self) -> Servers:
@@ -262,11 +273,12 @@ class RedisStore:
 
     async def heartbeat(self, host: str, record: bytes, *, lease_ms: int, lead: bool = True) -> ClusterView:
         """See ``Store.heartbeat``."""
-        keys = [self._keys.hosts, self._keys.leader, self._keys.placement]
+        keys = [self._keys.hosts, self._keys.leader, self._keys.placement, self._keys.meta]
         command = script("heartbeat", keys, host, record, lease_ms, int(lead))
-        now, rows, leader, version, placement = await self._one(ADMIN, keys[0], command)
+        now, rows, leader, version, placement, fields = await self._one(ADMIN, keys[0], command)
         beats = tuple(_beats(rows, int(now)))
-        return ClusterView(int(now), beats, leader.decode(), int(version), placement)
+        meta = self._take_meta(fields) if fields else None
+        return ClusterView(int(now), beats, leader.decode(), int(version), placement, meta)
 
     async def place(self, leader: str, version: int, placement: bytes) -> bool:
         """See ``Store.place``."""

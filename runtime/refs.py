@@ -245,7 +245,7 @@ class EntityRef(Editable, Explained, Generic[E]):
         return dict(from_rows(stored[3])) if len(stored) > 3 else {}
 
     async def _snapshot(self) -> bytes | None:
-        partition = self._connection.partition(self._actor)
+        partition = await self._connection.place(self._actor)
         (row,) = await self._connection.store.snapshots([(partition, self._actor.name, self._actor.key)])
         return row
 

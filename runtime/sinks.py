@@ -88,7 +88,8 @@ class Sink:
         Raises:
             StoreUnavailable: the store cannot be reached.
         """
-        return min(await self._marks())
+        await self._connection.refresh()
+        return min((await self._marks()).values())
 
     async def forget(self) -> None:
         """Forget how far this sink is: the next sender begins anew, and sends again what it sent.
@@ -98,6 +99,7 @@ class Sink:
         Raises:
             StoreUnavailable: the store cannot be reached.
         """
+        await self._connection.refresh()
         await self._connection.store.forget_producer(self._producer, self._partitions)
 
     async def write(
@@ -145,8 +147,10 @@ class Sink:
         """
         if type(batch_rows) is not int or not 0 < batch_rows <= BATCH_ROWS_MAX:
             raise UsageError(f"batch_rows is 1 to {BATCH_ROWS_MAX:,}, not {batch_rows!r}")
-        writing = _Writing(self._connection, self._producer, self._partitions, timeout, batch_rows)
-        writing.marks = dict(zip(self._partitions, await self._marks(), strict=True))
+        await self._connection.refresh()
+        marks = await self._marks()
+        writing = _Writing(self._connection, self._producer, range(len(marks)), timeout, batch_rows)
+        writing.marks = marks
         writing.next = check_position(first, -1, "first")
         to_signal = self._signaller(entity, operation)
         async for row in _each(rows):
@@ -159,10 +163,11 @@ class Sink:
 
     @property
     def _partitions(self) -> range:
-        return range(self._connection.meta.partitions)
+        return range(self._connection.layout.total)
 
-    async def _marks(self) -> list[int]:
-        return await self._connection.store.marks(self._producer, self._partitions)
+    async def _marks(self) -> dict[int, int]:
+        numbers = self._partitions
+        return dict(zip(numbers, await self._connection.store.marks(self._producer, numbers), strict=True))
 
     def _signaller(self, entity: Any, operation: Any) -> _Signaller:
         definition = self._find(entity)

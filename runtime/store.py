@@ -24,12 +24,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol, TypeAlias
 
-from .ids import HASH_NAME
 from .index import Counted, Found, Scan
+from .layout import HubMeta as HubMeta  # noqa: PLC0414 - part of this protocol
 from .payloads import Payload
 from .queues import QueueState
-
-FORMAT_VERSION: Final = 1
 
 #: The position before the first entry of any stream.
 START: Final = "0-0"
@@ -48,15 +46,6 @@ def queue_target(queue: str) -> str:
 def client_target(client: str) -> str:
     """Return the target that holds the replies to ``client``."""
     return f"c:{client}"
-
-
-@dataclass(frozen=True, slots=True)
-class HubMeta:
-    """What is fixed when a hub is created."""
-
-    partitions: int = 32
-    format_version: int = FORMAT_VERSION
-    hash_name: str = HASH_NAME
 
 
 # --- appending -------------------------------------------------------------------------
@@ -321,6 +310,8 @@ class ClusterView:
     leader: str
     placement_version: int
     placement: bytes
+    #: Of the hub, as it is now; None: the store has lost it.
+    meta: HubMeta | None = None
 
 
 # --- reading ---------------------------------------------------------------------------
@@ -395,6 +386,14 @@ class Store(Protocol):
             HubMismatch: the hub exists with another partition count, hash or format.
             UnsafeStore: the server evicts keys when memory is short.
             StoreUnavailable: the server cannot be reached.
+        """
+        ...
+
+    async def add_pools(self, pools: Mapping[str, int]) -> HubMeta:
+        """Give the hub pools of these partition counts; those it has already stay as they are.
+
+        Raises:
+            HubMismatch: it has one of them with another count; nothing was added.
         """
         ...
 

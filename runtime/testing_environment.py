@@ -131,7 +131,8 @@ class Environment:
 
     def _is_idle(self) -> bool:
         owned = {part.number: part for host in self._hosts.values() for part in host.partitions}
-        if len(owned) < _META.partitions or (self._workers and self._server.has_tasks):
+        pooled = sum(pool.partitions for pool in self.app.pools.values())
+        if len(owned) < _META.partitions + pooled or (self._workers and self._server.has_tasks):
             return False
         return not any(
             part.dropped

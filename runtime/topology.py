@@ -1,10 +1,19 @@
-"""Which hosts and workers a Ray cluster should run: a pure function of the goal and the nodes."""
+"""Which hosts and workers a Ray cluster should run: a pure function of the goal and the nodes.
+
+Rules:
+
+* Every node runs hosts and workers of no pool; one that has what a pool needs runs hosts of that pool, too.
+* A host of a pool serves that pool and nothing else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from .layout import POOL_MARK
+from .pools import HostPool
 
 Role = Literal["host", "worker"]
 
@@ -16,6 +25,7 @@ class Goal:
     Attributes:
         generation: raised by every deployment of new code; older actors are replaced.
         cpus_per_host, cpus_per_worker: what Ray reserves for each; hosts mostly wait, so 0 is fair.
+        pools: of the app; none of their hosts run where ``hosts_per_node`` is 0.
     """
 
     hosts_per_node: int = 1
@@ -23,6 +33,7 @@ class Goal:
     generation: int = 1
     cpus_per_host: float = 0
     cpus_per_worker: float = 0
+    pools: Mapping[str, HostPool] = field(default_factory=dict)
 
     def scaled(self, hosts_per_node: int | None, workers_per_node: int | None) -> Goal:
         """Return the goal with other counts; None leaves a count as it is."""
@@ -38,19 +49,34 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True)
+class Node:
+    """A node that may run something: its id, what it has in all, its labels."""
+
+    id: str
+    resources: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class RunningActor:
-    """A host or worker actor; all that the controller knows of it is in its name."""
+    """A host or worker actor; all that the controller knows of it is in its name.
+
+    Attributes:
+        pool: whose host it is; empty: of none.
+    """
 
     hub: str
     role: Role
     node: str
     number: int
     generation: int
+    pool: str = ""
 
     @property
     def name(self) -> str:
         """The actor's name in Ray; also the slot of its host id."""
-        return f"{self.hub}:{self.role}:{self.node}:{self.number}:g{self.generation}"
+        role = f"{self.role}{POOL_MARK}{self.pool}" if self.pool else self.role
+        return f"{self.hub}:{role}:{self.node}:{self.number}:g{self.generation}"
 
     @classmethod
     def parse(cls, name: str) -> RunningActor | None:
@@ -59,28 +85,37 @@ class RunningActor:
         if len(parts) != 5 or not parts[3].isdigit() or not parts[4].removeprefix("g").isdigit():
             return None
         hub, role, node, number, generation = parts
+        role, _, pool = role.partition(POOL_MARK)
         if role == "host":
-            return cls(hub, "host", node, int(number), int(generation[1:]))
+            return cls(hub, "host", node, int(number), int(generation[1:]), pool)
         if role == "worker":
             return cls(hub, "worker", node, int(number), int(generation[1:]))
         return None
 
 
 def plan(
-    hub: str, goal: Goal, nodes: Sequence[str], running: Sequence[RunningActor]
+    hub: str, goal: Goal, nodes: Sequence[Node], running: Sequence[RunningActor]
 ) -> tuple[list[RunningActor], list[RunningActor]]:
     """Return what to create and what to remove, in that order.
 
     Args:
-        nodes: ids of the nodes that may run something (alive, not drained).
+        nodes: those that may run something (alive, not drained).
         running: what Ray says there is, in any state.
     """
     counts: list[tuple[Role, int]] = [("host", goal.hosts_per_node), ("worker", goal.workers_per_node)]
+    by_id = sorted(nodes, key=lambda node: node.id)
     wanted = [
-        RunningActor(hub, role, node, number, goal.generation)
-        for node in sorted(nodes)
+        RunningActor(hub, role, node.id, number, goal.generation)
+        for node in by_id
         for role, count in counts
         for number in range(count)
+    ]
+    wanted += [
+        RunningActor(hub, "host", node.id, number, goal.generation, name)
+        for name, pool in goal.pools.items()
+        for node in by_id
+        if goal.hosts_per_node and pool.takes(node.resources, node.labels)
+        for number in range(pool.hosts_per_node)
     ]
     present = set(running)
     return [actor for actor in wanted if actor not in present], sorted(

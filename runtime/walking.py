@@ -15,8 +15,9 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from .errors import StoreUnavailable
-from .ids import ENTITY, ActorId, partition_of
+from .ids import ENTITY, ActorId
 from .index import Found
+from .layout import Layout
 from .query import EntityQuery
 from .store import Store
 
@@ -33,14 +34,18 @@ BACKOFF_S: Final = (0.02, 1.0)
 class Walk:
     """The entities of a host's partitions, page by page; one for all of its partitions."""
 
-    def __init__(self, store: Store, partitions: int) -> None:
-        """Prepare; ``partitions`` is how many the hub has."""
+    def __init__(self, store: Store, layout: Layout) -> None:
+        """Prepare for a hub of this layout."""
         self._store = store
-        self.partitions = partitions
+        self._layout = layout
 
     def partition_of(self, name: str, key: str) -> int:
         """Return the number of the partition that an entity is in."""
-        return partition_of(ActorId(ENTITY, name, key), self.partitions)
+        return self._layout.of(ActorId(ENTITY, name, key))
+
+    def partitions_of(self, name: str) -> int:
+        """Return over how many partitions the entities of a registered name are spread."""
+        return len(self._layout.numbers(name))
 
     async def page(
         self, effects: Effects, partition: int, query: EntityQuery, after: str, count: int

@@ -148,6 +148,7 @@ class Place:
         hosted: a live host owns its partition.
         inbox, outbox: batches that wait there.
         dead: messages for the actor that were set aside.
+        pool: whose partition it is, if no host of that pool is alive.
     """
 
     partition: int
@@ -155,6 +156,7 @@ class Place:
     inbox: int = 0
     outbox: int = 0
     dead: int = 0
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,7 +263,10 @@ def _queue(facts: QueueFacts) -> Iterator[Reason]:
 
 
 def _blocked(name: str, place: Place) -> Iterator[Reason]:
-    if not place.hosted:
+    if place.pool:
+        text = f"lives in pool {place.pool!r}, which has no live host"
+        yield Reason("no-host", name, text, who=f"start a host of pool {place.pool!r}")
+    elif not place.hosted:
         text = f"lives in partition {place.partition}, which no live host runs"
         yield Reason("no-host", name, text, who=_START_A_HOST)
     for what, count in (("inbox", place.inbox), ("outbox", place.outbox)):

@@ -144,13 +144,14 @@ class _Walk:
         return QueueFacts(queue, QueueInfo.of(queue.name, state), len(live))
 
     async def _place(self, actor: ActorId) -> Place:
-        number = self._connection.partition(actor)
+        number = await self._connection.place(actor)
         partition = self.hub.partitions[number]
         load, dead = partition.load, 0
         if load.dead:
             letters = DeadLetters(self._connection, str(actor), (number,))
             dead = len([letter async for letter in letters])
-        return Place(number, bool(partition.host), load.inbox, load.outbox, dead)
+        pool = "" if self.hub.hosts_of(partition.pool) else partition.pool
+        return Place(number, bool(partition.host), load.inbox, load.outbox, dead, pool)
 
     async def _instance(self, actor: ActorId) -> InstanceFacts | Nobody:
         place = await self._place(actor)

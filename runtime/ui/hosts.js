@@ -20,6 +20,7 @@ export function hosts(view, { hub }) {
       { name: "Commits", number: true, show: (host) => count(host.commits) },
       { name: "50 % within", number: true, show: (host) => latency(host.commit_p50_s) },
       { name: "99 % within", number: true, show: (host) => latency(host.commit_p99_s) },
+      { name: "Pools", show: (host) => host.pools.map((pool) => pool || "default").join(", ") },
       { name: "Last beat", number: true, show: (host) => duration(host.age_ms / 1000) }], state.hosts));
     const told = (part) => `${part.host || "nobody"}, epoch ${part.epoch}: ${Object.entries(part.load).map(([name, value]) => `${name} ${count(value)}`).join(", ")}`;
     redraw(map, state.partitions.map((part) => h("div", { class: part.host ? "part" : "part Failed", tabindex: 0, "aria-label": `p${part.number}: ${told(part)}`,

@@ -13,6 +13,7 @@ from lungfish.runtime import memory_store, redis_queues, redis_store, wire
 from lungfish.runtime.errors import HubMismatch, HubNotFound, StoreUnavailable
 from lungfish.runtime.ids import ORCHESTRATION, ActorId
 from lungfish.runtime.keys import CLIENT_LENGTH_MAX, Keys
+from lungfish.runtime.layout import PoolRange
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
 from lungfish.runtime.messages import ActivityTask
 from lungfish.runtime.queues import QueueLimits, lane_of, limits_from
@@ -165,6 +166,37 @@ class TestOpen:
         other = new_store()
         with pytest.raises(HubMismatch):
             await other.open(wanted)
+        await other.close()
+
+    async def test_pools_are_added_once_behind_all_partitions(
+        self, store: Store, new_store: MakeStore
+    ) -> None:
+        pools = (PoolRange("gpu", 8, 4), PoolRange("a-1", 12, 2))
+        assert await store.add_pools({"gpu": 4, "a-1": 2}) == HubMeta(8, pools=pools)
+        assert await store.add_pools({"a-1": 2}) == HubMeta(8, pools=pools)
+        other = new_store()
+        assert await other.open() == HubMeta(8, pools=pools)
+        assert (await other.add_pools({"z": 1})).pools == (*pools, PoolRange("z", 14, 1))
+        assert await store.open(HubMeta(8)) == await other.open()
+        await other.close()
+
+    async def test_a_pool_keeps_its_count_and_nothing_is_added_beside(self, store: Store) -> None:
+        await store.add_pools({"gpu": 4})
+        with pytest.raises(HubMismatch, match="pool 'gpu' has 4 partitions, this app wants 5"):
+            await store.add_pools({"new": 1, "gpu": 5})
+        assert (await store.open()).pools == (PoolRange("gpu", 8, 4),)
+
+    async def test_who_beats_or_looks_learns_of_pools(self, store: Store, new_store: MakeStore) -> None:
+        other = new_store()
+        assert await other.open() == HubMeta(8)
+        assert len(await other.owners()) == len(await other.loads()) == 8
+        await store.add_pools({"gpu": 4})
+        view = await other.heartbeat("", b"", lease_ms=1, lead=False)
+        assert view.meta == HubMeta(8, pools=(PoolRange("gpu", 8, 4),))
+        assert len(await other.owners()) == len(await other.loads()) == 12
+        image = await other.claim(11, "host", "token")
+        assert await other.commit([Commit(11, image.token, 1)]) == [Committed()]
+        assert (await other.owners())[11].host == "host"
         await other.close()
 
     async def test_closed_store_is_unavailable(self, new_store: MakeStore) -> None:

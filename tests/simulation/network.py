@@ -307,6 +307,9 @@ class FaultyStore:
     async def open(self, wanted: HubMeta | None = None, *, create: bool = True) -> HubMeta:
         return await self._call("open", lambda: self._inner.open(wanted, create=create))
 
+    async def add_pools(self, pools: Mapping[str, int]) -> HubMeta:
+        return await self._call("add_pools", lambda: self._inner.add_pools(pools))
+
     async def close(self) -> None:
         run_now(self._inner.close())
 

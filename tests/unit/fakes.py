@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from lungfish.runtime.ids import ENTITY, ActorId, partition_of
 from lungfish.runtime.kinds import Effects, Item, Stored
+from lungfish.runtime.layout import HubMeta, Layout
 from lungfish.runtime.partition import Partition
 from lungfish.runtime.store import START, PartitionImage
 
@@ -105,7 +106,7 @@ def make_partition(kind: FakeKind, clock: Clock | None = None, **changes: object
     """Return partition 0 with ``kind`` for entities."""
     return Partition(
         image(0, **changes),
-        partitions=PARTITIONS,
+        layout=Layout(HubMeta(PARTITIONS)),
         kinds={ENTITY: kind},
         clock=clock or Clock(),
         wake=lambda: None,

@@ -72,11 +72,11 @@ class Hub:
         self.stores: dict[str, OneHostsStore] = {}
         self.log: list[tuple[str, str, int]] = []
 
-    async def start(self, name: str, **settings: Any) -> Host:
+    async def start(self, name: str, pools: Sequence[str] = ("*",), **settings: Any) -> Host:
         """Start a host; it may not have its partitions yet."""
         store = self.stores[name] = OneHostsStore(self, name)
         chosen = HostSettings(**{**{f: getattr(SETTINGS, f) for f in SETTINGS.__slots__}, **settings})
-        host = Host(store, self.app, host_id=name, settings=chosen)
+        host = Host(store, self.app, host_id=name, settings=chosen, pools=pools)
         await host.start(HubMeta(partitions=PARTITIONS))
         self.hosts[name] = host
         return host

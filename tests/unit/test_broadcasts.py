@@ -201,7 +201,7 @@ def test_a_request_has_room_for_the_largest_arguments() -> None:
 
 @pytest.mark.parametrize("partitions", [1, 2, 3, 7, 32, 255, 256, 1_000, 4_096])
 def test_every_partition_has_a_part(partitions: int) -> None:
-    keys = broadcasts.part_keys(partitions)
+    keys = broadcasts.part_keys(broadcasts.PART, partitions)
     assert [partition_of(ActorId(ENTITY, broadcasts.PART, key), partitions) for key in keys] == list(
         range(partitions)
     )

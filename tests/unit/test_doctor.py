@@ -64,6 +64,10 @@ def load(**waiting: int) -> tuple[PartitionStatus, ...]:
     return (PartitionStatus(0, "a", 1, 9, PartitionLoad(**waiting)),)
 
 
+def pooled(**waiting: int) -> tuple[PartitionStatus, ...]:
+    return (*load(), PartitionStatus(1, "", 0, 0, PartitionLoad(**waiting), "gpu"))
+
+
 PAUSED = QueueInfo("default", QueueLimits(), True, 3, 0, {}, {})
 DEAD_HOST = replace(HOST, id="b", alive=False)
 
@@ -91,6 +95,8 @@ FINDINGS = [
     ("hub-unusable", 2, hub(status=None, error="storage format is 9"), "format is 9"),
     ("no-hosts", 2, status(hosts=()), "no host runs"),
     ("partitions-unowned", 2, status(partitions=(PartitionStatus(0, "", 1, 9, PartitionLoad()),)), "1 of 1"),
+    ("pool-without-hosts", 1, status(partitions=pooled()), "pool 'gpu' has no host: its entities"),
+    ("pool-without-hosts", 2, status(partitions=pooled(inbox=3, timers=2)), "5 batches"),
     ("hosts-dead", 1, status(hosts=(HOST, DEAD_HOST)), ": b"),
     ("releases-differ", 1, status(hosts=(HOST, replace(HOST, id="b", release="1.1"))), "1.0, 1.1"),
     ("release-differs", 1, replace(WELL, machine=replace(MACHINE, release="0.9")), "this machine 0.9"),

@@ -63,7 +63,7 @@ async def instances() -> Instances:
 
 
 async def pages(instances: Instances, size: int, **filters: Any) -> list[Page[OrchestrationStatus]]:
-    finder, cursor, found = Finder(instances.store, PARTITIONS), None, []
+    finder, cursor, found = Finder(instances.store, range(PARTITIONS)), None, []
     while True:
         query = InstanceQuery.of(**filters)
         found.append(await finder.instances_page(query, size, cursor, read_status))
@@ -77,7 +77,9 @@ async def ids(instances: Instances, size: int = 7, **filters: Any) -> list[str]:
 
 
 async def count(instances: Instances, **filters: Any) -> int:
-    return await Finder(instances.store, PARTITIONS).count_instances(InstanceQuery.of(**filters), read_status)
+    return await Finder(instances.store, range(PARTITIONS)).count_instances(
+        InstanceQuery.of(**filters), read_status
+    )
 
 
 class TestInstances:
@@ -95,7 +97,7 @@ class TestInstances:
         for n in range(60):
             await instances.set(f"i{n}", "Running", 1_000 + chance.randrange(10))
         stays = set(chance.sample(sorted(instances.created), 30))
-        finder, cursor, found = Finder(instances.store, PARTITIONS), None, list[str]()
+        finder, cursor, found = Finder(instances.store, range(PARTITIONS)), None, list[str]()
         order: Order = chance.choice(["oldest", "newest"])
         query = InstanceQuery.of(status=["Running", "Completed"], order=order)
         while True:
@@ -157,7 +159,7 @@ class TestInstances:
             return answers
 
         instances.store.scan_index = counted  # type: ignore[method-assign]
-        finder = Finder(instances.store, PARTITIONS)
+        finder = Finder(instances.store, range(PARTITIONS))
         page = await finder.instances_page(InstanceQuery.of(), 20, None, read_status)
         assert len(page.items) == 20
         assert len(read) < 120
@@ -184,7 +186,7 @@ class TestEntities:
             listed: dict[tuple[str, str], int | None] = {("entities:E", key): 0 for key in mine}
             snapshots: dict[tuple[str, str], bytes | None] = {("E", key): key.encode() for key in mine}
             await store.commit([Commit(p, "t", 1, index=listed, snapshots=snapshots)])
-        finder = Finder(store, PARTITIONS)
+        finder = Finder(store, range(PARTITIONS))
         found, cursor, query = list[tuple[str, bytes | None]](), None, EntityQuery.of("E", "b")
         while True:
             page = await finder.entities_page(query, 6, cursor, states=True)
@@ -245,7 +247,7 @@ class TestBadInput:
     @pytest.mark.parametrize("size", [0, -1, 1_001, True, "5", None, 2.0])
     async def test_page_size(self, instances: Instances, size: Any) -> None:
         with pytest.raises(InvalidArguments, match="page_size"):
-            await Finder(instances.store, PARTITIONS).instances_page(
+            await Finder(instances.store, range(PARTITIONS)).instances_page(
                 InstanceQuery.of(), size, None, read_status
             )
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lungfish.runtime.errors import SerializationError
-from lungfish.runtime.placement import decode_placement, encode_placement, place
+from lungfish.runtime.placement import decode_placement, encode_placement, place, place_pools
 
 hosts = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8, unique=True)
 counts = st.integers(min_value=1, max_value=64)
@@ -19,7 +19,7 @@ counts = st.integers(min_value=1, max_value=64)
 def test_every_partition_has_a_host_and_no_host_has_too_many(
     before: list[str], now: list[str], partitions: int
 ) -> None:
-    placed = place(place({}, before, partitions), now, partitions)
+    placed = place(place({}, before, range(partitions)), now, range(partitions))
     assert sorted(placed) == list(range(partitions))
     owned = Counter(placed.values())
     assert set(owned) <= set(now)
@@ -28,8 +28,8 @@ def test_every_partition_has_a_host_and_no_host_has_too_many(
 
 @given(hosts, hosts, counts)
 def test_no_more_moves_than_the_balance_needs(before: list[str], now: list[str], partitions: int) -> None:
-    previous = place({}, before, partitions)
-    placed = place(previous, now, partitions)
+    previous = place({}, before, range(partitions))
+    placed = place(previous, now, range(partitions))
     moved = sum(placed[partition] != host for partition, host in previous.items())
     homeless = sum(host not in now for host in previous.values())
     owned = Counter(host for host in previous.values() if host in now)
@@ -42,16 +42,49 @@ def test_no_more_moves_than_the_balance_needs(before: list[str], now: list[str],
 
 @given(hosts, counts)
 def test_nothing_moves_while_the_hosts_stay(now: list[str], partitions: int) -> None:
-    placed = place({}, now, partitions)
-    assert place(placed, list(reversed(now)), partitions) == placed
+    placed = place({}, now, range(partitions))
+    assert place(placed, list(reversed(now)), range(partitions)) == placed
 
 
 def test_no_hosts_place_nothing() -> None:
-    assert place({0: "a"}, [], 4) == {}
+    assert place({0: "a"}, [], range(4)) == {}
+
+
+POOLS = {"": range(8), "gpu": range(8, 14), "zone": range(14, 16)}
+served = st.dictionaries(
+    st.sampled_from("abcdefgh"), st.sets(st.sampled_from(["", "gpu", "zone", "*"]), min_size=1), max_size=8
+)
+
+
+@given(served, served)
+def test_a_pools_partitions_go_to_hosts_of_that_pool_only(
+    before: dict[str, set[str]], now: dict[str, set[str]]
+) -> None:
+    previous = place_pools({}, before, POOLS)
+    placed = place_pools(previous, now, POOLS)
+    for pool, numbers in POOLS.items():
+        takers = {host for host, pools in now.items() if pool in pools or "*" in pools}
+        owned = Counter(placed[number] for number in numbers if number in placed)
+        if takers:
+            assert set(owned) <= takers
+            assert sum(owned.values()) == len(numbers)
+            assert max(owned[host] for host in takers) - min(owned[host] for host in takers) <= 1
+        else:
+            # Nobody may have them; who had them finds them again.
+            assert [placed.get(number) for number in numbers] == [previous.get(number) for number in numbers]
+
+
+def test_what_happens_in_one_pool_moves_nothing_in_another() -> None:
+    hosts = {"a": [""], "b": [""], "g": ["gpu"], "h": ["gpu"], "z": ["zone"]}
+    previous = place_pools({}, hosts, POOLS)
+    del hosts["h"]
+    placed = place_pools(previous, hosts, POOLS)
+    assert {number for number in placed if placed[number] != previous[number]} <= set(POOLS["gpu"])
+    assert {placed[number] for number in POOLS["gpu"]} == {"g"}
 
 
 def test_the_stored_form() -> None:
-    placed = place({}, ["a", "b"], 5)
+    placed = place({}, ["a", "b"], range(5))
     assert decode_placement(encode_placement(placed)) == placed
     assert decode_placement(b"") == {}
     with pytest.raises(SerializationError, match="placement"):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lungfish.runtime import wire
 from lungfish.runtime.ids import ENTITY, ActorId
+from lungfish.runtime.layout import Layout
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
 from lungfish.runtime.messages import Signal
 from lungfish.runtime.partition import Partition
@@ -50,7 +51,7 @@ class Running:
             image = await self.store.claim(number, "host", f"token-{number}")
             partition = Partition(
                 image,
-                partitions=PARTITIONS,
+                layout=Layout(HubMeta(PARTITIONS)),
                 kinds={ENTITY: self.kind},
                 clock=lambda: 1_000,
                 wake=self.rounds.wake,

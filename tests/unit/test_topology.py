@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lungfish.runtime.topology import Goal, RunningActor, plan
+from lungfish.runtime.pools import HostPool
+from lungfish.runtime.topology import Goal, Node, RunningActor, plan
 
 ONE_EACH = Goal()
 
@@ -16,7 +17,7 @@ def _actor(role: str = "host", node: str = "n1", number: int = 0, generation: in
 
 
 def test_each_node_gets_its_hosts_and_workers() -> None:
-    missing, extra = plan("hub", ONE_EACH, ["n1", "n2"], [])
+    missing, extra = plan("hub", ONE_EACH, [Node("n1"), Node("n2")], [])
     assert [(a.role, a.node) for a in missing] == [
         ("host", "n1"),
         ("worker", "n1"),
@@ -27,17 +28,17 @@ def test_each_node_gets_its_hosts_and_workers() -> None:
 
 
 def test_what_is_there_is_left_alone() -> None:
-    assert plan("hub", ONE_EACH, ["n1"], [_actor(), _actor("worker")]) == ([], [])
+    assert plan("hub", ONE_EACH, [Node("n1")], [_actor(), _actor("worker")]) == ([], [])
 
 
 def test_what_is_on_a_lost_node_goes() -> None:
     gone = _actor(node="n2")
-    assert plan("hub", ONE_EACH, ["n1"], [_actor(), _actor("worker"), gone]) == ([], [gone])
+    assert plan("hub", ONE_EACH, [Node("n1")], [_actor(), _actor("worker"), gone]) == ([], [gone])
 
 
 def test_a_new_generation_replaces_the_old() -> None:
     old = [_actor(), _actor("worker")]
-    missing, extra = plan("hub", ONE_EACH.with_generation(2), ["n1"], old)
+    missing, extra = plan("hub", ONE_EACH.with_generation(2), [Node("n1")], old)
     assert {actor.generation for actor in missing} == {2}
     assert extra == old
 
@@ -57,3 +58,58 @@ def test_a_name_is_read_back() -> None:
 )
 def test_other_names_are_not_ours(name: str) -> None:
     assert RunningActor.parse(name) is None
+
+
+GPU = HostPool(resources={"GPU": 1}, hosts_per_node=2)
+ZONE = HostPool(labels={"zone": "a"})
+POOLED = Goal(workers_per_node=0, pools={"gpu": GPU, "zone": ZONE})
+
+
+def test_nodes_that_have_what_a_pool_needs_run_hosts_of_it() -> None:
+    nodes = [
+        Node("n1", {"CPU": 4}, {"zone": "b"}),
+        Node("n2", {"CPU": 4, "GPU": 2}, {"zone": "a"}),
+        Node("n3", {"CPU": 4, "GPU": 1}),
+    ]
+    missing, extra = plan("hub", POOLED, nodes, [])
+    assert [(actor.pool, actor.node, actor.number) for actor in missing] == [
+        ("", "n1", 0),
+        ("", "n2", 0),
+        ("", "n3", 0),
+        ("gpu", "n2", 0),
+        ("gpu", "n2", 1),
+        ("zone", "n2", 0),
+    ]
+    assert extra == []
+    assert plan("hub", POOLED, nodes, missing) == ([], [])
+
+
+def test_where_no_hosts_run_there_are_none_of_a_pool() -> None:
+    node = Node("n2", {"GPU": 2})
+    missing, _ = plan("hub", POOLED, [node], [])
+    stopped = POOLED.scaled(0, 0)
+    assert plan("hub", stopped, [node], missing) == ([], sorted(missing, key=lambda actor: actor.name))
+    assert plan("hub", stopped.scaled(1, None), [node], missing) == ([], [])
+
+
+def test_a_pool_that_the_app_does_not_have_any_more_goes() -> None:
+    nodes = [Node("n2", {"GPU": 2})]
+    running, _ = plan("hub", POOLED, nodes, [])
+    _, extra = plan("hub", Goal(workers_per_node=0), nodes, running)
+    assert {actor.pool for actor in extra} == {"gpu"}
+
+
+def test_a_pools_host_is_read_back_from_its_name() -> None:
+    actor = RunningActor("hub", "host", "n1", 1, 7, "zone-a")
+    assert RunningActor.parse(actor.name) == actor
+
+
+def test_what_a_pools_hosts_reserve() -> None:
+    pool = HostPool(resources={"CPU": 2, "GPU": 0.5, "memory": 1e9, "fpga": 1, "x": 2})
+    assert pool.ray_options() == {
+        "num_cpus": 2,
+        "num_gpus": 0.5,
+        "memory": 1e9,
+        "resources": {"fpga": 1, "x": 2},
+    }
+    assert ZONE.ray_options() == {"num_cpus": 0}

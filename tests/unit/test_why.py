@@ -170,6 +170,10 @@ ATTEMPT = Attempt(4, 10, "gpu", 0, "Busy: no")
             EntityFacts(CART, True, Place(3), EntityStatus("order-17", NOON)),
             ("lock", "is locked by order-17 since 12:00:00 UTC (5 min)"),
         ),
+        (
+            EntityFacts(CART, True, Place(34, hosted=False, pool="gpu")),
+            ("no-host", "lives in pool 'gpu', which has no live host"),
+        ),
         (EntityFacts(CART, True, Place(3), EntityStatus(running=("pay",))), ("running", "runs pay")),
         (
             EntityFacts(CART, True, Place(3), EntityStatus(operations=4)),
