@@ -12,12 +12,10 @@ Rules:
 
 from __future__ import annotations
 
-import itertools
-from functools import lru_cache
 from typing import Final, NamedTuple
 
-from lungfish.runtime.ids import ENTITY, ActorId, partition_of
-from lungfish.runtime.layout import POOL_MARK, pool_in
+from lungfish.runtime.ids import ENTITY, ActorId
+from lungfish.runtime.layout import POOL_MARK, pool_in, spread_keys
 from lungfish.runtime.messages import Signal
 from lungfish.runtime.query import EntityQuery
 
@@ -58,7 +56,7 @@ class Broadcast(Entity):
         message = scope.item.message
         way = message.chain if isinstance(message, Signal) else ()
         wave = Wave(name, operation, arguments, prefix, way)
-        for key in part_keys(_part(name), scope.effects.walk.partitions_of(name)):
+        for key in spread_keys(_part(name), scope.effects.walk.partitions_of(name)):
             _go_on(context, key, wave, "")
 
 
@@ -88,14 +86,3 @@ def _part(name: str) -> str:
     """Return the name of the parts for a type: they are where its entities are, in its pool."""
     pool = pool_in(name)
     return f"{PART}{POOL_MARK}{pool}" if pool else PART
-
-
-@lru_cache(maxsize=8)
-def part_keys(part: str, partitions: int) -> tuple[str, ...]:
-    """Return, for each partition of a pool, the key of the part that is in it; the same for ever."""
-    found: dict[int, str] = {}
-    for number in itertools.count():
-        if len(found) == partitions:
-            break
-        found.setdefault(partition_of(ActorId(ENTITY, part, str(number)), partitions), str(number))
-    return tuple(found[partition] for partition in range(partitions))

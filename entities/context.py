@@ -87,6 +87,19 @@ class EntityContext:
         definition = self._scope.app.find_entity(entity)
         return EntityRef(self._scope, definition, check_id("entity key", key))
 
+    def stateless(self, worker: type[Any] | str) -> EntityRef:
+        """Return a reference to stateless workers: those of this host, unless they are in a pool.
+
+        Args:
+            worker: a class registered with ``@app.stateless``, or its registered name.
+
+        Raises:
+            NotRegistered: no such class in this app.
+        """
+        scope = self._scope
+        definition = scope.app.find_entity(scope.app.stateless_name(worker))
+        return EntityRef(scope, definition, scope.effects.walk.near(definition.name, scope.actor))
+
     @overload
     def signal(
         self, ref: Target, operation: Callable[..., Any], /, *args: Any, at: When, **kwargs: Any

@@ -16,6 +16,7 @@ from .inspecting import Counts
 from .processor import EntityActivation
 from .refusing import Refusing
 from .state import is_later, plan_of
+from .stateless import stateless_definition
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ class EntityKind:
 
     #: For ``App.entity_function``.
     function_definition = staticmethod(function_definition)
+    stateless_definition = staticmethod(stateless_definition)
 
     def __init__(self, app: App) -> None:
         self.app = app

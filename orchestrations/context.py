@@ -26,7 +26,7 @@ from lungfish.runtime.definitions import (
     as_duration,
 )
 from lungfish.runtime.errors import UsageError
-from lungfish.runtime.ids import check_id
+from lungfish.runtime.ids import check_id, stable_hash
 from lungfish.runtime.status import to_ms
 
 from .calls import Calls
@@ -48,6 +48,8 @@ _NAMESPACE: Final = uuid.UUID("6b9f1f0c-6f0e-5c0a-9d7e-1f5bd3c1a5e1")
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MS: Final = dt.timedelta(milliseconds=1)
 _DEFAULT_OPTIONS: Final = ActivityOptions()
+#: Over how many places calls of stateless workers go.
+_PLACES: Final = 256
 
 
 class OrchestrationContext(Calls):
@@ -65,6 +67,7 @@ class OrchestrationContext(Calls):
         super().__init__(execution)
         self._started = started
         self._uuids = 0
+        self._places = 0
         self.instance_id: str = execution.instance
         self.parent_id: str | None = started.parent.key if started.parent is not None else None
         self.version: str = started.version
@@ -76,6 +79,18 @@ class OrchestrationContext(Calls):
         """Return a reference to an entity, to call and to signal it."""
         definition = definition_of(self._execution.app.entities, entity)
         return EntityRef(self._execution, definition, check_id("entity key", key))
+
+    def stateless(self, worker: type[Any] | str) -> EntityRef:
+        """Return a reference to stateless workers, another place each time: take one for each call.
+
+        A call is recorded as one of an entity: it runs at least once, and its recorded result counts once.
+
+        Args:
+            worker: a class registered with ``@app.stateless``, or its registered name.
+        """
+        self._places += 1
+        place = stable_hash("s", self.instance_id, str(self._places)) % _PLACES
+        return self.entity(self._execution.app.stateless_name(worker), str(place))
 
     def lock(self, *entities: EntityRef) -> CriticalSection:
         """Hold entities, so that only this instance changes them: ``async with ctx.lock(a, b): ...``.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Concatenate, Protocol, TypeVar, overload
+from typing import Any, Concatenate, Final, Protocol, TypeVar, overload
 
 from . import kinds
 from .calendar import Recurrence
@@ -51,6 +51,10 @@ class EntityClass(Protocol):
 
 E = TypeVar("E", bound=type[EntityClass])
 T = TypeVar("T")
+C = TypeVar("C", bound=type[Any])
+
+#: Operations of a class of stateless workers that one process runs at once, unless the app says otherwise.
+MAX_LOCAL: Final = 4
 
 
 class App:
@@ -88,6 +92,8 @@ class App:
         self.payloads = payloads or PayloadSettings()
         self.pools = {check_pool_name(name): pool for name, pool in (pools or {}).items()}
         self.entities: dict[str, EntityDefinition] = {}
+        #: Stored names of stateless workers, by their class.
+        self.stateless_classes: dict[type[Any], str] = {}
         self.activities: dict[str, Activity[Any, Any]] = {}
         #: The newest code of each name.
         self.orchestrations: dict[str, Orchestration[Any, Any]] = {}
@@ -111,6 +117,7 @@ class App:
         """
         other = App(hub, version=self.version, payloads=self.payloads, pools=self.pools)
         other.entities.update(self.entities)
+        other.stateless_classes.update(self.stateless_classes)
         other.activities.update(self.activities)
         other.orchestrations.update(self.orchestrations)
         other.retentions.update(self.retentions)
@@ -472,6 +479,58 @@ class App:
         """Return the names of all queues that this app's activities use, sorted."""
         named = (a.settings.queue for a in self.activities.values())
         return sorted({DEFAULT_QUEUE, *self.queue_limits, *named})
+
+    @overload
+    def stateless(self, cls: C, /) -> C: ...
+    @overload
+    def stateless(
+        self, /, *, name: str | None = None, max_local: int = MAX_LOCAL, pool: str | None = None
+    ) -> Callable[[C], C]: ...
+    def stateless(  # pyright: ignore[reportInvalidTypeVarUse]
+        self,
+        cls: C | None = None,
+        /,
+        *,
+        name: str | None = None,
+        max_local: int = MAX_LOCAL,
+        pool: str | None = None,
+    ) -> Any:
+        """Register a plain class as stateless workers: up to ``max_local`` run at once in each host process.
+
+        As ``[StatelessWorker]`` in Orleans: no state, no identity, any host, or any of a pool. Its public
+        methods are operations, called with ``client.stateless(Cls).call(Cls.method, ...)`` and by the same of
+        contexts. Sync ones run in threads. A process makes a worker when it needs one, and keeps it.
+
+        A call is durable once it is accepted, runs at least once, again if its host dies, and is
+        answered once; what it raises is the caller's, and not tried again.
+
+        Args:
+            name: the stored name; default is the class's own.
+            max_local: how many operations run at once in one host process, and how many workers it makes.
+            pool: as in ``entity``.
+
+        Raises:
+            UsageError: a class that cannot be one, the name is taken, or there is no such pool.
+        """
+
+        def register(cls: C) -> C:
+            chosen = self._pinned(_name_of(cls, "stateless", name), pool)
+            definition = kinds.kind_class(ENTITY).stateless_definition(cls, chosen, max_local)
+            self._register(self.entities, "entity", chosen, definition)
+            self.stateless_classes[cls] = chosen
+            return cls
+
+        return register if cls is None else register(cls)
+
+    def stateless_name(self, worker: type[Any] | str) -> str:
+        """Return the stored name of a class of stateless workers; raises ``NotRegistered``."""
+        if isinstance(worker, str):
+            return worker
+        found = self.stateless_classes.get(worker)
+        if found is None:
+            listed = _listed(self.stateless_classes.values())
+            raise NotRegistered(f"{worker!r} is not registered with @app.stateless; there are: {listed}")
+        return found
 
     def _pinned(self, name: str, pool: str | None) -> str:
         """Return the stored name of an entity that is in a pool, or in none."""

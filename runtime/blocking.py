@@ -34,6 +34,7 @@ from .watching import StateWatch
 from .why import Why
 
 E = TypeVar("E", bound=EntityClass)
+W = TypeVar("W")
 T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -384,6 +385,14 @@ class BlockingClient(BlockingBatches, BlockingBroadcasts):
     def entity(self, entity: Any, key: str) -> BlockingEntityRef[Any]:
         """Return a handle to an entity; see ``Client.entity``."""
         return BlockingEntityRef(self._open, self._client.entity(entity, key))
+
+    @overload
+    def stateless(self, worker: type[W]) -> BlockingEntityRef[W]: ...
+    @overload
+    def stateless(self, worker: str) -> BlockingEntityRef[Any]: ...
+    def stateless(self, worker: Any) -> BlockingEntityRef[Any]:
+        """Return a handle to stateless workers; see ``Client.stateless``."""
+        return BlockingEntityRef(self._open, self._client.stateless(worker))
 
     def queue(self, name: str) -> BlockingQueueHandle:
         """Return a handle to an activity queue; see ``Client.queue``."""

@@ -21,6 +21,7 @@ from .existing import HUB_WAIT_S, check_wait
 from .hot import HotEntity, read_hot
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .instance_handle import OrchestrationHandle
+from .layout import spread_keys
 from .messages import Start
 from .overview import HubStatus, read_hub
 from .payloads import DEFAULT, PayloadSettings
@@ -47,6 +48,7 @@ _REUSE: Final = {
 }
 
 E = TypeVar("E", bound=EntityClass)
+W = TypeVar("W")
 R = TypeVar("R")
 
 
@@ -79,6 +81,7 @@ class Client(ClientBatches, ClientBroadcasts):
         self._wait_s = check_wait(wait_s)
         self.app = app
         self._definitions: dict[type[Any], EntityDefinition] = {}
+        self._places = 0
         self._connection: Connection | None = None
         if app is not None:
             self._definitions = {known.cls: known for known in app.entities.values()}
@@ -157,6 +160,27 @@ class Client(ClientBatches, ClientBroadcasts):
         name = definition.name if definition is not None else str(entity)
         actor = ActorId(ENTITY, check_id("entity name", name), check_id("entity key", key))
         return EntityRef(self._open, actor, definition)
+
+    @overload
+    def stateless(self, worker: type[W]) -> EntityRef[W]: ...
+    @overload
+    def stateless(self, worker: str) -> EntityRef[Any]: ...
+    def stateless(self, worker: Any) -> EntityRef[Any]:
+        """Return a handle to stateless workers, at another place each time: take one for each call.
+
+        Args:
+            worker: a class registered with ``@app.stateless``, or its registered name.
+
+        Raises:
+            NotRegistered: the app of this client has no such class.
+            UnknownPool: they are in a pool of which this client has not heard.
+        """
+        name = self.app.stateless_name(worker) if self.app is not None else worker
+        if not isinstance(name, str):
+            raise UsageError(f"a client without an app knows stateless workers by name, not {worker!r}")
+        places = spread_keys(name, len(self._open.layout.numbers(check_id("entity name", name))))
+        self._places += 1
+        return self.entity(name, places[self._places % len(places)])
 
     def _definition(self, entity: Any) -> EntityDefinition | None:
         if isinstance(entity, str):

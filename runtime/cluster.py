@@ -21,6 +21,7 @@ from .blocking import BlockingClient
 from .client import Client
 from .embedded import stop_daemon
 from .errors import RuntimeNotFound, Unavailable, UsageError
+from .layout import DEFAULT_POOL
 from .open_store import DATA_FOLDER, find_url, open_store
 from .ownership import HostRecord
 from .processes import Deployment
@@ -38,7 +39,7 @@ ANSWER_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class HostInfo:
-    """A host as its last heartbeat told."""
+    """A host as its last heartbeat told; ``pools`` is what it serves, ``""`` the partitions of none."""
 
     host_id: str
     node: str
@@ -48,6 +49,7 @@ class HostInfo:
     commits: int
     draining: bool
     heartbeat_age_ms: int
+    pools: tuple[str, ...] = (DEFAULT_POOL,)
 
 
 class RayNotFound(Unavailable):
@@ -275,6 +277,7 @@ def _info(host: str, data: bytes, age_ms: int) -> HostInfo:
         record.commits,
         record.draining,
         age_ms,
+        record.pools,
     )
 
 

@@ -13,12 +13,14 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from .errors import UnknownPool
-from .ids import HASH_NAME, ActorId, hash_of
+from .ids import ENTITY, HASH_NAME, ActorId, hash_of
 
 FORMAT_VERSION: Final = 1
 
@@ -127,6 +129,17 @@ class Layout:
             if pool.first <= number < pool.first + pool.count:
                 return pool.name
         return DEFAULT_POOL
+
+
+@lru_cache(maxsize=64)
+def spread_keys(name: str, count: int) -> tuple[str, ...]:
+    """Return, for each of ``count`` partitions, the key of an entity of that name that is in it; for ever."""
+    found: dict[int, str] = {}
+    for number in itertools.count():
+        if len(found) == count:
+            break
+        found.setdefault(hash_of(ActorId(ENTITY, name, str(number))) % count, str(number))
+    return tuple(found[partition] for partition in range(count))
 
 
 def pool_in(name: str) -> str:

@@ -25,7 +25,7 @@ from typing import Any, Final
 import msgpack
 
 from .clock import HubClock
-from .errors import SerializationError, StoreUnavailable
+from .errors import HubMismatch, SerializationError, StoreUnavailable
 from .ids import ActorId
 from .layout import DEFAULT_POOL, HubMeta, Layout, serves
 from .partition import Partition
@@ -147,20 +147,26 @@ class Ownership:
         self._last_beat_s = answered_s
         self._view = view
         if view.meta is not None:
-            self._learn(view.meta)
+            await self._learn(view.meta)
         readable = self._read_placement(view)
         if view.leader == self._host:
             await self._lead(view, rewrite=not readable)
         await self._drop_lost()
         self._follow()
 
-    def _learn(self, meta: HubMeta) -> None:
-        """Take over pools that were added. What is known already never changes, unless the store was lost."""
+    async def _learn(self, meta: HubMeta) -> None:
+        """Take over pools that were added, and add again those that the store has lost in a failover.
+
+        Raises:
+            HubMismatch: others were added in their place: this host knows the wrong partitions, and must end.
+        """
         known = self._layout.meta.pools
-        if meta.pools[: len(known)] == known:
-            self._layout.learn(meta)
-        else:
-            logger.critical("the hub's pools are not what they were: %s, now %s", known, meta.pools)
+        if len(meta.pools) < len(known) and known[: len(meta.pools)] == meta.pools:
+            logger.warning("the store has lost pools of the hub; they are added again: %s", known)
+            meta = await self._store.add_pools({pool.name: pool.count for pool in known})
+        if meta.pools[: len(known)] != known:
+            raise HubMismatch(f"the hub's pools are not what they were: {known}, now {meta.pools}")
+        self._layout.learn(meta)
 
     def _read_placement(self, view: ClusterView) -> bool:
         """Take the stored placement over; False if it cannot be read: the last one that could be stays."""

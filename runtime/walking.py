@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from .errors import StoreUnavailable
 from .ids import ENTITY, ActorId
 from .index import Found
-from .layout import Layout
+from .layout import Layout, spread_keys
 from .query import EntityQuery
 from .store import Store
 
@@ -42,6 +42,11 @@ class Walk:
     def partition_of(self, name: str, key: str) -> int:
         """Return the number of the partition that an entity is in."""
         return self._layout.of(ActorId(ENTITY, name, key))
+
+    def near(self, name: str, actor: ActorId) -> str:
+        """Return a key for an entity of a registered name: in an actor's own partition, where it may be."""
+        numbers = self._layout.numbers(name)
+        return spread_keys(name, len(numbers))[self._layout.of(actor) % len(numbers)]
 
     def partitions_of(self, name: str) -> int:
         """Return over how many partitions the entities of a registered name are spread."""

@@ -13,7 +13,13 @@ import lungfish
 from lungfish.runtime.activity_info import activity_info
 from tests.simulation.world import world
 
-app = lungfish.App("sim", payloads=lungfish.PayloadSettings(offload_bytes=1_100))
+#: Where villagers live.
+POND = "pond"
+app = lungfish.App(
+    "sim",
+    payloads=lungfish.PayloadSettings(offload_bytes=1_100),
+    pools={POND: lungfish.HostPool(partitions=2)},
+)
 
 MODULUS = 1_000_003
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 import lungfish
 from lungfish.entities import broadcast
 from lungfish.runtime.client import Client
-from tests.simulation.app import app
+from tests.simulation.app import POND, app
 
 # A walk shall have many pages, though there are few villagers.
 broadcast.PAGE = 2  # type: ignore[misc]
 
 
-@app.entity
+@app.entity(pool=POND)
 class Villager(lungfish.Entity):
     """Hears cries."""
 

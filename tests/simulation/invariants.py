@@ -9,7 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 from lungfish.runtime.host import Host
-from lungfish.runtime.ids import ENTITY, ActorId, partition_of
+from lungfish.runtime.ids import ENTITY, ActorId
+from lungfish.runtime.layout import Layout
 from lungfish.runtime.memory_server import Hub, Partition
 from lungfish.runtime.status import OrchestrationStatus
 from lungfish.runtime.store import partition_target
@@ -26,7 +27,7 @@ class Stored:
     def __init__(self, hub: Hub) -> None:
         assert hub.meta is not None
         self.hub = hub
-        self.partitions = hub.meta.partitions
+        layout = Layout(hub.meta)
         self.logs: dict[str, sim.Log] = {}
         self.cells: dict[str, sim.Cell] = {}
         self.registers: dict[str, register_checks.Register] = {}
@@ -40,7 +41,7 @@ class Stored:
         self.misplaced: list[str] = []
         for number, rows in hub.partitions.items():
             for (name, key), snapshot in rows.snapshots.items():
-                if partition_of(ActorId(ENTITY, name, key), self.partitions) != number:
+                if layout.of(ActorId(ENTITY, name, key)) != number:
                     self.misplaced.append(f"{name}/{key} is in partition {number}")
                 if name == "Log":
                     self.logs[key] = sim.Log.lungfish_state(snapshot, key)
@@ -52,7 +53,7 @@ class Stored:
                     self.bells[key] = bells.Bell.lungfish_state(snapshot, key)
                 elif name == "Ear":
                     self.ear = bells.Ear.lungfish_state(snapshot, key)
-                elif name == "Villager":
+                elif name == f"Villager@{sim.POND}":
                     self.villagers[key] = cries.Villager.lungfish_state(snapshot, key)
                 elif name == "Basin":
                     self.basins[key] = basins.Basin.lungfish_state(snapshot, key)
@@ -95,7 +96,7 @@ def unrest(hub: Hub) -> Iterator[str]:
 def unread(hub: Hub) -> Iterator[str]:
     """Yield inboxes with entries that are not yet part of the state."""
     assert hub.meta is not None
-    for number in range(hub.meta.partitions):
+    for number in range(hub.meta.total):
         stream = hub.streams.get(partition_target(number))
         if stream is not None and stream.ids:
             yield f"partition {number}: {len(stream.ids)} entries in the inbox"
@@ -128,7 +129,7 @@ def memory(hosts: Mapping[str, Host], hub: Hub) -> Iterator[str]:
         if host._relay.backlog:
             yield f"{name}: {host._relay.backlog} entries wait in the relay"
     assert hub.meta is not None
-    for number in range(hub.meta.partitions):
+    for number in range(hub.meta.total):
         if not owned[number]:
             yield f"partition {number} has no owner that runs it"
 

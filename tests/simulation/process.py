@@ -20,9 +20,10 @@ from typing import Any
 from lungfish.runtime.client import Client
 from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.host import Host
+from lungfish.runtime.layout import DEFAULT_POOL, EVERY_POOL
 from lungfish.runtime.store import HubMeta
 from lungfish.runtime.worker import Worker
-from tests.simulation.app import app
+from tests.simulation.app import POND, app
 from tests.simulation.faults import Profile, Trace
 from tests.simulation.loop import Gate, SimulationLoop
 from tests.simulation.network import FaultyStore, Network
@@ -31,6 +32,8 @@ from tests.simulation.workload import Ledger, Program, touch_partitions
 
 #: A drain that takes longer than this hangs (s).
 DRAIN_S_MAX = 60.0
+#: What hosts serve in a run with pools.
+_SERVED = ((DEFAULT_POOL,), (POND,))
 
 
 def _numbered(name: str) -> Callable[[], str]:
@@ -49,6 +52,8 @@ class Process:
         self.store = FaultyStore(cluster.network, self, app.hub)
         self.host: Host | None = None
         self.worker: Worker | None = None
+        #: What it serves, if it is a host.
+        self.pools: tuple[str, ...] = (EVERY_POOL,)
         #: Its leaving, once it has been told to.
         self.leaving: asyncio.Task[None] | None = None
         self._cluster = cluster
@@ -84,6 +89,8 @@ class Cluster:
         self.loop = loop
         self.network = network
         self.live: dict[str, Process] = {}
+        #: What each host serves, or served.
+        self.serves: dict[str, tuple[str, ...]] = {}
         self.programs: list[Program] = []
         self.closing = False
         self._profile = profile
@@ -150,6 +157,11 @@ class Cluster:
     def start_host(self) -> None:
         """Start a host under a new name."""
         process = self._new("host")
+        if self._shape.pooled:
+            # Whichever has fewer, so that neither is long without one.
+            served = [p.pools for p in self.of("host") if p is not process and not p.draining]
+            process.pools = min(_SERVED, key=served.count)
+        self.serves[process.name] = process.pools
         self._begin(process, self._run_host(process))
 
     async def _run_host(self, process: Process) -> None:
@@ -160,7 +172,14 @@ class Cluster:
             tokens += 1
             return f"{process.name}.{tokens}"
 
-        host = Host(process.store, app, host_id=process.name, settings=self._shape.settings, unique=unique)
+        host = Host(
+            process.store,
+            app,
+            host_id=process.name,
+            settings=self._shape.settings,
+            unique=unique,
+            pools=process.pools,
+        )
         kinds: list[Any] = list(host._kinds.values())
         for kind in kinds:
             if hasattr(kind, "always_replay"):
@@ -279,7 +298,9 @@ class Cluster:
         away = self.network.server.away
         if not self.network.clustered or away:
             return
-        away.update(n for n in range(self._shape.partitions) if self._rng.random() < 0.5)
+        away.update(
+            n for n in range(self._shape.partitions + app.pools[POND].partitions) if self._rng.random() < 0.5
+        )
         self._trace.fault(self.loop.now_s, "shard_stop", str(sorted(away)))
         self._after(self._rng.choice((0.05, 0.5, 2.0, 5.0)), away.clear)
 
@@ -393,3 +414,8 @@ class Cluster:
         for sort in ("host", "worker"):
             if not [process for process in self.of(sort) if not process.draining]:
                 self._replace(sort) if self._missing(sort) > 0 else self.start_host()
+        for pools in _SERVED if self._shape.pooled else ():
+            if not [
+                process for process in self.of("host") if process.pools == pools and not process.draining
+            ]:
+                self.start_host()

@@ -18,7 +18,7 @@ from lungfish.runtime.errors import LungfishError
 from lungfish.runtime.sender import Sender
 from lungfish.runtime.store import HubMeta
 from tests.simulation import invariants, parcels, purging, purses
-from tests.simulation.app import app
+from tests.simulation.app import POND, app
 from tests.simulation.faults import Profile, Trace, profile_of
 from tests.simulation.indexes import indexes
 from tests.simulation.loop import Deadlock, new_loop
@@ -115,7 +115,8 @@ class Simulation:
             mailbox_length_max=self.shape.mailbox_length_max,
         )
         # Whoever opens a hub first creates it; a client or a worker would take the default size.
-        self.server.hub(app.hub).meta = HubMeta(partitions=self.shape.partitions)
+        meta = HubMeta(partitions=self.shape.partitions)
+        self.server.hub(app.hub).meta = meta.with_pools({POND: app.pools[POND].partitions})
         self.world = World(self.now_ms, self.report)
         self.server.when_rolled_back = self.world.told.clear
         self.network = Network(
@@ -131,6 +132,7 @@ class Simulation:
         self.cluster = Cluster(
             self.loop, self.network, self.profile, self.shape, self.trace, self.ledger, seed
         )
+        self.server.serves = self.cluster.serves
 
     def now_ms(self) -> int:
         """Return the store's clock."""

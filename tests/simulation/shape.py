@@ -16,6 +16,7 @@ class Shape:
     Attributes:
         in_place: commits reach other partitions at once (one server), or by the outbox (Cluster).
         always_replay: orchestrations are replayed at every turn.
+        pooled: some hosts serve the pool and nothing else, the others all but the pool.
         patience_s: how long a client waits for an answer.
         give_up_s: how long a sender tries to deliver a batch.
         work: sort of operation → weight; some sorts are missing in some runs.
@@ -32,6 +33,7 @@ class Shape:
     concurrency: int
     in_place: bool
     always_replay: bool
+    pooled: bool
     patience_s: float
     give_up_s: float
     inbox_length_max: int
@@ -100,6 +102,7 @@ def shape_of(seed: int) -> Shape:
         concurrency=rng.choice((1, 2, 8)),
         in_place=rng.random() < 0.5,
         always_replay=rng.random() < 0.5,
+        pooled=random.Random(f"{seed}:pooled").random() < 0.5,
         patience_s=12.0 if is_calm(seed) else rng.choice((0.5, 3.0, 12.0)),
         give_up_s=30.0 if is_calm(seed) else rng.choice((0.3, 2.0, 30.0)),
         inbox_length_max=rng.choice((3, 10_000, 10_000)),

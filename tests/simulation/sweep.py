@@ -32,6 +32,7 @@ def small_shape(seed: int) -> Shape:
         operations=8,
         logs=1,
         concurrency=2,
+        pooled=False,
         in_place=seed % 2 == 0,
         always_replay=False,
         patience_s=3.0,

@@ -15,6 +15,7 @@ from typing import Any
 
 from lungfish.orchestrations import events
 from lungfish.runtime import wire
+from lungfish.runtime.layout import Layout, serves
 from lungfish.runtime.memory_server import Hub, MemoryServer, parse_id
 from lungfish.runtime.store import Commit, CommitOutcome, Committed, PartitionImage, QueueEntry
 
@@ -39,6 +40,8 @@ class WatchedServer(MemoryServer):
         self.recorded: set[str] = set()
         #: Called when writes were lost, and with them what processes were told.
         self.when_rolled_back: Callable[[], None] = lambda: None
+        #: The pools that each host serves: no other partition may ever be claimed by it.
+        self.serves: dict[str, tuple[str, ...]] = {}
         self.claims = 0
         self.commits = 0
         self.refused: Counter[str] = Counter()
@@ -67,6 +70,13 @@ class WatchedServer(MemoryServer):
 
     def claim(self, hub: str, partition: int, host: str, token: str) -> PartitionImage:
         image = super().claim(hub, partition, host, token)
+        meta = self.hub(hub).meta
+        if meta is not None and host in self.serves:
+            pool = Layout(meta).pool_of(partition)
+            if not serves(self.serves[host], pool):
+                self._violation(
+                    f"pools: {host}, which serves {self.serves[host]}, claims {partition} of {pool!r}"
+                )
         known, last = self._owners.get(partition, ""), self._epochs.get(partition, 0)
         if known != token and image.epoch != last + 1:
             self._violation(f"claim of {partition}: epoch {image.epoch} after {last}")

@@ -11,6 +11,7 @@ import lungfish
 from lungfish.entities import broadcast as broadcasts
 from lungfish.runtime.broadcasts import ARGUMENTS_MAX, BROADCAST, request
 from lungfish.runtime.ids import ENTITY, ActorId, partition_of
+from lungfish.runtime.layout import spread_keys
 from lungfish.testing import crash_everywhere, environment
 
 app = lungfish.App("broadcasts")
@@ -201,7 +202,7 @@ def test_a_request_has_room_for_the_largest_arguments() -> None:
 
 @pytest.mark.parametrize("partitions", [1, 2, 3, 7, 32, 255, 256, 1_000, 4_096])
 def test_every_partition_has_a_part(partitions: int) -> None:
-    keys = broadcasts.part_keys(broadcasts.PART, partitions)
+    keys = spread_keys(broadcasts.PART, partitions)
     assert [partition_of(ActorId(ENTITY, broadcasts.PART, key), partitions) for key in keys] == list(
         range(partitions)
     )

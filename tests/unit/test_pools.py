@@ -10,6 +10,7 @@ import pytest
 
 import lungfish
 from lungfish.runtime.client import Client
+from lungfish.runtime.layout import HubMeta
 from lungfish.runtime.overview import read_hub
 from lungfish.runtime.ownership import HostRecord
 from tests.unit.hub import Hub, hub_of
@@ -17,6 +18,12 @@ from tests.virtual import virtually
 
 POOLS = {"gpu": lungfish.HostPool(partitions=3), "zone": lungfish.HostPool(partitions=1)}
 app = lungfish.App("pools", pools=POOLS, payloads=lungfish.PayloadSettings(offload_bytes=1_100))
+OPTIONS: list[dict[str, Any]] = [
+    {"partitions": 0},
+    {"partitions": 1.5},
+    {"hosts_per_node": -1},
+    {"resources": {"GPU": 0}},
+]
 GPU, ZONE, REST = ["gpu"], ["zone"], [""]
 
 
@@ -285,6 +292,36 @@ def test_a_pool_keeps_its_partition_count() -> None:
     with_hub(test)
 
 
+def test_pools_that_the_store_has_lost_are_added_again_with_the_same_numbers() -> None:
+    async def test(hub: Hub) -> None:
+        await hub.start("a", REST)
+        await hub.start("g", GPU)
+        await hub.settled()
+        async with hub.client() as client:
+            await client.entity(Model, "m").call(Model.load, "x")
+            before = hub.state.meta
+            assert before is not None
+            hub.state.meta = HubMeta(before.partitions)  # as after a failover
+            await hub.until(lambda: hub.state.meta == before, "the pools are back")
+            assert await client.entity(Model, "m").call(Model.load, "y") == 2
+
+    with_hub(test)
+
+
+def test_a_host_that_knows_other_pools_than_the_hub_ends() -> None:
+    async def run() -> None:
+        async with hub_of(app) as hub:
+            host = await hub.start("a", REST)
+            await hub.settled()
+            hub.state.meta = HubMeta(4).with_pools({"zone": 1, "gpu": 3})
+            assert host.failed is not None
+            with pytest.raises(lungfish.HubMismatch, match="not what they were"):
+                await asyncio.wait_for(host.failed, 60)
+            await hub.kill("a")
+
+    virtually(run)
+
+
 def test_an_operation_that_names_a_pool_that_there_is_not_fails_and_its_host_goes_on() -> None:
     async def test(hub: Hub) -> None:
         await hub.start("a")
@@ -318,12 +355,7 @@ def test_what_cannot_be_registered() -> None:
     for name in ("a@b", "a b", "", "ü", "a:b", "*"):
         with pytest.raises(lungfish.UsageError):
             lungfish.App("pools", pools={name: lungfish.HostPool()})
-    for options in (
-        {"partitions": 0},
-        {"partitions": 1.5},
-        {"hosts_per_node": -1},
-        {"resources": {"GPU": 0}},
-    ):
+    for options in OPTIONS:
         with pytest.raises(lungfish.UsageError):
             lungfish.HostPool(**options)
 
