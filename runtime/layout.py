@@ -14,13 +14,14 @@ Rules:
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from .errors import UnknownPool
-from .ids import ENTITY, HASH_NAME, ActorId, hash_of
+from .ids import ENTITY, GROUP_END, HASH_NAME, ActorId, hash_of
 
 FORMAT_VERSION: Final = 1
 
@@ -92,11 +93,14 @@ class Layout:
 
     def of(self, actor: ActorId) -> int:
         """Return the number of the partition that owns an actor; raises ``UnknownPool``."""
-        name = actor[1]
+        kind, name, key = actor
         if POOL_MARK in name:
             pool = self._pool(name)
             return pool.first + hash_of(actor) % pool.count
-        return hash_of(actor) % self.partitions
+        if GROUP_END in key:
+            return hash_of(actor) % self.partitions
+        # As ``hash_of`` would: every message that is sent comes along here.
+        return zlib.crc32(f"{kind}\x00{name}\x00{key}".encode()) % self.partitions
 
     def numbers(self, name: str) -> range:
         """Return the partitions that entities of a registered name are in; raises ``UnknownPool``."""

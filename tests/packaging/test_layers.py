@@ -19,6 +19,7 @@ IMPORTERS = {
         "runtime/cluster.py",
         "runtime/http_serve.py",
         "runtime/ray_actors.py",
+        "runtime/ray_data.py",
         "runtime/ray_metrics.py",
         "runtime/ray_tasks.py",
         "runtime/ray_watch.py",

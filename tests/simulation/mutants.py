@@ -17,6 +17,7 @@ from lungfish.entities.jobs import Job
 from lungfish.entities.locking import Holding
 from lungfish.entities.running import Running
 from lungfish.orchestrations import context, outgoing
+from lungfish.runtime import placement
 from lungfish.runtime.kinds import Effects
 from lungfish.runtime.memory_server import MemoryServer, Stream
 from lungfish.runtime.memory_store import MemoryStore
@@ -335,6 +336,11 @@ def sinks_send_again() -> Any:
     return patch.object(_Writing, "_go_on_from_there", go_on)
 
 
+def pools_ignored() -> Any:
+    """Partitions of a pool go to any host."""
+    return patch.object(placement, "serves", lambda _served, _pool: True)
+
+
 #: The five without which nothing here is worth anything come first.
 MUTANTS: Final[dict[str, Mutant]] = {
     mutant.__name__: mutant
@@ -366,5 +372,6 @@ MUTANTS: Final[dict[str, Mutant]] = {
         operations_while_asleep,
         failed_hooks_speak,
         sinks_send_again,
+        pools_ignored,
     )
 }
