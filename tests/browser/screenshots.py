@@ -49,11 +49,10 @@ KEPT = {
     "waiting-dark",
     "entity-light",
     "hosts-dark",
-    "instance-narrow",
 }
 LOOKS: dict[str, dict[str, Any]] = {
-    "light": {"viewport": {"width": 1200, "height": 800}, "color_scheme": "light"},
-    "dark": {"viewport": {"width": 1200, "height": 800}, "color_scheme": "dark"},
+    "light": {"viewport": {"width": 1200, "height": 720}, "color_scheme": "light"},
+    "dark": {"viewport": {"width": 1200, "height": 720}, "color_scheme": "dark"},
     "narrow": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
 }
 
