@@ -68,7 +68,7 @@ def poured(seed: int) -> Report:
     shape = shape_of(seed)
     settings = replace(shape.settings, idle_ms=200)
     work = {"pour": 1.0, "gaze": 1.0}
-    shape = replace(shape, settings=settings, work=work, operations=30, clients=3, lanes=2)
+    shape = replace(shape, settings=settings, work=work, operations=15, clients=3, lanes=2)
     profile = Profile(calls={"slow_before": 0.1, "slow_after": 0.1}, nemeses=nemeses, until_s=6.0)
     return simulate(seed, profile=profile, shape=shape)
 

@@ -37,8 +37,8 @@ class Cart(lungfish.Entity, ttl=TTL):
         await asyncio.sleep(0.05)
         self.items = 9
 
-    async def dawdle(self) -> None:
-        await asyncio.sleep(0.05)
+    async def linger(self) -> None:
+        await asyncio.sleep(40)
 
 
 @app.entity
@@ -138,6 +138,7 @@ def test_it_costs_no_write_per_operation_and_survives_takeovers() -> None:
                 cart = client.entity(Brief, KEY)
                 for _ in range(100):
                     await cart.call(Cart.add)
+                    await asyncio.sleep(0.01)
                 assert timers == 1
                 # Read by the next owner after 29 seconds: 30 more from there.
                 await asyncio.sleep(29)
@@ -154,13 +155,23 @@ def test_it_costs_no_write_per_operation_and_survives_takeovers() -> None:
     virtually(run)
 
 
-async def test_one_that_is_running_when_its_time_is_over_is_kept() -> None:
-    async with environment(app, auto_skip=False) as env:
-        cart = env.client.entity(Cart, "c")
-        await cart.call(Cart.add)
-        await env.advance(TTL - DAY)
-        running = asyncio.ensure_future(cart.call(Cart.dawdle))
-        await asyncio.sleep(0.01)
-        await env.advance(3 * DAY)
-        await running
-        assert await items(env) == 1
+def test_one_that_is_running_when_its_time_is_over_is_kept() -> None:
+    async def run() -> None:
+        async with hub_of(app) as hub:
+            await hub.start_all("a")
+            async with hub.client() as client:
+                cart = client.entity(Brief, KEY).options(timeout=None)
+                await cart.call(Cart.add)
+                running = asyncio.ensure_future(cart.call(Cart.linger))
+                await asyncio.sleep(35)
+                assert not running.done()
+                assert await cart.state() is not None
+                await running
+                await asyncio.sleep(28)
+                state = await cart.state()
+                assert state is not None
+                assert state.items == 1
+                await asyncio.sleep(5)
+                assert await cart.state() is None
+
+    virtually(run)
