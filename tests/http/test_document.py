@@ -236,7 +236,7 @@ async def lives(document: Document, served: Served) -> None:
     async def on(id: str, method: str, rest: str, _given: Any = None, **names: str) -> None:
         await ask(document, http, method, f"{one}{rest}", _given, instance_id=id, **names)
 
-    waited: dict[str, Any] = {"params": {"timeout": 20, "returnInternalServerErrorOnFailure": True}}
+    waited: dict[str, Any] = {"params": {"timeout": 60, "returnInternalServerErrorOnFailure": True}}
     for path in ("/orchestrators/{name}", "/orchestrators/{name}/{instance_id}"):
         await ask(document, http, "POST", path, {**waited, "json": 1}, instance_id="fast")
         failing = {**waited, "json": "second"}
@@ -319,7 +319,7 @@ async def test_every_status_of_every_route_is_seen(
     serve_app: ServeApp, valkey: Server, hub_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serve_app(app) as served:
-        served.http.timeout = httpx.Timeout(60)
+        served.http.timeout = httpx.Timeout(120)
         document = Document((await served.http.get(f"{served.origin}/openapi.json")).json())
         await fill(served)
         await everywhere(document, served, valkey.url, hub_name)
