@@ -69,7 +69,8 @@ def make_call(
             f"{', '.join(map(str, scope.section))}: it may wait for somebody who waits for this section. "
             "Lock that entity, too, or signal it"
         )
-    effects, item, travelling = scope.effects, scope.item, scope.headers()
+    effects, item = scope.effects, scope.item
+    travelling = scope.headers("call", target.name, target.key, operation.name)
     deadline_ms = effects.now_ms + timeout_ms
     if scope.deadline_ms:
         deadline_ms = min(deadline_ms, scope.deadline_ms)

@@ -143,7 +143,8 @@ class EntityContext:
         found = scope.app.find_orchestration(name)
         chosen = self._new_id(name) if id is None else check_id("instance id", id)
         given = found.signature.encode(args, kwargs)
-        scope.send(Start(ActorId(ORCHESTRATION, "", chosen), name, given, headers=scope.headers()))
+        travelling = scope.headers("start", name, chosen)
+        scope.send(Start(ActorId(ORCHESTRATION, "", chosen), name, given, headers=travelling))
         return chosen
 
     def _new_id(self, name: str) -> str:
@@ -337,7 +338,8 @@ class EntityRef:
         scope, found = self._scope, self._definition.find(operation)
         batch = found.signature.encode_signal(args, kwargs)
         due_ms = 0 if at is None else at_ms(at, scope.effects.now_ms)
-        scope.send(Signal(self.id, found.name, batch, 1, due_ms, scope.travelled, scope.headers()))
+        travelling = scope.headers("signal", self.id.name, self.id.key, found.name)
+        scope.send(Signal(self.id, found.name, batch, 1, due_ms, scope.travelled, travelling))
 
     @overload
     def call(

@@ -21,6 +21,8 @@ class Counts:
 
     operations: int = 0
     failed: int = 0
+    #: Of these, those that ended with ``Refused``.
+    refused: int = 0
     #: Signals of unknown entities or operations, and elements of batches with bad arguments.
     signals_dropped: int = 0
 

@@ -86,6 +86,7 @@ class Applied:
         finished: nothing of the job is left.
         messages: what its operations sent, in order.
         failed: how many operations failed; ``failure`` describes the first of them.
+        refused: how many of these were refused by middleware.
     """
 
     job: Job
@@ -95,6 +96,7 @@ class Applied:
     result: bytes | None = None
     failure: FailureDetails | None = None
     failed: int = 0
+    refused: int = 0
 
     def fail(self, failure: FailureDetails) -> None:
         """Turn it into a failure of its one operation."""

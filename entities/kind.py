@@ -10,6 +10,7 @@ from lungfish.runtime.errors import NotRegistered, SerializationError
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Activation, Stored
 
+from .around import Surroundings
 from .functions import function_definition
 from .hooks import Leaving
 from .inspecting import Counts
@@ -31,6 +32,7 @@ class EntityKind:
     def __init__(self, app: App) -> None:
         self.app = app
         self.counts = Counts()
+        self._surroundings = Surroundings(app)
         self.leaving = Leaving()
         #: In tests: a ``@shared`` operation that changes the state fails.
         self.is_strict = False
@@ -39,7 +41,7 @@ class EntityKind:
         """Return the activation of an entity; one that cannot be run refuses every message."""
         repair = None
         try:
-            definition = self.app.find_entity(actor.name)
+            definition = self._surroundings.find(actor.name)
             plan = plan_of(definition.cls, definition.name)
             if stored.row is not None and not is_later(plan, stored.row):
                 repair = partial(EntityActivation, actor, self, definition, plan, stored.row, readable=False)
@@ -47,6 +49,11 @@ class EntityKind:
         except (NotRegistered, SerializationError) as error:
             logger.error("%s cannot be activated, its signals wait: %s", actor, error)
             return Refusing(actor, error, repair)
+
+    @property
+    def refused(self) -> int:
+        """How many operations ended with ``Refused``."""
+        return self.counts.refused
 
     async def settle(self) -> None:
         """Wait for the ends of ``on_passivate``."""

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 from lungfish.runtime import index
 from lungfish.runtime.definitions import EntityDefinition
-from lungfish.runtime.errors import FailureDetails, LungfishError, NotRegistered
+from lungfish.runtime.errors import FailureDetails, LungfishError, NotRegistered, Refused
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.kinds import Effects, Item
 from lungfish.runtime.messages import (
@@ -144,7 +144,7 @@ class EntityActivation:
         if self._nested and self._waking is not None and not self._mailbox:
             self._wake(self._waking)
         while self._nested and self._waking is None:  # inside an operation that was run again just now
-            self._finish(self._turns.read_inside(self._nested.pop(0), self._effects))
+            self._read_inside(self._nested.pop(0))
         self._ready = bool(self._mailbox) and self._waking is None and self._may_start(self._mailbox[0])
         if self._controls.expiry is not None and (has_ended or left < OPERATIONS_MAX):
             self._controls.used(effects)
@@ -403,6 +403,7 @@ class EntityActivation:
         running = self._begin(job)
         if job.operation.shared:
             running.subject = subject = self._turns.reader(running.scope)
+            running.before = self._turns.strict_image()
             self._readers.add(running)
         else:
             subject = self._turns.writer(running.scope)
@@ -411,6 +412,12 @@ class EntityActivation:
             self._settle(running)
         else:
             self._effects.spawn(self._actor, running.join())
+
+    def _read_inside(self, job: Job) -> None:
+        if job.operation.is_async:  # by middleware: itself it never is
+            self._start(job)
+        else:
+            self._finish(self._turns.read_inside(job, self._effects))
 
     def _begin(self, job: Job) -> Running:
         scope = Scope(self._actor, self._kind.app)
@@ -425,13 +432,13 @@ class EntityActivation:
         job, scope = running.job, running.scope
         scope.end()
         error = job.journal.broken or running.error
-        one = Applied(job, messages=scope.outgoing, finished=job.is_last())
+        one = Applied(job, messages=scope.outgoing, finished=job.is_last(), refused=scope.refused)
         if error is None:
             try:
                 job.journal.check_end()
                 one.result = encode_result(job.operation, running.value)
                 if job.operation.shared:
-                    self._turns.check_unchanged(job.operation, running.subject)
+                    self._turns.check_unchanged(job.operation, running.subject, running.before)
                 else:
                     self._turns.succeeded(scope)
                     self._turns.snapshot()
@@ -468,14 +475,16 @@ class EntityActivation:
         counts = self._kind.counts
         counts.operations += one.taken
         counts.failed += one.failed
+        counts.refused += one.refused
         for message in one.messages:
             effects.send(message)
         if isinstance(job.message, Call):
             self._reply(job.message, one.result, one.failure)
         elif one.failure is not None:
+            trace = "" if one.failure.is_a(Refused) else f"\n{one.failure.traceback}"
             logger.warning(
-                "%s: %d of %d signals failed and were rolled back; the first: %s\n%s",
-                job.operation.signature.what, one.failed, one.taken, one.failure, one.failure.traceback,
+                "%s: %d of %d signals failed and were rolled back; the first: %s%s",
+                job.operation.signature.what, one.failed, one.taken, one.failure, trace,
             )  # fmt: skip
         if job.span is not None:
             job.span.tell(effects, one)

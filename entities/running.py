@@ -33,15 +33,17 @@ class Running:
     Attributes:
         value: what it returned; error: what it raised.
         subject: the state that it works on.
+        before: its fields before, where that is to be checked.
     """
 
-    __slots__ = ("_ended", "_inner", "error", "job", "scope", "subject", "value")
+    __slots__ = ("_ended", "_inner", "before", "error", "job", "scope", "subject", "value")
 
     def __init__(self, job: Job, scope: Scope, ended: Callable[[Running], None]) -> None:
         self.job = job
         self.scope = scope
         self.value: Any = None
         self.subject: Any = None
+        self.before: dict[str, Any] | None = None
         self.error: BaseException | None = None
         self._ended = ended
         self._inner: asyncio.Task[None] | None = None

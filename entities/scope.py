@@ -14,6 +14,7 @@ from lungfish.runtime import headers
 from lungfish.runtime.errors import Overloaded, UsageError
 from lungfish.runtime.ids import ActorId
 from lungfish.runtime.messages import Call, Message, Signal
+from lungfish.runtime.middleware import Outgoing, Sort, run_through
 
 from .journal import Journal
 
@@ -36,6 +37,7 @@ class Scope:
     Attributes:
         outgoing: buffered messages; rollback cuts them off, the end of the turn sends them.
         room: the length that ``outgoing`` must not pass.
+        refused: how many of the job's operations were refused.
         deleted: the operation asked to delete the entity.
         open: an operation is running.
         turns: where the state, and so its reminders, are.
@@ -54,6 +56,7 @@ class Scope:
         "open",
         "operation",
         "outgoing",
+        "refused",
         "room",
         "section",
         "task",
@@ -65,6 +68,7 @@ class Scope:
         self.app = app
         self.outgoing: list[Message] = []
         self.room = MESSAGES_MAX
+        self.refused = 0
         self.deleted = False
         self.open = False
         self.section: tuple[ActorId, ...] = ()
@@ -83,6 +87,7 @@ class Scope:
         self.journal = journal
         self.outgoing = []
         self.room = MESSAGES_MAX
+        self.refused = 0
         self.deleted = False
         self.open = True
 
@@ -114,9 +119,17 @@ class Scope:
             self.branches = {}
         return self.branches.setdefault(task, len(self.branches) + 1)
 
-    def headers(self) -> headers.Wire:
-        """Return what a message that is sent now takes along; raises as ``headers.outgoing``."""
-        return headers.outgoing(self.app.carried)
+    def headers(self, kind: Sort, name: str, key: str, operation: str = "") -> headers.Wire:
+        """Return what a message that is sent now takes along; raises as ``headers.outgoing``.
+
+        The app's middleware that never waits has gone through it: what it raises is raised here.
+        """
+        wire, chain = headers.outgoing(self.app.carried), self.app.around_sends_at_once
+        if not chain:
+            return wire
+        outgoing = Outgoing(kind, name, key, operation, dict(headers.as_mapping(wire)), str(self.actor))
+        made: headers.Wire = run_through(chain, outgoing, lambda: headers.as_wire(outgoing.headers))
+        return made
 
     @property
     def waiting(self) -> tuple[str, ...]:

@@ -231,11 +231,19 @@ class Turns:
         give_context(made, scope)
         return made
 
-    def check_unchanged(self, operation: Operation, subject: Any) -> None:
-        """Raise ``ReadOnly`` if a shared operation has changed its copy of the state, in tests."""
+    def strict_image(self) -> Fields | None:
+        """Return the fields as they are, in tests: an operation that waits may find others when it ends."""
+        return self.plan.capture()(self.state.__dict__) if self.is_strict else None
+
+    def check_unchanged(self, operation: Operation, subject: Any, image: Fields | None = None) -> None:
+        """Raise ``ReadOnly`` if a shared operation has changed its copy of the state, in tests.
+
+        Args:
+            image: the fields when it began; default: they are as they were.
+        """
         if not self.is_strict:
             return
-        before, after = self.state.__dict__, subject.__dict__
+        before, after = image or self.state.__dict__, subject.__dict__
         changed = [name for name in self.plan.names if _differ(before.get(name), after.get(name))]
         if changed:
             raise ReadOnly(
@@ -381,7 +389,7 @@ class Turns:
         except BaseException as error:  # also SystemExit: user code does not stop a host
             if not operation.shared:
                 self._roll_back(image)
-            return Applied(job, failure=describe(error), failed=1)
+            return Applied(job, failure=describe(error), failed=1, refused=scope.refused)
         if not operation.shared:
             self.succeeded(scope)
         return Applied(job, messages=scope.outgoing, result=result)
@@ -413,7 +421,7 @@ class Turns:
             result = encode_result(job.operation, job.operation.function(subject, *args, **kwargs))
             self.check_unchanged(job.operation, subject)
         except BaseException as error:  # also SystemExit: user code does not stop a host
-            return Applied(job, failure=describe(error), failed=1)
+            return Applied(job, failure=describe(error), failed=1, refused=scope.refused)
         finally:
             scope.end()
         return Applied(job, messages=scope.outgoing, result=result)
@@ -433,7 +441,8 @@ class Turns:
             failed += len(batch.refused)
             first = first or refusal(batch.refused[0])
         job.at += len(chunk)
-        return Applied(job, len(chunk), job.at >= len(rows), self.scope.outgoing, None, first, failed)
+        ended, scope = job.at >= len(rows), self.scope
+        return Applied(job, len(chunk), ended, scope.outgoing, None, first, failed, scope.refused)
 
     def _apply_rows(self, job: Job, batch: Batch) -> tuple[int, FailureDetails | None]:
         """Apply the calls of a batch: the hottest loop there is, so it allocates next to nothing."""

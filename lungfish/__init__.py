@@ -56,6 +56,7 @@ from lungfish.runtime.errors import (
     PayloadTooLarge,
     QueryFailed,
     ReadOnly,
+    Refused,
     RetryAfter,
     RuntimeNotFound,
     ScheduleExists,
@@ -75,6 +76,7 @@ from lungfish.runtime.hot import HotEntity
 from lungfish.runtime.ids import grouped
 from lungfish.runtime.instance_handle import OrchestrationHandle
 from lungfish.runtime.launch import attach, start
+from lungfish.runtime.middleware import CallNext, Incoming, Outgoing
 from lungfish.runtime.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
 from lungfish.runtime.payloads import PayloadSettings
 from lungfish.runtime.pools import HostPool
@@ -109,6 +111,7 @@ __all__ = [
     "BatchStep",
     "BlockingClient",
     "CallCycle",
+    "CallNext",
     "Client",
     "CriticalSection",
     "CriticalSectionError",
@@ -130,6 +133,7 @@ __all__ = [
     "HubMismatch",
     "HubNotFound",
     "HubStatus",
+    "Incoming",
     "InstanceExists",
     "InstanceNotFound",
     "InstanceRunning",
@@ -147,6 +151,7 @@ __all__ = [
     "OrchestrationHandle",
     "OrchestrationStatus",
     "OrchestrationTerminated",
+    "Outgoing",
     "Overloaded",
     "Page",
     "PartitionLoad",
@@ -159,6 +164,7 @@ __all__ = [
     "QueueLimits",
     "ReadOnly",
     "Reason",
+    "Refused",
     "Reminder",
     "RetryAfter",
     "RetryPolicy",

@@ -76,6 +76,8 @@ class OrchestrationKind:
 
     #: How the client reads what is stored here; see ``kinds.kind_class``.
     read_status = staticmethod(reading.read_status)
+    #: Instances have no middleware: their code is replayed.
+    refused = 0
     edition_of = staticmethod(purging.edition_of)
     name_of = staticmethod(reading.read_name)
     write_record = staticmethod(archiving.write_record)

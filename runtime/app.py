@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any, Concatenate, Final, Protocol, TypeVar, overload
 
 from . import kinds
+from .app_middleware import AppMiddleware
 from .calendar import Recurrence
 from .definitions import (
     DEFAULT_QUEUE,
@@ -57,7 +58,7 @@ C = TypeVar("C", bound=type[Any])
 MAX_LOCAL: Final = 4
 
 
-class App:
+class App(AppMiddleware):
     """A named set of entities, orchestrations and activities; the name is the hub's, too.
 
     Registering is all that an app does: hosts and workers look things up in it. Names must be
@@ -124,6 +125,7 @@ class App:
         other.queue_limits.update(self.queue_limits)
         other.carried = self.carried
         other.tracing = self.tracing
+        other.adopt_middleware(self)
         other.versions.update({name: dict(versions) for name, versions in self.versions.items()})
         other.schedules.update(self.schedules)
         return other

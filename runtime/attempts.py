@@ -22,6 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Protocol
 
 from . import codec, traced_attempts
@@ -31,6 +32,7 @@ from .definitions import Activity
 from .errors import FailureDetails, LungfishError
 from .headers import adopt
 from .messages import ActivityResult, ActivityTask
+from .middleware import run_through, wait_through
 from .queues import split_lane
 from .tracing import LiveSpan
 
@@ -221,7 +223,8 @@ class AttemptRunner:
         try:
             attempt.enter(self._app)
             args, kwargs = activity.signature.decode(task.args)
-            value = await activity.function(*args, **kwargs)
+            work = partial(activity.function, *args, **kwargs)
+            value = await wait_through(self._app.around_attempts, attempt.info, work)
             result = _succeeded(task, value, self._app.payloads.bytes_max)
         except (
             BaseException
@@ -232,8 +235,10 @@ class AttemptRunner:
     async def _launch(self, attempt: Attempt, activity: Activity[Any, Any], launcher: Launcher) -> None:
         task = attempt.task
         try:
+            adopt((), task.headers)  # for middleware; the function runs elsewhere
             args, kwargs = activity.signature.decode(task.args)
-            value = await launcher.run(activity, args, kwargs, attempt.info)
+            work = partial(launcher.run, activity, args, kwargs, attempt.info)
+            value = await wait_through(self._app.around_attempts, attempt.info, work)
             result = _succeeded(task, value, self._app.payloads.bytes_max)
         except BaseException as error:  # as in _run_async
             result = _failed(task, error)
@@ -310,7 +315,8 @@ def _run_sync(app: App, attempt: Attempt, activity: Activity[Any, Any]) -> Activ
     try:
         attempt.enter(app)
         args, kwargs = activity.signature.decode(task.args)
-        return _succeeded(task, activity.function(*args, **kwargs), app.payloads.bytes_max)
+        value = run_through(app.around_attempts, attempt.info, partial(activity.function, *args, **kwargs))
+        return _succeeded(task, value, app.payloads.bytes_max)
     except BaseException as error:  # SystemExit, too: a function must not end the worker
         return _failed(task, error)
 

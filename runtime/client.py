@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar, overload
 
@@ -18,11 +19,12 @@ from .dead_letters import DeadLetters
 from .definitions import EntityDefinition, Orchestration, as_duration
 from .errors import InstanceExists, OrchestrationFailed, UsageError
 from .existing import HUB_WAIT_S, check_wait
+from .headers import Wire
 from .hot import HotEntity, read_hot
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .instance_handle import OrchestrationHandle
 from .layout import spread_keys
-from .messages import Start
+from .messages import Response, Start
 from .overview import HubStatus, read_hub
 from .payloads import DEFAULT, PayloadSettings
 from .queue_handle import QueueHandle
@@ -104,9 +106,8 @@ class Client(ClientBatches, ClientBroadcasts):
         if app is None:
             return Connection(store, session=self._unique())
         session, payloads, carried = self._unique(), app.payloads, app.carried
-        if app.tracing is None:
-            return Connection(store, session=session, payloads=payloads, carried=carried)
-        return TracedConnection(app.tracing, store, session=session, payloads=payloads, carried=carried)
+        connection = Connection if app.tracing is None else partial(TracedConnection, app.tracing)
+        return connection(store, session=session, payloads=payloads, carried=carried, around=app.around_sends)
 
     async def __aexit__(
         self,
@@ -292,34 +293,26 @@ class Client(ClientBatches, ClientBroadcasts):
         connection, labels = self._open, check_tags(tags)
         actor = ActorId(ORCHESTRATION, "", instance)
         due_ms = await self._due_ms(at)
-        travelling = connection.headers()
-        data = await connection.written_ahead(actor, data)
 
-        def make(request: str) -> Start:
-            return Start(
+        async def send(travelling: Wire) -> OrchestrationHandle[Any]:
+            given = await connection.written_ahead(actor, data)
+            make = partial(
+                Start,
                 actor,
                 name,
-                data,
-                request,
-                connection.me,
+                given,
+                reply_to=connection.me,
                 due_ms=due_ms,
                 version=version,
                 tags=labels,
                 reuse=reuse,
                 headers=travelling,
             )
+            what, handle = f"start of {name}", self._handle(instance, signature)
+            response = await connection.request(actor, make, timeout_s=TIMEOUT_S, what=what)
+            return await _started(response, handle, name, if_exists)
 
-        response = await connection.request(actor, make, timeout_s=TIMEOUT_S, what=f"start of {name}")
-        handle = self._handle(instance, signature)
-        if response.failure is not None:
-            try:
-                raise_usage_error(response.failure)
-            except InstanceExists:
-                if if_exists == "raise" or (await handle.status()).name != name:
-                    raise
-                return handle
-            raise OrchestrationFailed(f"start of {name}: {response.failure}", response.failure)
-        return handle
+        return await connection.through("start", name, instance, "", send)
 
     async def _due_ms(self, at: Any) -> int:
         """Return a time or a delay as Unix milliseconds on the store's clock; 0 is now."""
@@ -433,3 +426,18 @@ class Client(ClientBatches, ClientBroadcasts):
 
 def _orchestrations() -> Any:
     return kinds.kind_class(ORCHESTRATION)
+
+
+async def _started(
+    response: Response, handle: OrchestrationHandle[Any], name: str, if_exists: IfExists
+) -> OrchestrationHandle[Any]:
+    """Return the handle of what was started, or was there; raise what the host has answered."""
+    if response.failure is not None:
+        try:
+            raise_usage_error(response.failure)
+        except InstanceExists:
+            if if_exists == "raise" or (await handle.status()).name != name:
+                raise
+            return handle
+        raise OrchestrationFailed(f"start of {name}: {response.failure}", response.failure)
+    return handle

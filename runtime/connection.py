@@ -15,22 +15,26 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from . import headers, wire
 from .deadlines import Deadlines
 from .errors import DeadlineExceeded, FailureDetails, StoreUnavailable, UnknownPool, usage_error
 from .existing import HUB_WAIT_S, open_existing
+from .headers import Wire
 from .ids import CLIENT, ActorId
 from .layout import HubMeta, Layout
 from .messages import Message, Response
+from .middleware import Chain, Outgoing, Sort, wait_through
 from .payloads import DEFAULT, Payload, PayloadSettings, is_token
 from .sender import Sender
 from .store import START, Reader, Store, client_target, partition_target
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: How long a request waits for its response where the caller does not say (s).
 TIMEOUT_S: Final = 30.0
@@ -50,6 +54,7 @@ class Connection:
         session: str,
         payloads: PayloadSettings = DEFAULT,
         carried: tuple[headers.Carried, ...] = (),
+        around: Chain = (),
     ) -> None:
         self.store = store
         self.payloads = payloads
@@ -58,6 +63,8 @@ class Connection:
         self.layout = Layout(HubMeta())
         #: Context variables that travel with what is sent.
         self.carried = carried
+        #: Middleware around what is sent.
+        self.around = around
         self._sender = Sender(store, f"c:{self.session}", yields=True)
         self._waiting: dict[str, asyncio.Future[Response]] = {}
         self._deadlines = Deadlines(self._waiting)
@@ -105,6 +112,31 @@ class Connection:
     def headers(self) -> headers.Wire:
         """Return what a message that is sent here and now takes along; raises as ``headers.outgoing``."""
         return headers.outgoing(self.carried)
+
+    async def through(
+        self,
+        kind: Sort,
+        name: str,
+        key: str,
+        operation: str,
+        send: Callable[[Wire], Awaitable[T]],
+    ) -> T:
+        """Send something with the headers of here and now, inside of the app's middleware.
+
+        Args:
+            kind, name, key, operation: as in ``Outgoing``.
+            send: sends it with these headers, and returns what the sender waits for.
+        """
+        if not self.around:
+            return await send(self.headers())
+        found = dict(headers.as_mapping(self.headers()))
+        outgoing = Outgoing(kind, name, key, operation, found)
+
+        async def work() -> T:
+            return await send(headers.as_wire(outgoing.headers))
+
+        answer: T = await wait_through(self.around, outgoing, work)
+        return answer
 
     def partition(self, actor: ActorId) -> int:
         """Return the partition that owns an actor; raises ``UnknownPool`` (see ``place``)."""

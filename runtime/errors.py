@@ -22,6 +22,7 @@
     │  ├─ ScheduleNotFound     no such schedule
     │  ├─ HubMismatch          this process and the hub disagree on something fixed
     │  ├─ UnsafeStore          the store may drop data (evicting maxmemory-policy)
+    │  ├─ Refused              a middleware of the app did not let it pass
     │  ├─ CallCycle            a call chain came back to an actor that waits for it
     │  └─ CriticalSectionError a rule of critical sections was broken
     ├─ ExecutionFailed         user code raised; ``details`` says what, where, and why
@@ -142,6 +143,14 @@ class HubMismatch(UsageError):
 
 class UnsafeStore(UsageError):
     """The store is configured so that it may silently drop data."""
+
+
+class Refused(UsageError):
+    """A middleware of the app did not let it pass; nothing was changed by it.
+
+    Raise it in a middleware (``App.operation_middleware`` and the others): whoever asked gets it, from
+    wherever the middleware runs. It is not tried again.
+    """
 
 
 class CallCycle(UsageError):

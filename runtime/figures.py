@@ -93,6 +93,10 @@ HOST_STALLS: Final = Metric(
     "Times that user code kept the host's event loop for two heartbeats and longer; the log has the stack.",
 )
 
+HOST_REFUSED: Final = Metric(
+    "lungfish_host_refused_total", _COUNTER, "Operations of entities that middleware refused."
+)
+
 # --- of a worker --------------------------------------------------------------------------
 
 WORKER_SLOTS: Final = Metric("lungfish_worker_slots", _GAUGE, "Activities that the worker can run at once.")

@@ -45,7 +45,17 @@ def headers() -> Mapping[str, str]:
 
     Elsewhere: those that ``sending`` has set. The same in every replay.
     """
-    return MappingProxyType(_mapping(_current.get()))
+    return as_mapping(_current.get())
+
+
+def as_mapping(wire: Wire) -> Mapping[str, str]:
+    """Return headers as a mapping that cannot be changed."""
+    return MappingProxyType(_mapping(wire))
+
+
+def as_wire(headers: Mapping[str, str]) -> Wire:
+    """Return headers as they travel; raises as ``sending``."""
+    return _wire(_checked(headers))
 
 
 @contextmanager

@@ -239,6 +239,7 @@ class Host:
         yield figures.HOST_CLAIMS(self._ownership.takeovers)
         yield figures.HOST_LOST(self.lost)
         yield figures.HOST_STALLS(self.stalls)
+        yield figures.HOST_REFUSED(sum(kind.refused for kind in self._kinds.values()))
 
     def wake(self) -> None:
         """Look for due timers now: the store's clock was moved."""

@@ -21,6 +21,7 @@ from .errors import (
     UpdateFailed,
     UsageError,
 )
+from .headers import Wire
 from .ids import ActorId, check_id
 from .messages import Control, Query, RaiseEvent, Start, Update, Watch
 from .signatures import Signature, encode_arguments
@@ -133,9 +134,12 @@ class OrchestrationHandle(Explained, Generic[R]):
         """
         what = f"payload of event {check_id('event name', name)}"
         data = codec.encode(payload, what, self._connection.payloads.bytes_max)
-        travelling = self._connection.headers()
-        data = await self._connection.written_ahead(self._actor, data)
-        await self._connection.send(self._actor, [RaiseEvent(self._actor, name, data, travelling)])
+
+        async def send(travelling: Wire) -> None:
+            sent = await self._connection.written_ahead(self._actor, data)
+            await self._connection.send(self._actor, [RaiseEvent(self._actor, name, sent, travelling)])
+
+        await self._connection.through("event", "", self._actor.key, name, send)
 
     async def query(
         self, query: Callable[..., Any] | str, *args: Any, timeout: float | None = TIMEOUT_S, **kwargs: Any

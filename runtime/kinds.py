@@ -227,6 +227,11 @@ class Activation(Protocol):
 class ActorKind(Protocol):
     """Makes the activations of one kind of actor."""
 
+    @property
+    def refused(self) -> int:
+        """How much of what was asked of them middleware has refused."""
+        ...
+
     def activate(self, actor: ActorId, stored: Stored) -> Activation:
         """Return the activation of an actor from what the store has of it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
 from . import codec
@@ -16,11 +17,13 @@ from .errors import (
     PayloadTooLarge,
     UsageError,
 )
+from .headers import Wire
 from .ids import ActorId, check_id
 from .messages import (
     Call,
     CancelCall,
     Inspect,
+    Response,
     Signal,
 )
 from .reminders import Reminder, When, from_rows, signal_due_ms
@@ -143,20 +146,32 @@ class EntityRef(Editable, Explained, Generic[E]):
         else:
             data = encode_arguments(args, kwargs, what)
 
-        travelling = self._connection.headers()
+        signature = known.signature if known is not None else None
+        connection = self._connection
+        if not connection.around:
+            response = await self._ask(name, data, timeout_s, what, connection.headers())
+            return result_of(response, signature, what)
+
+        async def send(travelling: Wire) -> Any:
+            response = await self._ask(name, data, timeout_s, what, travelling)
+            return result_of(response, signature, what)
+
+        return await connection.through("call", self._actor.name, self._actor.key, name, send)
+
+    def _ask(
+        self, name: str, data: bytes, timeout_s: float | None, what: str, travelling: Wire
+    ) -> Coroutine[Any, Any, Response]:
+        connection, actor = self._connection, self._actor
 
         def make(request: str) -> Call:
             # Negative: from when it was accepted.
             deadline_ms = 0 if timeout_s is None else -max(1, round(timeout_s * 1_000))
-            return Call(self._actor, name, data, request, self._connection.me, deadline_ms, (), travelling)
+            return Call(actor, name, data, request, connection.me, deadline_ms, (), travelling)
 
         def give_up(request: str) -> CancelCall:
-            return CancelCall(self._actor, request, self._connection.me)
+            return CancelCall(actor, request, connection.me)
 
-        response = await self._connection.request(
-            self._actor, make, timeout_s=timeout_s, what=what, give_up=give_up
-        )
-        return result_of(response, known.signature if known is not None else None, what)
+        return connection.request(actor, make, timeout_s=timeout_s, what=what, give_up=give_up)
 
     @overload
     async def signal(self, operation: Callable[..., Any], *args: Any, at: When, **kwargs: Any) -> None: ...
@@ -189,8 +204,16 @@ class EntityRef(Editable, Explained, Generic[E]):
             data = known.signature.encode_signal(args, kwargs)
         else:
             data = encode_signal_arguments(args, kwargs, f"{self._actor}.{name}")
-        travelling = self._connection.headers()
-        await self._connection.send(self._actor, [Signal(self._actor, name, data, 1, due_ms, (), travelling)])
+        connection = self._connection
+        if not connection.around:
+            await self._tell(name, data, due_ms, connection.headers())
+            return
+        send = partial(self._tell, name, data, due_ms)
+        await connection.through("signal", self._actor.name, self._actor.key, name, send)
+
+    def _tell(self, name: str, data: bytes, due_ms: int, travelling: Wire) -> Coroutine[Any, Any, None]:
+        message = Signal(self._actor, name, data, 1, due_ms, (), travelling)
+        return self._connection.send(self._actor, [message])
 
     async def signal_many(self, operation: Callable[..., Any] | str, batch: Iterable[Sequence[Any]]) -> None:
         """Send many one-way operations of one kind, in order; all are durable when this returns.
@@ -207,13 +230,16 @@ class EntityRef(Editable, Explained, Generic[E]):
         """
         name, known = operation_name(operation, self._definition)
         calls = list(batch)
-        messages = []
-        travelling = self._connection.headers()
+        batches: list[tuple[bytes, int]] = []
         for at in range(0, len(calls), SIGNALS_PER_MESSAGE):
-            for data, count in self._packed(name, known, calls[at : at + SIGNALS_PER_MESSAGE], at + 1):
-                messages.append(Signal(self._actor, name, data, count, headers=travelling))
-        if messages:
+            batches += self._packed(name, known, calls[at : at + SIGNALS_PER_MESSAGE], at + 1)
+
+        async def send(travelling: Wire) -> None:
+            messages = [Signal(self._actor, name, *each, headers=travelling) for each in batches]
             await self._connection.send(self._actor, messages)
+
+        if batches:
+            await self._connection.through("signal", self._actor.name, self._actor.key, name, send)
 
     def _packed(
         self, name: str, known: Operation | None, calls: Sequence[Sequence[Any]], first: int

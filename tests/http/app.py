@@ -29,6 +29,9 @@ class Counter(lungfish.Entity):
     def fail(self) -> None:
         raise ValueError("it does not work")
 
+    def refuse(self) -> None:
+        raise lungfish.Refused("not for you")
+
     def remove(self) -> None:
         self.context.delete()
 

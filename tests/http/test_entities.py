@@ -32,6 +32,10 @@ async def test_signal_call_and_read(served: Served) -> None:
     assert (await http.post("/entities/Counter/hits/call/get")).json() == 6
 
 
+async def test_what_is_refused_is_forbidden(served: Served) -> None:
+    problem(await served.http.post("/entities/Counter/hits/call/refuse"), 403, "not for you")
+
+
 async def test_a_text_that_is_not_json_is_a_text(served: Served) -> None:
     sent: dict[str, Any] = {"content": b"raw words", "headers": {"content-type": "text/plain"}}
     assert (await served.http.post("/entities/Note/n?op=write", **sent)).status_code == 202

@@ -54,6 +54,8 @@ class FakeActivation:
 class FakeKind:
     """Remembers the activations it made."""
 
+    refused = 0
+
     def __init__(self, handler: Handler = finish) -> None:
         self.handler = handler
         self.made: dict[ActorId, FakeActivation] = {}
