@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,11 @@ from lungfish.runtime.http_shapes import PREFIX
 from tests.cluster.app import app
 from tests.servers import Server
 
-serve = pytest.importorskip("ray.serve", reason="pip install 'ray[serve]'", exc_type=ImportError)
+with warnings.catch_warnings():
+    # Of pydantic, about Ray's own models.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from ray import serve
+
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 SECRETS = {scope: f"{scope}-secret-0123456789" for scope in ("read", "operate")}

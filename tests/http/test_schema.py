@@ -102,7 +102,7 @@ def ask(operation: Any, seen: Counter[str]) -> None:
             database=None,
             deadline=None,
             phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[*HealthCheck],  # pyright: ignore[reportArgumentType]
         )
         @given(case=strategy)
         def check(case: Any) -> None:

@@ -318,15 +318,21 @@ async def test_a_message_that_is_not_utf8_reaches_the_caller(client: lungfish.Cl
         await client.entity(Counter, "a").call(Counter.fails_with_surrogate)
 
 
-async def test_a_type_that_cannot_be_stored_is_told_to_the_caller(client: lungfish.Client) -> None:
+async def test_a_type_that_cannot_be_stored_is_told_to_the_caller(
+    client: lungfish.Client, valkey: Server, hub_name: str
+) -> None:
     ref = client.entity(Counter, "a")
     with pytest.raises(lungfish.SerializationError, match="Opaque"):
         await ref.call("takes_opaque", 1)
     with pytest.raises(lungfish.SerializationError, match="Opaque"):
         await ref.call("gives_opaque")
-    await ref.signal("takes_opaque", 1)
-    await ref.signal_many("takes_opaque", [(1,), (2,)])
-    assert await ref.call(Counter.add) == 1
+    with pytest.raises(lungfish.SerializationError, match="Opaque"):
+        await ref.signal("takes_opaque", 1)
+    with pytest.raises(lungfish.SerializationError, match="Opaque"):
+        await ref.signal_many("takes_opaque", [(1,), (2,)])
+    async with lungfish.connect(valkey.url, hub=hub_name) as stranger:
+        await stranger.entity("Counter", "a").signal("takes_opaque", 1)
+        assert await stranger.entity("Counter", "a").call("add") == 1
 
 
 @pytest.mark.parametrize("name", ["\ud800", "", "x" * 600, "a\nb"])

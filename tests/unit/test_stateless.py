@@ -174,6 +174,6 @@ def test_what_cannot_be_one() -> None:
 
 
 def test_an_app_with_workers_travels() -> None:
-    other = pickle.loads(cloudpickle.dumps(app))
+    other = pickle.loads(cloudpickle.dumps(app))  # pyright: ignore[reportPrivateImportUsage]
     assert "Resizer" in other.entities
     assert other.stateless_classes[Resizer] == "Resizer"
