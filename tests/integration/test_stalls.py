@@ -79,7 +79,7 @@ async def test_a_blocking_turn_is_told_with_its_stack_and_goes_on(
     record = next(each for each in teller.records if "in works_hard" in each.stack)
     assert f"{__file__}:" in record.where
     assert "(works_hard)" in record.where
-    # An operation that waits runs in a task; where tasks begin at once (Python 3.12), within its entity's turn.
+    # An operation that waits runs in a task; where tasks begin at once, within its entity's turn.
     mill = "Mill/m" if hasattr(asyncio, "eager_task_factory") else ""
     assert record.actor == ("g" if kind == "orchestration" else mill)
     stalls = next(sample for sample in process.host.samples() if sample.metric is figures.HOST_STALLS)
