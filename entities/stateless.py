@@ -51,8 +51,8 @@ class Crew:
 
     def run_in_thread(self, method: Callable[..., Any], args: Any, kwargs: Any) -> asyncio.Future[Any]:
         """Run a sync operation with a thread's own worker."""
-        run = partial(contextvars.copy_context().run, self._run, method, args, kwargs)
-        return asyncio.wrap_future(self._threads.submit(run))
+        run = partial(self._run, method, args, kwargs)
+        return asyncio.wrap_future(self._threads.submit(partial(contextvars.copy_context().run, run)))
 
     def _run(self, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         worker = getattr(self._mine, "worker", None)

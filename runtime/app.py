@@ -218,8 +218,13 @@ class App(AppMiddleware):
     def entity_function(self, function: F, /, *, name: str | None = None, pool: str | None = None) -> F: ...
     @overload
     def entity_function(self, /, *, name: str | None = None, pool: str | None = None) -> Callable[[F], F]: ...
-    def entity_function(  # pyright: ignore[reportInvalidTypeVarUse]
-        self, function: F | None = None, /, *, name: str | None = None, pool: str | None = None
+    def entity_function(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        pool: str | None = None,
     ) -> Any:
         """Register a function, sync or async, as an entity; as in Durable Functions.
 
@@ -488,9 +493,9 @@ class App(AppMiddleware):
     def stateless(
         self, /, *, name: str | None = None, max_local: int = MAX_LOCAL, pool: str | None = None
     ) -> Callable[[C], C]: ...
-    def stateless(  # pyright: ignore[reportInvalidTypeVarUse]
+    def stateless(
         self,
-        cls: C | None = None,
+        cls: type[Any] | None = None,
         /,
         *,
         name: str | None = None,
