@@ -17,7 +17,7 @@ from .client_batches import ClientBatches
 from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .dead_letters import DeadLetters
 from .definitions import EntityDefinition, Orchestration, as_duration
-from .errors import InstanceExists, OrchestrationFailed, UsageError
+from .errors import InstanceExists, OrchestrationFailed, UnknownPool, UsageError
 from .existing import HUB_WAIT_S, check_wait
 from .headers import Wire
 from .hot import HotEntity, read_hot
@@ -174,14 +174,16 @@ class Client(ClientBatches, ClientBroadcasts):
 
         Raises:
             NotRegistered: the app of this client has no such class.
-            UnknownPool: they are in a pool of which this client has not heard.
         """
         name = self.app.stateless_name(worker) if self.app is not None else worker
         if not isinstance(name, str):
             raise UsageError(f"a client without an app knows stateless workers by name, not {worker!r}")
-        places = spread_keys(name, len(self._open.layout.numbers(check_id("entity name", name))))
         self._places += 1
-        return self.entity(name, places[self._places % len(places)])
+        try:
+            numbers = self._open.layout.numbers(check_id("entity name", name))
+        except UnknownPool:  # added since this client was opened, or wrong: the call will look
+            return self.entity(name, str(self._places))
+        return self.entity(name, spread_keys(name, len(numbers))[self._places % len(numbers)])
 
     def _definition(self, entity: Any) -> EntityDefinition | None:
         if isinstance(entity, str):

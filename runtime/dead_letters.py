@@ -58,22 +58,24 @@ class DeadLetter:
 
         Raises:
             UsageError: it cannot be read, so nobody could apply it.
+            UnknownPool: it is for a pool that the hub does not have.
             Overloaded: the inbox is full; nothing was done.
             StoreUnavailable: the outcome is unknown; repeat it.
         """
         if self._actor is None:
             raise UsageError(f"message {self.id} cannot be read and so not be sent again; delete it")
         partition, entry = self._place()
-        target = partition_target(partition)
-        append = Append(target, f"r:{self.id}", 1, (self._payload,))
+        # Not where it was found: what a host could send nowhere lies with its sender.
+        owner = await self._connection.place(self._actor)
+        append = Append(partition_target(owner), f"r:{self.id}", 1, (self._payload,))
         (outcome,) = await self._connection.store.append([append])
         match outcome:
             case Appended.OK:
                 await self._connection.store.remove_dead(partition, [entry])
             case Appended.FULL:
-                raise Overloaded(f"the inbox of partition {partition} is full; try again later")
+                raise Overloaded(f"the inbox of partition {owner} is full; try again later")
             case _:
-                raise StoreUnavailable(f"partition {partition} could not be reached; try again")
+                raise StoreUnavailable(f"partition {owner} could not be reached; try again")
 
     async def delete(self) -> None:
         """Delete it for good; one that is gone is no error."""

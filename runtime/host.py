@@ -304,6 +304,7 @@ class Host:
             commit_p50_s=p50_s,
             commit_p99_s=p99_s,
             pools=self._pools,
+            known_pools=len(self._layout.meta.pools),
         )
 
     async def _passivate_forever(self) -> None:

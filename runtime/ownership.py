@@ -56,6 +56,8 @@ class HostRecord:
     commit_p50_s: float = 0.0
     commit_p99_s: float = 0.0
     pools: tuple[str, ...] = (DEFAULT_POOL,)
+    #: Of how many pools of the hub it knows; a release without pools knows of none.
+    known_pools: int = 0
 
     def encode(self) -> bytes:
         """Return the stored form: a map, so that releases may differ in what they know."""
@@ -199,7 +201,8 @@ class Ownership:
         takers = {host: record.pools for host, record in alive.items() if not record.draining}
         if not takers:
             return
-        wanted = place_pools(self._placement, takers, self._layout.by_pool())
+        known = min(record.known_pools for record in alive.values())
+        wanted = place_pools(self._placement, takers, self._layout.by_pool(), known)
         if wanted == self._placement and not rewrite:
             return
         placed = await self._store.place(self._host, view.placement_version + 1, encode_placement(wanted))

@@ -7,6 +7,8 @@ Rules:
   move is the least that balances.
 * Deterministic: the same input gives the same placement on every host, so that it does
   not matter which host leads.
+* A pool is given to nobody before every live host knows it: what runs in it sends, and hosts that do not know
+  where its answers belong would lose them. Hosts of a release without pools never do.
 * A partition of a pool goes to hosts of that pool only. While there are none it is left where it was: nobody
   runs it, and its last owner finds it again if it was only thought dead.
 """
@@ -23,18 +25,22 @@ from .layout import serves
 
 
 def place_pools(
-    previous: Mapping[int, str], hosts: Mapping[str, Collection[str]], pools: Mapping[str, Sequence[int]]
+    previous: Mapping[int, str],
+    hosts: Mapping[str, Collection[str]],
+    pools: Mapping[str, Sequence[int]],
+    known: int,
 ) -> dict[int, str]:
     """Return partition → host for all partitions of all pools.
 
     Args:
         previous: the placement before.
         hosts: the pools that each host serves (alive, not draining).
-        pools: the partitions of each pool.
+        pools: the partitions of each pool, in their order; those of none first.
+        known: how many pools every live host knows; those behind them are left where they were.
     """
     placed: dict[int, str] = {}
-    for pool, partitions in pools.items():
-        takers = [host for host, served in hosts.items() if serves(served, pool)]
+    for at, (pool, partitions) in enumerate(pools.items()):
+        takers = [host for host, served in hosts.items() if at <= known and serves(served, pool)]
         placed |= place(previous, takers, partitions) or {
             partition: previous[partition] for partition in partitions if partition in previous
         }

@@ -76,6 +76,11 @@ def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
         return
     try:
         result = call()
+    except StopIteration as error:
+        # No future of asyncio takes one before Python 3.12: who waits would wait for ever. As of a coroutine.
+        wrong = RuntimeError("the function raised StopIteration")
+        wrong.__cause__ = error
+        future.set_exception(wrong)
     except BaseException as error:  # a function must not end the thread
         future.set_exception(error)
     else:

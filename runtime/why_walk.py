@@ -145,6 +145,8 @@ class _Walk:
 
     async def _place(self, actor: ActorId) -> Place:
         number = await self._connection.place(actor)
+        if number >= len(self.hub.partitions):  # its pool was added after we had looked
+            self.hub = await read_hub(self._connection.store)
         partition = self.hub.partitions[number]
         load, dead = partition.load, 0
         if load.dead:

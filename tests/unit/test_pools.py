@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 import lungfish
+from lungfish.runtime import why_walk
 from lungfish.runtime.client import Client
 from lungfish.runtime.layout import HubMeta
-from lungfish.runtime.overview import read_hub
+from lungfish.runtime.overview import HubStatus, read_hub
 from lungfish.runtime.ownership import HostRecord
+from lungfish.runtime.store import Store
 from tests.unit.hub import Hub, hub_of
 from tests.virtual import virtually
 
@@ -38,6 +40,10 @@ class Model(lungfish.Entity):
         self.seen.append(what)
         return len(self.seen)
 
+    async def count_notes(self, key: str) -> int:
+        """Call an entity outside of the pool."""
+        return await self.context.entity(Desk, key).call(Desk.count)
+
     def tell(self, key: str, what: str) -> None:
         """Tell an entity outside of the pool."""
         self.context.entity(Desk, key).signal(Desk.note, what)
@@ -52,6 +58,10 @@ class Desk(lungfish.Entity):
     def note(self, what: str) -> None:
         """Remember."""
         self.notes.append(what)
+
+    def count(self) -> int:
+        """Tell how many notes there are."""
+        return len(self.notes)
 
     async def ask(self, model: str, what: str) -> int:
         """Call an entity in the pool."""
@@ -74,6 +84,15 @@ async def train(ctx: lungfish.OrchestrationContext, model: str) -> int:
     """Call an entity in the pool."""
     ctx.entity(Model, model).signal(Model.load, "signal")
     return await ctx.entity(Model, model).call(Model.load, "call")
+
+
+@app.stateless(pool="gpu")
+class Embedder:
+    """Stateless, in a pool."""
+
+    def embed(self, text: str) -> int:
+        """Return a number."""
+        return len(text)
 
 
 def keys(count: int) -> list[str]:
@@ -277,6 +296,105 @@ def test_hosts_and_clients_that_were_there_before_a_pool_learn_of_it() -> None:
                 assert hub.running()["new"] == pool_numbers(hub, "gpu")
                 status = await read_hub(client._open.store)
                 assert len(status.partitions) == 8
+
+    virtually(test)
+
+
+def test_a_pool_begins_when_every_live_host_knows_it_so_that_no_answer_to_it_is_lost() -> None:
+    old = lungfish.App("pools")
+    old.entity(Desk)
+
+    async def test() -> None:
+        async with hub_of(old) as hub:
+            await hub.start("leads", REST)
+            slow = await hub.start("slow", REST, heartbeat_ms=400, lease_ms=4_000)
+            await hub.until(lambda: slow.partitions, "the slow one has its share")
+            await hub.settled()
+            hub.app = app
+            await hub.start("new", GPU)
+            async with hub.client() as client:
+                calls = [
+                    client.entity(Model, key).options(timeout=60).call(Model.count_notes, key)
+                    for key in keys(20)
+                ]
+                assert await asyncio.gather(*calls) == [0] * 20
+                asked = {client.entity(Desk, key).partition for key in keys(20)}
+                assert asked & {part.number for part in slow.partitions}
+                assert [each async for each in client.dead_letters()] == []
+
+    virtually(test)
+
+
+def test_what_was_set_aside_for_an_unknown_pool_goes_there_when_it_is_sent_again() -> None:
+    old = lungfish.App("pools")
+    old.entity(Desk)
+
+    async def test() -> None:
+        async with hub_of(old) as hub:
+            await hub.start("old", REST)
+            await hub.settled()
+            async with hub.client() as client:
+                await client.topic("news").subscribe(client.entity("Model@gpu", "k"), "load")
+                await client.topic("news").publish("x")
+                async with asyncio.timeout(60):
+                    while not (letters := [each async for each in client.dead_letters()]):
+                        await asyncio.sleep(0.01)
+                with pytest.raises(lungfish.UnknownPool):
+                    await letters[0].replay()
+                hub.app = app
+                await hub.start("new")
+                await hub.settled()
+                assert await client.entity("Model@gpu", "k").call("load", "y") == 1
+                await letters[0].replay()
+                async with asyncio.timeout(60):
+                    while await client.entity("Model@gpu", "k").state() != {"seen": ["y", "x"]}:
+                        await asyncio.sleep(0.01)
+                assert [each async for each in client.dead_letters()] == []
+        for name, rows in hub.state.partitions.items():
+            assert name in pool_numbers(hub, "gpu") or not any(e == "Model@gpu" for e, _ in rows.snapshots)
+
+    virtually(test)
+
+
+def test_stateless_workers_of_a_pool_that_was_added_after_the_client_was_opened() -> None:
+    old = lungfish.App("pools")
+    old.entity(Desk)
+
+    async def test() -> None:
+        async with hub_of(old) as hub:
+            await hub.start("old", REST)
+            await hub.settled()
+            async with Client(hub.store, app) as client:
+                with pytest.raises(lungfish.UnknownPool):
+                    await client.stateless(Embedder).call(Embedder.embed, "four")
+                hub.app = app
+                await hub.start("new", GPU)
+                await hub.settled()
+                assert await client.stateless(Embedder).call(Embedder.embed, "four") == 4
+
+    virtually(test)
+
+
+def test_why_sees_a_pool_that_is_added_while_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = lungfish.App("pools")
+    old.entity(Desk)
+
+    async def test() -> None:
+        async with hub_of(old) as hub:
+            await hub.start("old", REST)
+            await hub.settled()
+            async with Client(hub.store, app) as client:
+
+                async def and_add(store: Store) -> HubStatus:
+                    monkeypatch.undo()
+                    seen = await read_hub(store)
+                    assert hub.state.meta is not None
+                    hub.state.meta = hub.state.meta.with_pools({"gpu": 3})
+                    return seen
+
+                monkeypatch.setattr(why_walk, "read_hub", and_add)
+                why = await client.entity(Model, "m").why()
+                assert "lives in pool 'gpu', which has no live host" in str(why)
 
     virtually(test)
 

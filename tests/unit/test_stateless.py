@@ -43,6 +43,10 @@ class Resizer:
         """Raise."""
         raise ValueError("no such picture")
 
+    def first(self, found: list[int]) -> int:
+        """Return the first; where there is none, what ``next`` raises is no exception that a future takes."""
+        return next(iter(found))
+
     def thread_of(self) -> int:
         """Tell where it runs."""
         return threading.get_ident()
@@ -126,6 +130,8 @@ async def test_what_an_operation_raises_goes_to_its_caller() -> None:
     async def test(client: Client, _: MemoryServer) -> None:
         with pytest.raises(lungfish.EntityOperationFailed, match="no such picture"):
             await client.stateless(Resizer).call(Resizer.fail)
+        with pytest.raises(lungfish.EntityOperationFailed, match="raised StopIteration"):
+            await client.stateless(Resizer).call(Resizer.first, [])
         with pytest.raises(lungfish.InvalidArguments):
             await client.stateless(Resizer).call("meet", "x")
         with pytest.raises(lungfish.NotRegistered):

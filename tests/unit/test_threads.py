@@ -31,6 +31,9 @@ def test_whatever_a_function_raises_the_thread_goes_on() -> None:
 
         with pytest.raises(type(error)):
             threads.submit(fail).result(30)
+    with pytest.raises(RuntimeError, match="raised StopIteration") as caught:
+        threads.submit(next, iter([])).result(30)
+    assert isinstance(caught.value.__cause__, StopIteration)
     assert threads.submit(lambda: 5).result(30) == 5
     threads.shutdown()
     with pytest.raises(RuntimeError, match="shut down"):
