@@ -6,6 +6,8 @@ Rules:
   operations runs it: calls, signals one by one, reminders, shared and reentrant reads, repeated runs.
 * A sync operation stays one as long as no middleware is async. Else it is run as an async one: a turn of its
   own. It is none to itself: what a sync operation may not do, it may not do then either.
+* Each has a context of its own: a context variable that middleware sets for one (a user) is not seen by the
+  next.
 * The built-in entities have none: what they do is the runtime's business.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -100,8 +103,9 @@ class _Around:
     def _around_sync(self, operation: Operation) -> Callable[..., Any]:
         def run(entity: Any, *args: Any, **kwargs: Any) -> Any:
             work = partial(operation.function, entity, *args, **kwargs)
+            turn = incoming(operation, entity, args, kwargs)
             with counting(entity):
-                return run_through(self._chain, incoming(operation, entity, args, kwargs), work)
+                return copy_context().run(run_through, self._chain, turn, work)
 
         return run
 

@@ -149,9 +149,10 @@ class EntityContext:
 
     def _new_id(self, name: str) -> str:
         # Journaled: a call may have told it to somebody, and a re-run must tell the same. A sync
-        # operation calls nobody, so nothing of an unfinished run of it is known anywhere.
+        # operation calls nobody, so nothing of an unfinished run of it is known anywhere; unless it runs
+        # in a task, inside of middleware that may call.
         scope, journal = self._scope, self._scope.journal
-        if not scope.operation.is_async:
+        if not scope.operation.is_async and scope.task is None:
             return scope.effects.unique()
         entry = StartEntry(name, scope.effects.unique(), scope.branch())
         recorded = journal.start(entry)

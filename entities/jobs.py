@@ -87,6 +87,7 @@ class Applied:
         messages: what its operations sent, in order.
         failed: how many operations failed; ``failure`` describes the first of them.
         refused: how many of these were refused by middleware.
+        span: of this part alone, where a turn takes several parts of one batch.
     """
 
     job: Job
@@ -97,6 +98,7 @@ class Applied:
     failure: FailureDetails | None = None
     failed: int = 0
     refused: int = 0
+    span: OperationSpan | None = None
 
     def fail(self, failure: FailureDetails) -> None:
         """Turn it into a failure of its one operation."""

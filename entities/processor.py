@@ -486,8 +486,9 @@ class EntityActivation:
                 "%s: %d of %d signals failed and were rolled back; the first: %s%s",
                 job.operation.signature.what, one.failed, one.taken, one.failure, trace,
             )  # fmt: skip
-        if job.span is not None:
-            job.span.tell(effects, one)
+        span, job.span = one.span or job.span, None  # what is left of a batch is another one
+        if span is not None:
+            span.tell(effects, one)
         if job.is_tick:
             self._alarms.end(one, effects.now_ms)
         if one.finished:

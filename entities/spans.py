@@ -1,7 +1,8 @@
 """Operations as spans: in what context they run, and what is told of them.
 
 A message is one span: a batch of signals, too, or as much of it as one turn took. (Of an async operation each
-of a batch is a turn.) What comes without a trace has none.
+of a batch is a turn; a turn that makes a snapshot after each has one span for each.) What comes without a
+trace has none.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ class OperationSpan:
     def tell(self, effects: Effects, one: Applied) -> None:
         """Tell what became of it, once that is durable."""
         job, actor = one.job, self.actor
-        job.span = None  # what is left of a batch is another one
         told: Attributes = {
             "lungfish.hub": self.hub,
             "lungfish.entity": actor.name,
@@ -66,7 +66,7 @@ def context_of(scope: Scope, job: Job) -> Context:
         return headers.inside(app.carried, wire)
     item = job.item
     # Once it has called somebody, its row is stored: a re-run by another host finds the same numbers.
-    own = parent.child(scope.actor, item.row, item.accepted_ms, job.journal.applied)
+    own = parent.child(scope.actor, item.row, item.accepted_ms, job.at)
     waited_ms = max(0, scope.effects.now_ms - item.accepted_ms)
     job.span = OperationSpan(app.tracing, scope.actor, app.hub, parent, own, time.time_ns(), waited_ms)
     context = headers.inside(app.carried, own.put_into(wire))

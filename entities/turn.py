@@ -339,6 +339,7 @@ class Turns:
         for job in jobs:
             while limit > 0 and not (applied and applied[-1].job is job and applied[-1].finished):
                 one = self._apply_job(job, 1, now_ms)
+                one.span, job.span = job.span, None
                 try:
                     self.snapshot()
                 except (SerializationError, PayloadTooLarge) as error:

@@ -78,7 +78,8 @@ class BatchStep:
         matched: how many instances were tried; with ``count_only`` how many there are.
         done: ids of those it is done to, durably.
         refused: those left as they were, such as one that ended meanwhile.
-        unknown: those nobody answered for in time: done or not. The step ended early because of them.
+        unknown: those nobody answered for in time, or for which middleware raised something: done or not.
+            The step ended early because of them.
         continuation: where the next step begins; None: there is no more.
     """
 

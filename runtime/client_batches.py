@@ -172,6 +172,8 @@ class _Step:
             self._unknown.append(BatchRefusal.of(instance_id, error))
         except LungfishError as error:
             self._refused.append(BatchRefusal.of(instance_id, error))
+        except Exception as error:  # of middleware: the others must be told of nevertheless
+            self._unknown.append(BatchRefusal.of(instance_id, error))
         else:
             self._done.append(instance_id)
 

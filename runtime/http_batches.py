@@ -1,12 +1,12 @@
 """The route that acts on all instances of a filter, step by step; Lungfish's own.
 
-A step is bounded, and tells of each instance what became of it. Without any filter it is refused: a request
-that lost its query must not end a hub.
+A step is bounded, and tells of each instance what became of it. Without any filter it is refused, and so is a
+parameter that is not known: a request that lost its query, or a part of it, must not end a hub.
 """
 
 # No "from __future__ import annotations": FastAPI must see the annotations of functions within functions.
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, Any, Final
@@ -46,6 +46,9 @@ _VERBS: Final[dict[Verb, BatchVerb]] = {
     Verb.RAISE_EVENT: "raise_event",
 }
 
+#: What Durable Functions' clients send beside a filter: the API key, and where to.
+_BESIDE: Final = frozenset({"code", "taskHub", "connection", "systemKey"})
+
 What = Annotated[Verb, Path(description="What is done to each.", examples=["terminate"])]
 
 
@@ -76,6 +79,7 @@ def routes(service: Service) -> list[APIRouter]:
     )
     async def batch(request: Request, verb: What, wanted: Annotated[Batch, Query()]) -> Response:
         """Do one thing to up to ``top`` instances of a filter; the answer says where to go on."""
+        _check_known(request.query_params)
         criteria, value = wanted.criteria(), await service.json_body(request)
         if value is not MISSING and verb is not Verb.RAISE_EVENT:
             text = "only raiseEvent takes a body"
@@ -99,6 +103,15 @@ def routes(service: Service) -> list[APIRouter]:
         return await service.once(request, work)
 
     return [router]
+
+
+def _check_known(given: Iterable[str]) -> None:
+    """Refuse a parameter that is none: a filter that is misspelt would not keep anything out."""
+    known = {field.alias or name for name, field in Batch.model_fields.items()}
+    unknown = sorted(set(given) - known - _BESIDE)
+    if unknown:
+        text = f"no such filter: {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
+        raise Problem(HTTPStatus.BAD_REQUEST, text, name="InvalidRequest")
 
 
 def _shown(verb: Verb, step: BatchStep, *, count_only: bool) -> dict[str, Any]:

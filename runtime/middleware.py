@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
@@ -231,10 +232,21 @@ class _Following:
             self._ended = True
 
     def check(self) -> None:
-        """Raise what was swallowed; and ``UsageError`` if what was begun goes on."""
+        """Raise what was swallowed; and ``UsageError`` if what was begun goes on, or was stopped."""
+        if isinstance(self._error, asyncio.CancelledError) and not _is_cancelled():
+            # As it is, it would end a task that nobody has cancelled, and nobody would hear of it.
+            raise UsageError(
+                f"middleware {self._name} stopped what it called, and returned as if that had ended: "
+                "after a time-out of its own it raises an error"
+            ) from self._error
         if self._error is not None:
             raise self._error
         if self._begun is not None and not self._ended:
             if inspect.getcoroutinestate(self._begun) == inspect.CORO_CREATED:
                 self._begun.close()
             raise UsageError(f"middleware {self._name} ended before what it called: await call_next()")
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

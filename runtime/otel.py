@@ -54,6 +54,7 @@ class OpenTelemetry:
         self._provider = provider
         self._tracer: trace.Tracer | None = None
         self._complained_s = -_QUIET_S
+        self._failed_s = -_QUIET_S
 
     def __reduce__(self) -> Any:
         """Travel to hosts and workers of a cluster: a provider cannot."""
@@ -122,15 +123,22 @@ class OpenTelemetry:
 
     def _found(self) -> trace.Tracer | None:
         """Return the tracer; None while the process has no provider. It may be set late."""
-        if self._tracer is None:
-            provider = self._provider
-            if provider is not None and not isinstance(provider, trace.TracerProvider):
-                provider = provider()
-            provider = provider or trace.get_tracer_provider()
-            if isinstance(provider, trace.ProxyTracerProvider):
-                return None
-            self._tracer = _with_ids(provider.get_tracer(_SCOPE))
+        if self._tracer is None and time.monotonic() - self._failed_s >= _QUIET_S:
+            try:
+                self._tracer = self._make()
+            except Exception as error:  # the user's function, or the provider's
+                self._failed_s = time.monotonic()  # not at every span: it may be slow to fail
+                self.complain(error)
         return self._tracer
+
+    def _make(self) -> trace.Tracer | None:
+        provider = self._provider
+        if provider is not None and not isinstance(provider, trace.TracerProvider):
+            provider = provider()
+        provider = provider or trace.get_tracer_provider()
+        if isinstance(provider, trace.ProxyTracerProvider):
+            return None
+        return _with_ids(provider.get_tracer(_SCOPE))
 
     def complain(self, error: Exception) -> None:
         """Say in the log that a span is lost, not often."""

@@ -139,3 +139,12 @@ async def test_a_step_is_taken_once_for_each_key(served: Served) -> None:
     assert again == first
     further = {**once, CONTINUATION: first["continuation"]}
     problem(await served.http.post("/batch/suspend?name=wait&top=1", headers=further), 422, "new key")
+
+
+async def test_a_filter_that_is_misspelt_is_refused(served: Served) -> None:
+    await waiting(served, "w0")
+    answered = await served.http.post("/batch/terminate?name=wait&runtimStatus=Suspended")
+    assert answered.status_code == 400, answered.text
+    assert "runtimStatus; there are: countOnly" in answered.text
+    known = "terminate?name=wait&runtimeStatus=Suspended&connection=Storage"
+    assert (await step(served, known))["matched"] == 0

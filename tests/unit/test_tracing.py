@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -26,6 +27,7 @@ from lungfish.runtime.otel import OpenTelemetry
 from lungfish.runtime.ray_actors import pack_app, unpack_app
 from lungfish.runtime.store import Commit
 from lungfish.runtime.tracing import Kind, Span, TraceContext, parse, read
+from lungfish.testing import environment
 from tests.packaging.tree import ROOT
 from tests.spans import Told, span_id
 from tests.unit.hub import PARTITIONS, Hub, hub_of, key_in
@@ -354,3 +356,36 @@ def test_log_lines_name_the_span_around() -> None:
     assert (within["trace_id"], within["span_id"]) == (TRACE, SPAN)
     assert "trace_id" not in broken
     assert "trace_id" not in outside
+
+
+def test_a_provider_that_cannot_be_made_disturbs_nobody_and_is_not_asked_at_every_span(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runs: list[str] = []
+    app = app_of(runs)
+    asked: list[str] = []
+
+    @app.activity
+    def work() -> str:
+        return "done"
+
+    @app.orchestration
+    async def works(ctx: lungfish.OrchestrationContext) -> str:
+        return await ctx.call_activity(work)
+
+    def make() -> TracerProvider:
+        asked.append("asked")
+        raise RuntimeError("no collector here")
+
+    lungfish.tracing.install(app, make)
+
+    async def run() -> None:
+        async with environment(app) as env:
+            with lungfish.sending({"traceparent": PARENT}):
+                await env.client.entity("Desk", "a").call("note")
+                assert await env.client.run("works", timeout=60) == "done"
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(run())
+    assert asked == ["asked"]
+    assert [record.getMessage() for record in caplog.records] == ["a span is lost; others may be, too"]
