@@ -43,6 +43,8 @@ class Crew:
     def _begin(self) -> None:
         self._mine = threading.local()
         self._threads = DaemonThreads(self._most, f"lungfish {self._name}")
+        # Threads are roots: without this they, and what their workers have loaded, would outlive the app.
+        weakref.finalize(self, self._threads.shutdown, wait=False).atexit = False
         #: By loop: a process may have several, one after the other.
         self._idle: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Idle] = weakref.WeakKeyDictionary()
 

@@ -7,8 +7,9 @@ Rules:
   move is the least that balances.
 * Deterministic: the same input gives the same placement on every host, so that it does
   not matter which host leads.
-* A pool is given to nobody before every live host knows it: what runs in it sends, and hosts that do not know
-  where its answers belong would lose them. Hosts of a release without pools never do.
+* A pool begins when every live host knows it: what runs in it sends, and hosts that do not know where its
+  answers belong would lose them. Hosts of a release without pools never do. A pool that has begun goes on,
+  whoever comes.
 * A partition of a pool goes to hosts of that pool only. While there are none it is left where it was: nobody
   runs it, and its last owner finds it again if it was only thought dead.
 """
@@ -36,11 +37,13 @@ def place_pools(
         previous: the placement before.
         hosts: the pools that each host serves (alive, not draining).
         pools: the partitions of each pool, in their order; those of none first.
-        known: how many pools every live host knows; those behind them are left where they were.
+        known: how many pools every live host knows; those behind them do not begin.
     """
     placed: dict[int, str] = {}
     for at, (pool, partitions) in enumerate(pools.items()):
-        takers = [host for host, served in hosts.items() if at <= known and serves(served, pool)]
+        if at > known and previous.keys().isdisjoint(partitions):
+            continue
+        takers = [host for host, served in hosts.items() if serves(served, pool)]
         placed |= place(previous, takers, partitions) or {
             partition: previous[partition] for partition in partitions if partition in previous
         }

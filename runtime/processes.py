@@ -105,9 +105,10 @@ class HostProcess:
         """Join the hub."""
         tune_collector()
         await self._store.open()
-        view = await self._store.heartbeat(self.host.host_id, b"", lease_ms=60_000, lead=False)
+        # Only looks: who has not said yet what it serves, or never comes to it, is no host.
+        view = await self._store.heartbeat("", b"", lease_ms=60_000, lead=False)
         for beat in view.hosts:
-            if beat.host.startswith(f"{self._slot}#") and beat.host != self.host.host_id:
+            if beat.host.startswith(f"{self._slot}#"):
                 await self._store.remove_host(beat.host)
         await self.host.start()
         self._keepalive.start()

@@ -25,7 +25,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from . import codec, wire
 from .connection import Connection
 from .definitions import EntityDefinition
-from .errors import InvalidArguments, Overloaded, StoreUnavailable, UsageError
+from .errors import InvalidArguments, Overloaded, StoreUnavailable, UnknownPool, UsageError
 from .ids import ENTITY, ActorId, check_id
 from .messages import Signal
 from .refs import operation_name
@@ -249,8 +249,11 @@ class _Writing:
 
     async def add(self, at: int, actor: ActorId, call: tuple[str, list[Any]]) -> None:
         """Take a row; returns when there is room for another one."""
-        partition = self._connection.partition(actor)
-        if at >= self.marks[partition]:
+        try:
+            partition = self._connection.partition(actor)
+        except UnknownPool:
+            partition = await self._connection.place(actor)
+        if at >= self.marks.setdefault(partition, 0):  # a pool may have been added since ``write`` began
             operation, arguments = call
             data = codec.encode(arguments, f"arguments of {actor}.{operation}")
             if self._rows >= self._most or (self._rows and self._bytes + len(data) > BATCH_BYTES):

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 import lungfish
-from lungfish.runtime import why_walk
+from lungfish.runtime import processes, why_walk
 from lungfish.runtime.client import Client
+from lungfish.runtime.keepalive import Keepalive
 from lungfish.runtime.layout import HubMeta
+from lungfish.runtime.memory_store import MemoryStore
 from lungfish.runtime.overview import HubStatus, read_hub
 from lungfish.runtime.ownership import HostRecord
-from lungfish.runtime.store import Store
+from lungfish.runtime.store import ClusterView, Store
 from tests.unit.hub import Hub, hub_of
-from tests.virtual import virtually
+from tests.virtual import virtual_server, virtually
 
 POOLS = {"gpu": lungfish.HostPool(partitions=3), "zone": lungfish.HostPool(partitions=1)}
 app = lungfish.App("pools", pools=POOLS, payloads=lungfish.PayloadSettings(offload_bytes=1_100))
@@ -373,6 +375,62 @@ def test_stateless_workers_of_a_pool_that_was_added_after_the_client_was_opened(
                 assert await client.stateless(Embedder).call(Embedder.embed, "four") == 4
 
     virtually(test)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_sink_writes_to_a_pool_that_was_added_after_it_began(learned: bool) -> None:
+    old = lungfish.App("pools")
+    old.entity(Desk)
+
+    async def test() -> None:
+        async with hub_of(old) as hub:
+            await hub.start("old", REST)
+            await hub.settled()
+            async with Client(hub.store, app) as client:
+
+                async def rows() -> AsyncIterator[str]:
+                    hub.app = app
+                    await hub.start("new", GPU)
+                    await hub.settled()
+                    if learned:
+                        assert await client.count_entities(Model) == 0
+                    for key in keys(5):
+                        yield key
+
+                written = await client.sink("late").write(Model, Model.load, rows(), key=str)
+                assert (written.accepted, written.position) == (5, 5)
+                async with asyncio.timeout(60):
+                    while [await seen_by(client.entity(Model, key)) for key in keys(5)] != [
+                        [key] for key in keys(5)
+                    ]:
+                        await asyncio.sleep(0.01)
+
+    virtually(test)
+
+
+def test_a_process_that_starts_says_what_it_serves_with_its_first_beat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[HostRecord] = []
+
+    class Noting(MemoryStore):
+        async def heartbeat(
+            self, host: str, record: bytes, *, lease_ms: int, lead: bool = True
+        ) -> ClusterView:
+            if host:
+                told.append(HostRecord.decode(record))
+            return await super().heartbeat(host, record, lease_ms=lease_ms, lead=lead)
+
+    async def test() -> None:
+        server = virtual_server()
+        monkeypatch.setattr(processes, "open_store", lambda *_, **__: Noting(server, "pools"))
+        monkeypatch.setattr(Keepalive, "start", lambda _: None)
+        process = processes.HostProcess(processes.Deployment("pools", ""), app, slot="s", pools=GPU)
+        await process.start()
+        await process.stop()
+
+    virtually(test)
+    assert {record.pools for record in told} == {("gpu",)}
 
 
 def test_why_sees_a_pool_that_is_added_while_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle
 import threading
 import time
@@ -13,6 +14,7 @@ import pytest
 from ray import cloudpickle
 
 import lungfish
+from lungfish.entities.stateless import Crew
 from lungfish.runtime.client import Client
 from lungfish.runtime.local import LocalRuntime
 from lungfish.runtime.memory_server import MemoryServer
@@ -148,6 +150,28 @@ async def test_calls_are_spread_over_all_partitions() -> None:
         assert {client.stateless(Embedder).partition for _ in range(4)} == {32, 33}
 
     await on_hub(test)
+
+
+def test_threads_end_with_the_app_whose_they_are() -> None:
+    name = "lungfish Short"
+
+    class Short:
+        """Of an app that goes."""
+
+        def run(self) -> int:
+            """Run in a thread."""
+            return 1
+
+    async def run() -> None:
+        crew = Crew(Short, "Short", 2)
+        assert await asyncio.gather(*(crew.run_in_thread(Short.run, (), {}) for _ in range(4))) == [1] * 4
+
+    asyncio.run(run())
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name.startswith(name):
+            thread.join(60)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(name)]
 
 
 def test_what_cannot_be_one() -> None:
