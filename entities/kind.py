@@ -47,7 +47,7 @@ class EntityKind:
                 repair = partial(EntityActivation, actor, self, definition, plan, stored.row, readable=False)
             return EntityActivation(actor, self, definition, plan, stored.row)
         except (NotRegistered, SerializationError) as error:
-            logger.error("%s cannot be activated, its signals wait: %s", actor, error)
+            logger.error("%s cannot be activated, signals to it wait: %s", actor, error)
             return Refusing(actor, error, repair)
 
     @property

@@ -21,6 +21,7 @@ from .client import Client, IfExists
 from .connection import TIMEOUT_S
 from .dead_letters import DeadLetter, DeadLetters
 from .definitions import Orchestration
+from .errors import UsageError
 from .hot import HotEntity
 from .instance_handle import OrchestrationHandle
 from .loop_thread import LoopThread
@@ -375,7 +376,9 @@ class BlockingClient(BlockingBatches, BlockingBroadcasts):
     @property
     def _open(self) -> LoopThread:
         if self._loop is None:
-            raise RuntimeError("the client is not connected: use it with 'with'")
+            raise UsageError(
+                "the client is not open: use it inside of 'with lungfish.connect_sync(…) as client:'"
+            )
         return self._loop
 
     @overload

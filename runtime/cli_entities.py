@@ -173,7 +173,7 @@ def edit(*, where: Where, name: str, key: str, state: str, reason: str, by: str,
     at_hub(where, work)
 
 
-@entities.command()
+@entities.command(cls=EntityCommand)
 @click.argument("name")
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option("--reason", required=True, help="Why; logged by the owner.")

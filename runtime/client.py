@@ -140,7 +140,9 @@ class Client(ClientBatches, ClientBroadcasts):
     @property
     def _open(self) -> Connection:
         if self._connection is None:
-            raise RuntimeError("the client is not connected: use it with 'async with'")
+            raise UsageError(
+                "the client is not open: use it inside of 'async with lungfish.connect(…) as client:'"
+            )
         return self._connection
 
     @overload
@@ -410,6 +412,11 @@ class Client(ClientBatches, ClientBroadcasts):
     def _orchestration(self, orchestration: Any) -> tuple[str, Signature | None]:
         if isinstance(orchestration, Orchestration):
             return orchestration.name, orchestration.signature
+        if not isinstance(orchestration, str):
+            raise UsageError(
+                "an orchestration is a function with @app.orchestration, not called, or its name; "
+                f"not {orchestration!r}"
+            )
         name = check_id("orchestration name", orchestration)
         known = self.app.orchestrations.get(name) if self.app is not None else None
         return name, known.signature if known is not None else None

@@ -31,7 +31,7 @@ def connect(
             one, since the hosts' number of partitions is fixed in it for ever.
 
     Raises:
-        UsageError: neither an app nor a hub is given.
+        UsageError: neither an app nor a hub is given, or what is given is neither an app nor an address.
         HubNotFound: on entering the block: no host has made the hub within ``wait_s``.
         StoreUnavailable, HubMismatch, UnsafeStore: on entering the block.
     """
@@ -39,6 +39,8 @@ def connect(
         if "://" not in app:
             raise UsageError(f"connect takes an app or an address such as redis://host:6379, not {app!r}")
         app, url = None, app
+    elif app is not None and not isinstance(app, App):
+        raise UsageError(f"connect takes an app or an address such as redis://host:6379, not {app!r}")
     name = hub or (app.hub if app is not None else None)
     if name is None:
         raise UsageError("connect needs an app, or an address and hub=…")

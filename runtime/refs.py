@@ -13,6 +13,7 @@ from .connection import TIMEOUT_S, Connection
 from .definitions import EntityDefinition, Operation
 from .editing import Editable
 from .errors import (
+    InvalidArguments,
     NotRegistered,
     PayloadTooLarge,
     UsageError,
@@ -27,7 +28,7 @@ from .messages import (
     Signal,
 )
 from .reminders import Reminder, When, from_rows, signal_due_ms
-from .signatures import encode_arguments, encode_signal_arguments
+from .signatures import check_batch, encode_arguments, encode_signal_arguments
 from .status import EntityStatus, entity_status
 from .watching import StateWatch
 from .why_handle import Explained
@@ -231,8 +232,12 @@ class EntityRef(Editable, Explained, Generic[E]):
         name, known = operation_name(operation, self._definition)
         calls = list(batch)
         batches: list[tuple[bytes, int]] = []
-        for at in range(0, len(calls), SIGNALS_PER_MESSAGE):
-            batches += self._packed(name, known, calls[at : at + SIGNALS_PER_MESSAGE], at + 1)
+        try:
+            for at in range(0, len(calls), SIGNALS_PER_MESSAGE):
+                batches += self._packed(name, known, calls[at : at + SIGNALS_PER_MESSAGE], at + 1)
+        except (TypeError, InvalidArguments):
+            check_batch(calls, f"{self._actor.name}.{name}")
+            raise
 
         async def send(travelling: Wire) -> None:
             messages = [Signal(self._actor, name, *each, headers=travelling) for each in batches]

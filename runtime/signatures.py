@@ -191,6 +191,16 @@ class Signature:
             raise SerializationError(f"{error}: not what its annotation promises") from error
 
 
+def check_batch(batch: Iterable[Any], what: str) -> None:
+    """Raise ``InvalidArguments`` at what is no sequence of arguments, as a text, or a value given bare."""
+    for number, args in enumerate(batch, 1):
+        if isinstance(args, str | bytes) or not isinstance(args, Iterable):
+            raise InvalidArguments(
+                f"signal {number}: {what}: a batch has a sequence of arguments for each signal, "
+                f"as in [(1,), (2,)], not {args!r:.80}"
+            )
+
+
 def encode_arguments(
     args: Sequence[Any], kwargs: Mapping[str, Any], what: str, limit: int = codec.PAYLOAD_BYTES_MAX
 ) -> bytes:

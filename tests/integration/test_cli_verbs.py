@@ -265,6 +265,8 @@ async def test_entities(run: Run, client: Client) -> None:
     assert json.loads(await said(run, "entities", "watch", "Cart", "7", "--count", "1")) == {"total": 5}
     await said(run, "entities", "edit", "Cart", "7", '{"total": 9}', "--reason", "wrong sum", "--yes")
     assert json.loads(await said(run, "entity", "show", "Cart", "7")) == {"total": 9}
+    await said(run, "entities", "purge", "Cart/7", "--reason", "test", "--yes")
+    assert (await said(run, "entities", "list", "Cart", "-o", "ids")).split() == ["8"]
     await said(run, "entities", "purge", "Cart", "7", "8", "--reason", "test", "--yes")
     assert await said(run, "entities", "list", "Cart", "-o", "ids") == ""
 

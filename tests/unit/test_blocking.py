@@ -11,7 +11,7 @@ import pytest
 
 from lungfish.runtime.blocking import BlockingClient
 from lungfish.runtime.client import Client
-from lungfish.runtime.errors import StoreUnavailable
+from lungfish.runtime.errors import StoreUnavailable, UsageError
 from lungfish.runtime.loop_thread import LoopThread
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
 from lungfish.runtime.store import HubMeta
@@ -133,7 +133,7 @@ def test_a_client_is_used_within_its_block() -> None:
     server = MemoryServer()
     server.hub("h").meta = HubMeta()
     client = BlockingClient(Client(lambda: MemoryStore(server, "h")))
-    with pytest.raises(RuntimeError, match="use it with 'with'"):
+    with pytest.raises(UsageError, match="use it inside of 'with "):
         client.entity("Counter", "a")
     with client:
         ref = client.entity("Counter", "a")
@@ -142,7 +142,7 @@ def test_a_client_is_used_within_its_block() -> None:
     client.close()
     with pytest.raises(StoreUnavailable, match="this connection was closed"):
         ref.state()
-    with pytest.raises(RuntimeError, match="use it with 'with'"):
+    with pytest.raises(UsageError, match="use it inside of 'with "):
         client.entity("Counter", "a")
 
 

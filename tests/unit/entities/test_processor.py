@@ -467,7 +467,7 @@ def test_unregistered_entities(caplog: pytest.LogCaptureFixture) -> None:
     item = host.signal("add", [1], [2], [3])
     host.run()
     assert item not in host.effects.finished, "a host of the next release may know the entity"
-    assert "Gone/k cannot be activated, its signals wait: no entity named 'Gone'" in caplog.text
+    assert "Gone/k cannot be activated, signals to it wait: no entity named 'Gone'" in caplog.text
     assert not host.activation.passive, "it must not be loaded again and again"
     assert not host.activation.ready
     host.activation.drop()
@@ -488,7 +488,7 @@ def test_a_state_that_cannot_be_read(row: bytes, caplog: pytest.LogCaptureFixtur
     assert waiting not in host.effects.finished, "an acknowledged signal is not lost for a bug in a model"
     assert response in host.effects.finished
     assert not host.activation.passive, "it must not be loaded again and again"
-    assert "Door/k cannot be activated, its signals wait" in caplog.text
+    assert "Door/k cannot be activated, signals to it wait" in caplog.text
     host.row = codec.encode([1, 1, {"value": 5}])
     host.reactivate()
     host.run()

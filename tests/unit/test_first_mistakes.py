@@ -1,0 +1,94 @@
+"""What a new user does wrong first is told by a ``UsageError`` that says what to write."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+import lungfish
+from lungfish import InvalidArguments, OrchestrationContext, UsageError
+from lungfish.testing import Environment, environment
+
+app = lungfish.App("first-mistakes")
+
+
+@app.entity
+class Cart(lungfish.Entity):
+    items: list[str] = []
+    total: int = 0
+
+    def put(self, item: str) -> None:
+        self.items.append(item)
+
+    def add(self, price: int) -> None:
+        self.total += price
+
+
+@app.activity
+def greet(city: str) -> str:
+    return f"Hello {city}"
+
+
+@app.orchestration
+async def tour(ctx: OrchestrationContext, city: str) -> str:
+    return await ctx.call_activity(greet, city)
+
+
+@pytest.fixture
+async def env() -> AsyncIterator[Environment]:
+    async with environment(app) as env:
+        yield env
+
+
+def test_a_client_that_was_not_opened() -> None:
+    with pytest.raises(UsageError, match=r"inside of 'async with lungfish\.connect\(…\) as client:'"):
+        lungfish.connect(app).entity(Cart, "c")
+    with pytest.raises(UsageError, match=r"inside of 'with lungfish\.connect_sync\(…\) as client:'"):
+        lungfish.connect_sync(app).entity(Cart, "c").state()
+
+
+@pytest.mark.parametrize("given", [Cart, tour, 17])
+@pytest.mark.parametrize("connect", [lungfish.connect, lungfish.connect_sync])
+def test_a_client_of_something_else_than_an_app(connect: Callable[[Any], Any], given: Any) -> None:
+    with pytest.raises(UsageError, match="connect takes an app or an address such as redis://host:6379, not"):
+        connect(given)
+
+
+async def test_a_start_of_what_is_no_orchestration(env: Environment) -> None:
+    async def bare(ctx: OrchestrationContext) -> None: ...
+
+    for given in (greet, bare, Cart, None):
+        with pytest.raises(UsageError, match=r"an orchestration is a function with @app\.orchestration"):
+            await env.client.start(given)  # type: ignore[call-overload]
+
+
+async def test_a_start_of_a_function_that_was_called(env: Environment) -> None:
+    called: Any = bare_tour()
+    with pytest.raises(UsageError, match="not called, or its name; not <coroutine object bare_tour"):
+        await env.client.start(called)
+    called.close()
+
+
+async def bare_tour() -> None: ...
+
+
+Send = Callable[[lungfish.EntityRef[Cart]], Awaitable[None]]
+FLAT: dict[str, Send] = {
+    "numbers": lambda cart: cart.signal_many(Cart.add, [1, 2]),  # type: ignore[list-item]
+    "numbers by name": lambda cart: cart.signal_many("add", [1, 2]),  # type: ignore[list-item]
+    "texts": lambda cart: cart.signal_many(Cart.put, ["book", "pen"]),
+    "the last of many": lambda cart: cart.signal_many(Cart.add, [*[(1,)] * 1_500, 2]),  # type: ignore[list-item]
+}
+
+
+@pytest.mark.parametrize("way", FLAT)
+async def test_a_batch_of_values_instead_of_arguments(env: Environment, way: str) -> None:
+    cart = env.client.entity(Cart, "c")
+    number = 1_501 if way == "the last of many" else 1
+    with pytest.raises(
+        InvalidArguments, match=rf"signal {number}: Cart\.\w+: .* as in \[\(1,\), \(2,\)\], not "
+    ):
+        await FLAT[way](cart)
+    assert await cart.state() is None
