@@ -62,8 +62,13 @@ def context_of(scope: Scope, job: Job) -> Context:
     """
     app, wire = scope.app, job.message.headers
     parent = None if app.tracing is None else parse(wire)
-    if app.tracing is None or parent is None or not parent.sampled:
+    if app.tracing is None or parent is None:
         return headers.inside(app.carried, wire)
+    if not parent.sampled:
+        # Else spans that users begin in it would be traces of their own, sampled or not.
+        context = headers.inside(app.carried, wire)
+        context.run(app.tracing.enter, parent)
+        return context
     item = job.item
     # Once it has called somebody, its row is stored: a re-run by another host finds the same numbers.
     own = parent.child(scope.actor, item.row, item.accepted_ms, job.at)

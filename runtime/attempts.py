@@ -99,8 +99,8 @@ class Attempt:
         """Set what comes with it in the context that its function is called in; raises ``UsageError``."""
         current_activity.set(self.info)
         adopt(app.carried, self.task.headers)
-        if self.span is not None:
-            self.span.enter()
+        if app.tracing is not None:
+            traced_attempts.enter(app, self.task, self.span)
 
 
 class AttemptRunner:

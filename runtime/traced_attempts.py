@@ -34,3 +34,16 @@ def begin(app: App, task: ActivityTask, lane: str) -> LiveSpan | None:
 def below(span: LiveSpan, task: ActivityTask) -> ActivityTask:
     """Return the task with the span as the parent of all that is sent from it."""
     return replace(task, headers=span.context.put_into(task.headers))
+
+
+def enter(app: App, task: ActivityTask, span: LiveSpan | None) -> None:
+    """Make the span of an attempt the current one of this context; where it has none, the one above it.
+
+    So spans that users begin in an attempt of a trace that is not sampled are not told either.
+    """
+    if span is not None:
+        span.enter()
+        return
+    above = None if app.tracing is None else parse(task.headers)
+    if app.tracing is not None and above is not None:
+        app.tracing.enter(above)

@@ -389,3 +389,44 @@ def test_a_provider_that_cannot_be_made_disturbs_nobody_and_is_not_asked_at_ever
         asyncio.run(run())
     assert asked == ["asked"]
     assert [record.getMessage() for record in caplog.records] == ["a span is lost; others may be, too"]
+
+
+async def test_spans_that_users_begin_are_not_told_where_the_trace_is_not_sampled() -> None:
+    app = lungfish.App("unsampled")
+    told = Told(app)
+    runs: list[str] = []
+
+    def work(what: str) -> str:
+        with told.provider.get_tracer("mine").start_as_current_span("mine"):
+            runs.append(what)
+        return what
+
+    @app.entity
+    class Desk(lungfish.Entity):
+        def note(self) -> str:
+            return work("sync")
+
+        async def note_slowly(self) -> str:
+            return work("async")
+
+    @app.activity
+    def act() -> str:
+        return work("activity")
+
+    @app.activity
+    async def act_slowly() -> str:
+        return work("async activity")
+
+    @app.orchestration
+    async def acts(ctx: lungfish.OrchestrationContext) -> list[str]:
+        return [await ctx.call_activity(act), await ctx.call_activity(act_slowly)]
+
+    async with environment(app) as env:
+        for flags, spans in (("00", 0), ("01", 4)):
+            with lungfish.sending({"traceparent": PARENT[:-2] + flags}):
+                await env.client.entity(Desk, "a").call(Desk.note)
+                await env.client.entity(Desk, "a").call(Desk.note_slowly)
+                await env.client.run("acts", timeout=60)
+            assert len(told.named("mine")) == spans
+    assert runs == ["sync", "async", "activity", "async activity"] * 2
+    assert told.traces() == {int(TRACE, 16)}
