@@ -9,8 +9,9 @@ Rules:
 * A batch that is given up (``give_up_s``) may or may not have arrived, so its number is
   never used for another one: the next batch skips it (``resync``).
 * A full target holds up its own messages only.
-* What clients send to entities yields while too many unfinished messages of the partition wait: it has a lane
-  of its own, so that nothing else waits behind it. Messages that end the waiting must get through.
+* What clients ask of entities yields while too many unfinished messages of the partition wait. All that they
+  send to entities has a lane of its own, so that nothing else waits behind it; and what ends the waiting (a
+  call that is given up, a state mended by hand) goes in batches of its own, in order, that do not yield.
 * "Full" promises that nothing was accepted, so it is only said of a batch all of whose tries were answered:
   a try that was not may arrive yet.
 """
@@ -28,7 +29,7 @@ from typing import Any, Final
 from . import wire
 from .errors import InternalError, LungfishError, Overloaded, SerializationError, StoreUnavailable
 from .ids import ENTITY
-from .messages import Inspect, Message
+from .messages import Call, Inspect, Message, Signal
 from .store import Append, Appended, Store
 
 logger = logging.getLogger(__name__)
@@ -55,12 +56,14 @@ class _Waiting:
     Attributes:
         outcome: gets the error if they cannot be sent.
         is_acknowledged: ``outcome`` is done when they are durable; else it is somebody else's to end.
+        yields: see ``Append.yields``.
     """
 
     rows: list[list[Any]]
     size: int
     outcome: asyncio.Future[Any]
     is_acknowledged: bool
+    yields: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -68,13 +71,13 @@ class _Lane:
     """One target: what waits for it, and the batch that is under way.
 
     Attributes:
-        yields: see ``Append.yields``.
+        is_entities: it is the one for entities, of a sender that yields.
         is_unsure: a try of this batch was not answered, and may yet arrive.
     """
 
     target: str
     producer: str
-    yields: bool
+    is_entities: bool
     waiting: deque[_Waiting] = field(default_factory=deque)
     batch: list[_Waiting] = field(default_factory=list)
     append: Append | None = None
@@ -136,8 +139,10 @@ class Sender:
         if self._closed:
             raise StoreUnavailable("this connection was closed")
         rows = [wire.to_row(message) for message in messages]
-        waiting = _Waiting(rows, sum(map(wire.size_of, messages)), outcome, is_acknowledged)
-        key = target, self._yields and bool(messages) and _yields(messages[0])
+        is_entities = self._yields and bool(messages) and _is_for_entity(messages[0])
+        yields = is_entities and isinstance(messages[0], Call | Signal)
+        waiting = _Waiting(rows, sum(map(wire.size_of, messages)), outcome, is_acknowledged, yields)
+        key = target, is_entities
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = self._lane(*key)
@@ -147,10 +152,10 @@ class Sender:
             self._pump = asyncio.get_running_loop().create_task(self._run(), name="lungfish sender")
         self._more.set()
 
-    def _lane(self, target: str, yields: bool) -> _Lane:
+    def _lane(self, target: str, is_entities: bool) -> _Lane:
         # Two lanes to one target count for themselves, so each is a producer.
-        producer = f"{self._producer}:e" if yields else self._producer
-        return _Lane(target, producer, yields)
+        producer = f"{self._producer}:e" if is_entities else self._producer
+        return _Lane(target, producer, is_entities)
 
     async def close(self) -> None:
         """Stop sending; what has no outcome yet fails with ``StoreUnavailable``."""
@@ -207,7 +212,10 @@ class Sender:
     def _next(self, lane: _Lane, now_s: float) -> Append | None:
         """Make the lane's next batch of what waits; None if nothing of that can be sent."""
         count = size = 0
+        yields = lane.waiting[0].yields
         while lane.waiting and (not lane.batch or (count < BATCH_MESSAGES_MAX and size < BATCH_BYTES_MAX)):
+            if lane.waiting[0].yields is not yields:
+                break
             waiting = lane.waiting.popleft()
             lane.batch.append(waiting)
             count += len(waiting.rows)
@@ -219,7 +227,7 @@ class Sender:
         lane.sequence += 1
         lane.since_s = now_s
         lane.append = Append(
-            lane.target, lane.producer, lane.sequence, (payload,), resync=lane.resync, yields=lane.yields
+            lane.target, lane.producer, lane.sequence, (payload,), resync=lane.resync, yields=yields
         )
         return lane.append
 
@@ -294,9 +302,9 @@ class Sender:
         lane.wait_s = BACKOFF_S[0]
         lane.not_before_s = 0.0
         if not lane.waiting:
-            del self._active[lane.target, lane.yields]
+            del self._active[lane.target, lane.is_entities]
 
 
-def _yields(message: Message) -> bool:
+def _is_for_entity(message: Message) -> bool:
     # Whoever asks what an entity waits for must not wait for that.
     return message.target.kind == ENTITY and not isinstance(message, Inspect)

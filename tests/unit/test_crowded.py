@@ -126,3 +126,36 @@ def test_orchestrations_are_started_told_and_asked_while_it_is_full() -> None:
         assert "holder" in str(await client.why("Account/a")), "asking what it waits for does not wait"
 
     crowded(test)
+
+
+def test_calls_that_were_given_up_make_room_again() -> None:
+    async def test(client: Client, server: MemoryServer) -> None:
+        account = client.entity(Account, "a").options(timeout=10)
+        calls = [asyncio.create_task(account.call(Account.add, number)) for number in range(ROWS_MAX)]
+        rows = server.hub(app.hub).partition(0).mailbox
+        while len(rows) < ROWS_MAX:
+            await asyncio.sleep(0.1)
+        assert not [call for call in calls if call.done()]
+        await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.sleep(10)
+        assert len(rows) == 1, "the lock; nobody waits for the calls any more"
+        await client.entity(Account, "b").call(Account.add, 1)
+
+    crowded(test)
+
+
+def test_a_state_that_nobody_can_read_is_mended_while_its_signals_fill_the_mailbox() -> None:
+    async def test(client: Client, server: MemoryServer) -> None:
+        broken = client.entity(Account, "broken")
+        server.hub(app.hub).partition(0).snapshots["Account", "broken"] = b"what is this"
+        accepted = 0
+        with pytest.raises(lungfish.Overloaded):
+            while True:
+                await broken.signal(Account.add, accepted)
+                accepted += 1
+                await asyncio.sleep(0.1)
+        assert accepted == ROWS_MAX - 1
+        await broken.edit({"entries": []}, reason="it could not be read")
+        assert await broken.call(Account.add, 100) == ROWS_MAX
+
+    crowded(test)
