@@ -166,10 +166,16 @@ def chase(instance: Instance, query: LockQuery) -> None:
     assert sequence is not None
     entities, granted = instance.outstanding.locks[sequence]
     now_ms = instance.effects.now_ms
-    if granted or now_ms - instance.chased_ms < CHASE_MS:
+    if granted or now_ms - instance.chased_ms < CHASE_MS or _has_grant(instance, query.lock):
         return
     instance.chased_ms = now_ms
     instance.effects.send(LockRequest(entities[0], query.lock, instance.actor, entities, again=True))
+
+
+def _has_grant(instance: Instance, lock: str) -> bool:
+    # One that is suspended cannot take it yet, and would be granted it again and again.
+    held = (item.message for item in instance.held)
+    return any(isinstance(message, LockGranted) and message.lock == lock for message in held)
 
 
 def disclaim(effects: Effects, message: LockGranted | LockQuery) -> None:

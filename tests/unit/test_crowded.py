@@ -60,10 +60,10 @@ def crowded(test: Callable[[Client, MemoryServer], Coroutine[Any, Any, None]]) -
     virtually(main)
 
 
-async def fill(client: Client) -> list[int]:
+async def fill(client: Client, key: str = "a") -> list[int]:
     """Send signals one by one until one is refused; return those that were accepted."""
     accepted: list[int] = []
-    account = client.entity(Account, "a")
+    account = client.entity(Account, key)
     for number in range(2 * ROWS_MAX):
         try:
             await account.signal(Account.add, number)
@@ -148,13 +148,8 @@ def test_a_state_that_nobody_can_read_is_mended_while_its_signals_fill_the_mailb
     async def test(client: Client, server: MemoryServer) -> None:
         broken = client.entity(Account, "broken")
         server.hub(app.hub).partition(0).snapshots["Account", "broken"] = b"what is this"
-        accepted = 0
-        with pytest.raises(lungfish.Overloaded):
-            while True:
-                await broken.signal(Account.add, accepted)
-                accepted += 1
-                await asyncio.sleep(0.1)
-        assert accepted == ROWS_MAX - 1
+        accepted = await fill(client, "broken")
+        assert len(accepted) == ROWS_MAX - 1, "beside the lock of another"
         await broken.edit({"entries": []}, reason="it could not be read")
         assert await broken.call(Account.add, 100) == ROWS_MAX
 

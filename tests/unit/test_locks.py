@@ -660,6 +660,39 @@ async def test_a_request_that_was_lost_by_nobodys_fault_is_sent_again(
         await assert_free(env, "a", "b")
 
 
+async def test_a_suspended_owner_not_nobody_is_granted_its_lock_once(opened: Any) -> None:
+    """It cannot take the grant, and each further one would wait in its mailbox."""
+    async with opened() as env:
+        env.auto_skip = False
+        before = await holding(env, ["b"])
+        owner = await env.client.start(transfer, "a", "b", 1, id="owner")
+        a = env.client.entity(Account, "a")
+
+        async def owner_holds(ref: Any = a) -> bool:
+            return bool((await ref.inspect()).holder == "owner")
+
+        await until(owner_holds, "it holds the first and waits for the second")
+        await owner.suspend()
+        await before.raise_event("leave")
+        b = env.client.entity(Account, "b")
+        await until(lambda: owner_holds(b), "it is granted both")
+        calls = [asyncio.create_task(ref.options(timeout=None).call(Account.add, 1)) for ref in (a, b)]
+
+        async def both_wait() -> bool:
+            return all([(await ref.inspect()).operations == 1 for ref in (a, b)])
+
+        await until(both_wait, "somebody waits for both")
+        rows = [part.mailbox for part in env._server.hub(app.hub).partitions.values()]
+        kept = sum(map(len, rows))
+        for _ in range(4):
+            await env.advance(11)
+        assert sum(map(len, rows)) == kept
+        await owner.resume()
+        assert await owner.result(60) is not None
+        await asyncio.gather(*calls)
+        await assert_free(env, "a", "b")
+
+
 async def test_a_grant_of_nobody_is_answered_with_releases(opened: Any) -> None:
     async with opened() as env:
         a = env.client.entity(Account, "a")
