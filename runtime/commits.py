@@ -230,7 +230,10 @@ class Commits:
                 if outbox:
                     self._relay.add(partition, outbox)
                 for call in partition.take_gated():
-                    call()
+                    try:
+                        call()
+                    except Exception:  # the outcomes of other partitions are still to be told
+                        logger.exception("partition %d: what follows a commit failed", partition.number)
             case LeaseLost(owner):
                 self._lose(partition, f"{owner or 'another host'} owns it", None)
             case StoreBehind(stored, expected):

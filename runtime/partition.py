@@ -141,9 +141,12 @@ class Partition(Drafting):
         return taken
 
     def must_look(self, now_ms: int) -> bool:
-        """True if timers that are due have to wait for a read that begins now; see ``looked``."""
-        due_ms = self._due[0][0]
-        if now_ms - due_ms <= LATE_MS or due_ms < self._seen_ms:
+        """True if timers that are due have to wait for a read that begins now; see ``looked``.
+
+        Those that an earlier read was for are fired: others may have become late meanwhile.
+        """
+        self.fire_timers(min(self._seen_ms - 1, now_ms))
+        if not self._due or now_ms - self._due[0][0] <= LATE_MS:
             return False
         self._looking_ms = now_ms
         return True

@@ -224,19 +224,20 @@ class Rounds:
         partitions = chosen = [p for p in self._running() if p.busy or p.is_due(now_ms)]
         now_s = asyncio.get_running_loop().time
         begun_s = self._slice_s = now_s()
-        looking = len(self._looking)
+        has_late = False
         for partition in partitions:
             if not partition.dropped:
                 if partition.is_due(now_ms):
                     if partition.must_look(now_ms):
                         self._looking.add(partition)
+                        has_late = True
                     else:
                         partition.fire_timers()
                 partition.receive(self._settings.round_messages_max)
             if now_s() - self._slice_s > SLICE_S:
                 await self._let_others_run()
         self._room.set()
-        if len(self._looking) > looking:
+        if has_late:
             await self._look()
         for _ in range(PASSES_MAX):
             await self._load(partitions)
@@ -384,6 +385,7 @@ class Rounds:
     def _remove(self, partition: Partition) -> None:
         if self._partitions.get(partition.number) is partition:
             del self._partitions[partition.number]
+        self._looking.discard(partition)
         # The reader may be waiting for this one to make room, and no round of it will follow; other cautious
         # partitions may be waiting for the message that it tried.
         self._room.set()

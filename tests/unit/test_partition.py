@@ -215,6 +215,23 @@ def test_an_entry_that_came_after_the_look_ends_it() -> None:
     assert partition.next_due_ms is None
 
 
+def test_what_a_look_did_not_see_is_looked_for_again() -> None:
+    """The look, or what it found, took long: a timer that is late by then may not go with an earlier one."""
+    timers = {str(due_ms): (due_ms, wire.pack([signal(word=b"%d" % due_ms)])) for due_ms in (2_000, 9_100)}
+    clock, kind = Clock(9_000), FakeKind()
+    partition = make_partition(kind, clock, timers=timers)
+    assert partition.must_look(clock.now_ms)
+    partition.looked()
+    clock.now_ms = 10_000
+    assert partition.must_look(clock.now_ms), "the second one is late, and nobody has looked"
+    partition.buffer([entry(9_099, signal(word=b"9099"))])
+    partition.looked()
+    partition.receive(1)
+    assert not partition.must_look(clock.now_ms)
+    run_all(partition)
+    assert words(kind.made[HERE]) == [b"2000", b"9099", b"9100"]
+
+
 def test_a_timer_that_is_hardly_late_waits_for_nothing() -> None:
     timers = {"t": (2_000, wire.pack([signal(word=b"due")]))}
     clock = Clock(2_000 + LATE_MS)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
+from lungfish.runtime import rounds as module
 from lungfish.runtime import wire
 from lungfish.runtime.ids import ENTITY, ActorId
+from lungfish.runtime.kinds import Effects, Item
 from lungfish.runtime.layout import Layout
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
 from lungfish.runtime.messages import Signal
@@ -14,8 +18,8 @@ from lungfish.runtime.partition import Partition
 from lungfish.runtime.relay import Relay
 from lungfish.runtime.rounds import Rounds
 from lungfish.runtime.settings import HostSettings
-from lungfish.runtime.store import Append, HubMeta, partition_target
-from tests.unit.fakes import PARTITIONS, FakeKind, actor_in
+from lungfish.runtime.store import Append, Entry, HubMeta, partition_target
+from tests.unit.fakes import PARTITIONS, FakeActivation, FakeKind, actor_in
 from tests.virtual import virtual_server, virtually
 
 #: One entry more than fits is read at once, and one is run per round.
@@ -39,9 +43,9 @@ class SlowStore(MemoryStore):
 class Running:
     """The rounds of partitions 1 and 2, over a store in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: FakeKind | None = None) -> None:
         self.store = SlowStore(virtual_server())
-        self.kind = FakeKind()
+        self.kind = kind or FakeKind()
         self.relay = Relay(self.store)
         self.rounds = Rounds(self.store, NARROW, lambda: 1_000, self.relay, lambda *lost: None)
 
@@ -115,6 +119,67 @@ def test_no_more_than_a_read_beyond_the_bound_is_read_ahead() -> None:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         await running.rounds.close()
+        await running.store.close()
+
+    virtually(run)
+
+
+def test_what_is_called_after_a_commit_and_fails_harms_no_other_partition() -> None:
+    def handle(_: FakeActivation, item: Item, effects: Effects) -> None:
+        def broken() -> None:
+            raise OSError("of no concern to the store")
+
+        effects.after_commit(broken)
+        effects.done(item)
+        effects.snapshot(item.message.target, b"state")
+
+    async def run() -> None:
+        running = Running(FakeKind(handle))
+        running.store.load_gate.set()
+        for number in (1, 2):
+            await running.append(actor_in(number), number, 1)
+        loops = await running.start()
+        await asyncio.sleep(1)
+        assert [(p.committed, p.committing) for p in running.rounds.partitions] == [(1, False), (1, False)]
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await running.rounds.close()
+        await running.store.close()
+
+    virtually(run)
+
+
+def test_a_look_is_begun_though_another_ends_in_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the late timers would wait until the reader's long read ends by itself."""
+    monkeypatch.setattr(module, "SLICE_S", -1.0)
+    woken: list[int] = []
+
+    async def run() -> None:
+        running = Running()
+        for loop in await running.start():
+            loop.cancel()
+        rounds = running.rounds
+        one, two = rounds.partitions
+        one.buffer([Entry("900-0", wire.pack([Signal(actor_in(1), "op", b"")]))])
+        two.timer("t", 1, Signal(actor_in(2), "op", b""))
+        rounds._looking.add(one)
+
+        async def others() -> None:
+            rounds._looking.discard(one)  # its read was answered; the next one, a long one, begins
+
+        async def wake() -> None:
+            woken.append(1)
+
+        running.store.load_gate.set()
+        monkeypatch.setattr(rounds, "_let_others_run", others)
+        monkeypatch.setattr(rounds._reader, "wake", wake)
+        await rounds._round()
+        assert rounds._looking == {two}
+        assert woken
+        rounds.lose(two, "another host owns it")
+        assert rounds._looking == set(), "what is lost is not kept in memory"
+        await rounds.close()
         await running.store.close()
 
     virtually(run)
