@@ -10,8 +10,9 @@ Rules:
   never used for another one: the next batch skips it (``resync``).
 * A full target holds up its own messages only.
 * What clients ask of entities yields while too many unfinished messages of the partition wait. All that they
-  send to entities has a lane of its own, so that nothing else waits behind it; and what ends the waiting (a
-  call that is given up, a state mended by hand) goes in batches of its own, in order, that do not yield.
+  send to entities has a lane of its own, so that nothing else waits behind it. What ends the waiting there (a
+  call that is given up, a state mended by hand) keeps its place, and goes once what was before it has been
+  given up.
 * "Full" promises that nothing was accepted, so it is only said of a batch all of whose tries were answered:
   a try that was not may arrive yet.
 """
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -214,8 +214,8 @@ class Sender:
         count = size = 0
         yields = lane.waiting[0].yields
         while lane.waiting and (not lane.batch or (count < BATCH_MESSAGES_MAX and size < BATCH_BYTES_MAX)):
-            if lane.waiting[0].yields is not yields:
-                break
+            if lane.waiting[0].yields and not yields:
+                break  # these get through where those that follow may not
             waiting = lane.waiting.popleft()
             lane.batch.append(waiting)
             count += len(waiting.rows)
@@ -259,7 +259,7 @@ class Sender:
             case Appended.FULL:
                 self._later(lane, Overloaded(f"{lane.target} is full; slow down and try again"))
             case Appended.CROWDED:
-                self._later(lane, Overloaded(CROWDED.format(lane.target)), give_up_s=CROWDED_S)
+                self._later(lane, Overloaded(CROWDED.format(lane.target)), is_crowded=True)
             case Appended.GAP:
                 # The store lost what it had acknowledged (a failover). Going on is all that can be done.
                 logger.warning("%s lost acknowledged messages of %s", lane.target, lane.producer)
@@ -271,21 +271,20 @@ class Sender:
         lane: _Lane,
         error: Overloaded | StoreUnavailable | InternalError,
         *,
-        give_up_s: float = math.inf,
+        is_crowded: bool = False,
     ) -> None:
         if not isinstance(error, Overloaded):
             lane.is_unsure = True
         elif lane.is_unsure:
             error = StoreUnavailable(f"{error}; the outcome is unknown: an earlier try may have arrived")
         now_s = asyncio.get_running_loop().time()
-        if now_s - lane.since_s < min(self._give_up_s, give_up_s):
+        if now_s - lane.since_s < (min(self._give_up_s, CROWDED_S) if is_crowded else self._give_up_s):
             lane.not_before_s = now_s + lane.wait_s
             lane.wait_s = min(lane.wait_s * 2, BACKOFF_S[1])
             return
-        self._give_up(lane, error)
-
-    def _give_up(self, lane: _Lane, error: LungfishError) -> None:
-        self._fail(lane, lane.batch, error)
+        kept = [each for each in lane.batch if not each.yields] if is_crowded and not lane.is_unsure else []
+        self._fail(lane, [each for each in lane.batch if each.yields or not kept], error)
+        lane.waiting.extendleft(reversed(kept))
         self._finish_batch(lane, resync=True)
 
     def _fail(self, lane: _Lane, batch: list[_Waiting], error: LungfishError) -> None:

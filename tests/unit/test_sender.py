@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
 import pytest
@@ -21,11 +21,11 @@ from lungfish.runtime.errors import (
 )
 from lungfish.runtime.ids import CLIENT, ActorId
 from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.messages import Call, Signal
-from lungfish.runtime.sender import BACKOFF_S, Sender
-from lungfish.runtime.store import Appended
+from lungfish.runtime.messages import Call, CancelCall, Signal
+from lungfish.runtime.sender import BACKOFF_S, CROWDED_S, Sender
+from lungfish.runtime.store import Append, Appended
 from tests.unit.fakes import actor_in
-from tests.unit.scripted import BROKEN, FULL, GAP, OK, FlakyStore, ScriptedStore, words_of
+from tests.unit.scripted import BROKEN, FULL, GAP, OK, FlakyStore, ScriptedStore, words, words_of
 from tests.virtual import virtual_server, virtually
 
 HERE = actor_in(0)
@@ -415,3 +415,28 @@ def test_what_was_acknowledged_is_there_in_order_even_if_some_was_given_up(seed:
         assert {text for text, accepted in outcomes.items() if accepted} <= set(arrived)
 
     virtually(run)
+
+
+@virtual
+async def test_what_ends_the_waiting_keeps_its_place_and_gets_into_a_crowded_target() -> None:
+    def crowded(appends: Sequence[Append]) -> list[Appended]:
+        return [Appended.CROWDED if append.yields else OK for append in appends]
+
+    store = ScriptedStore(*[crowded] * 100)
+    sender = Sender(cast("Any", store), "me", yields=True)
+    given_up = CancelCall(HERE, "1", ActorId(CLIENT, "", "c"))
+    futures = [sender.put(ONE, messages) for messages in (word(b"1"), [given_up], word(b"2"))]
+    began_s = asyncio.get_running_loop().time()
+    first, middle, last = await asyncio.gather(*futures, return_exceptions=True)
+    assert (type(first), middle, type(last)) == (Overloaded, None, Overloaded)
+    assert asyncio.get_running_loop().time() - began_s < 2 * CROWDED_S, "all are tried together"
+    sent = [append for call in store.calls for append in call]
+    assert [words(append) for append in sent] == [*[[b"1", b"2"]] * (len(sent) - 1), []]
+    assert [(append.sequence, append.yields) for append in (sent[0], sent[-1])] == [(1, True), (2, False)]
+    assert sent[-1].resync
+    store.script = []
+    await asyncio.gather(*(sender.put(ONE, messages) for messages in ([given_up], word(b"3"), word(b"4"))))
+    assert [(words(append), append.yields) for call in store.calls[-2:] for append in call] == [
+        ([], False),
+        ([b"3", b"4"], True),
+    ]
