@@ -149,7 +149,10 @@ class RedisStore:
         """See ``Store.add_pools``."""
         key = self._keys.meta
         wanted = [part for name, count in pools.items() for part in (name, count)]
-        fields = (await (await self._connected()).run(WRITE, [(key, script("add_pools", [key], *wanted))]))[0]
+        servers = await self._connected()
+        # Where the numbers of a pool were lost, another pool might get them.
+        calls = [(key, script("add_pools", [key], *wanted))]
+        fields = (await servers.run(WRITE, calls, confirmation=self._confirmation))[0]
         return check_pools(self.hub, self._take_meta(fields), pools)
 
     def _take_meta(self, fields: list[bytes]) -> HubMeta:

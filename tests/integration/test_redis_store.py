@@ -266,6 +266,8 @@ async def test_replicated_mode_waits_for_the_replica(hub_name: str, caplog: pyte
         try:
             with pytest.raises(StoreUnavailable, match="only 0 of 1 replicas"):
                 await store.append([message(2)])
+            with pytest.raises(StoreUnavailable, match="only 0 of 1 replicas"):
+                await store.add_pools({"gpu": 2})
             other = RedisStore(primary.url, hub_name, replicas=1, replica_timeout_s=0.05)
             with pytest.raises(StoreUnavailable, match="only 0 of 1 replicas"):
                 await other.open()
