@@ -64,6 +64,10 @@ class ActivityOptions:
     priority: int = DEFAULT_PRIORITY
 
     def __post_init__(self) -> None:
+        if not isinstance(self.retry, RetryPolicy):
+            raise UsageError(f"retry is a RetryPolicy(max_attempts=…), not {self.retry!r}")
+        if self.id is not None:
+            check_id("activity id", self.id)
         check_id("queue", self.queue)
         check_priority(self.priority)
         for name in ("timeout", "schedule_to_close", "schedule_to_start", "heartbeat_timeout"):

@@ -52,12 +52,16 @@ class RetryPolicy:
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.max_attempts, int):
+            raise UsageError(f"RetryPolicy: max_attempts is a whole number, not {self.max_attempts!r}")
         if self.max_attempts < 0:
             raise UsageError(
                 f"RetryPolicy: max_attempts must be 0 (unlimited) or more, not {self.max_attempts}"
             )
         for name in ("initial_interval", "max_interval", "retry_timeout"):
             duration = getattr(self, name)
+            if duration is not None and not isinstance(duration, dt.timedelta):
+                raise UsageError(f"RetryPolicy: {name} is a timedelta, not {duration!r}")
             if duration is not None and duration < dt.timedelta(0):
                 raise UsageError(f"RetryPolicy: {name} must not be negative: {duration}")
         if not 1 <= self.backoff_coefficient < math.inf:  # refuses NaN, too

@@ -77,6 +77,11 @@ def check_schedule_id(id: str) -> str:
 
 def target_of(known: Known | None, target: Target, args: Sequence[Any]) -> StartTarget | SignalTarget:
     """Return what a schedule does, with its arguments encoded and, where they are known, checked."""
+    given: Any = target
+    if not isinstance(given, Orchestration | str) and not (isinstance(given, tuple) and len(given) == 3):
+        raise UsageError(
+            f"a schedule starts an orchestration, or signals (entity, key, operation); not {target!r}"
+        )
     if isinstance(target, tuple):
         return _signal_target(known, *target, args=args)
     if isinstance(target, Orchestration):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -29,6 +30,11 @@ class Cart(lungfish.Entity):
 @app.activity
 def greet(city: str) -> str:
     return f"Hello {city}"
+
+
+@app.orchestration
+async def with_options(ctx: OrchestrationContext, given: dict[str, Any]) -> str:
+    return await ctx.call_activity(greet.options(**given), "Cairo")
 
 
 @app.orchestration
@@ -72,6 +78,48 @@ async def test_a_start_of_a_function_that_was_called(env: Environment) -> None:
 
 
 async def bare_tour() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("given", "says"), [({"retry": 3}, "retry is a RetryPolicy"), ({"id": 5}, "activity id must")]
+)
+async def test_an_option_of_another_type_fails_the_call_and_nothing_hangs(
+    env: Environment, given: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        greet.options(**given)
+    with pytest.raises(lungfish.OrchestrationFailed, match=says) as failed:
+        await env.client.run(with_options, given, timeout=60)
+    assert failed.value.details is not None
+    assert "InternalError" not in str(failed.value)
+    assert await env.client.run(with_options, {"id": "a key"}, timeout=60) == "Hello Cairo"
+
+
+def test_a_number_of_retries_is_no_policy() -> None:
+    with pytest.raises(UsageError, match=r"retry is a RetryPolicy\(max_attempts=…\), not 3"):
+        app.activity(retry=3)(len)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("max_attempts", "3", "whole number"),
+        ("max_attempts", 2.5, "whole number"),
+        ("initial_interval", 5, "timedelta"),
+        ("max_interval", "1h", "timedelta"),
+        ("retry_timeout", 60.0, "timedelta"),
+    ],
+)
+def test_a_field_of_a_policy_of_another_type(name: str, value: object, kind: str) -> None:
+    given: dict[str, Any] = {name: value}
+    with pytest.raises(UsageError, match=f"RetryPolicy: {name} is a {kind}, not {value!r}"):
+        lungfish.RetryPolicy(**given)
+
+
+@pytest.mark.parametrize("target", [(Cart, "c"), (Cart, "c", Cart.add, [1]), greet, None])
+async def test_a_schedule_of_what_cannot_be_started(env: Environment, target: Any) -> None:
+    with pytest.raises(UsageError, match=r"a schedule starts an orchestration, or signals \(entity, key, "):
+        await env.client.schedules.create("s", lungfish.every(dt.timedelta(hours=1)), target)
 
 
 Send = Callable[[lungfish.EntityRef[Cart]], Awaitable[None]]
