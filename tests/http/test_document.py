@@ -183,7 +183,7 @@ async def used_keys(document: Document, served: Served) -> None:
         if not keyed or "/update/" in route[1]:
             continue  # an update is told again, whatever is asked
         instance = "keyed" if "raiseEvent" in route[1] else "new" if "orchestrators" in route[1] else "ended"
-        for more in ({}, {"again": "1"}):
+        for more in ({}, {"connection": "another"}):
             query = with_query(route, **more, **({"at": at} if "fork" in route[1] else {}))
             given = {**query, "headers": {"Idempotency-Key": f"key of {route}"}}
             await ask(document, served.http, *route, given, instance_id=instance, id="nightly")
