@@ -88,7 +88,9 @@ class LargeValues:
         for token in tokens:
             content = self._contents[token] = found.get(token, token)
             if content is token:
-                log.error("instance %s: a payload is gone from the store", self._actor.key)
+                # Not yet an error: a host that was frozen and has lost the partition looks for what the new
+                # owner has purged since. Where it is one, the instance fails and says so.
+                log.warning("instance %s: a payload is gone from the store", self._actor.key)
             else:
                 self._tokens[content] = token
 
