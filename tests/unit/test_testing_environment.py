@@ -119,7 +119,7 @@ async def test_three_days_pass_in_no_time() -> None:
         instance = await env.client.start(approve)
         assert await instance.result(timeout=60) == "nobody answered"
         assert env.now() - began == timedelta(hours=72)
-        assert time.process_time() - began_s < 20
+        assert time.process_time() - began_s < 1
 
 
 async def test_a_month_of_daily_timers_passes_in_no_time() -> None:
@@ -128,7 +128,7 @@ async def test_a_month_of_daily_timers_passes_in_no_time() -> None:
         instance = await env.client.start(a_month)
         assert await instance.result(timeout=60) == sum(range(30))
         assert env.now() - began == 30 * DAY
-        assert time.process_time() - began_s < 20
+        assert time.process_time() - began_s < 2
 
 
 async def test_timers_fire_at_their_time_and_in_order() -> None:
@@ -314,7 +314,7 @@ async def test_it_ends_at_once_whatever_still_runs() -> None:
         await env.client.start(work_and_race, 60.0)
         await env.client.entity(Bell, "slow").signal(Bell.ring_slowly, 60.0)
         await asyncio.sleep(0.02)
-    assert time.perf_counter() - began_s < 30
+    assert time.perf_counter() - began_s < 1
 
 
 async def test_what_the_test_raises_comes_out() -> None:
