@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
 import threading
@@ -15,7 +14,7 @@ from rich.console import Console
 
 from .flights import FLIGHTS_MAX, Figures, Subject, find_file, read_flights, tally
 from .screen import Screen
-from .stage import interruptible, ray_cluster, runtime_on, store_in
+from .stage import interruptible, ray_cluster, run_interruptibly, runtime_on, store_in
 from .tour import Tour
 
 #: The demo's own folder: the store of whatever project is in the working directory is left alone.
@@ -58,7 +57,7 @@ def run(
         stack.enter_context(ray_cluster())
         runtime, hub = stack.enter_context(runtime_on(server.url))
         tour = Tour(screen, runtime, hub, expected, flights=count)
-        exact = asyncio.run(tour.run(random.Random(seed) if kill else None))  # noqa: S311 - no secret
+        exact = run_interruptibly(tour.run(random.Random(seed) if kill else None))  # noqa: S311 - no secret
         screen.invite(hub, folder or FOLDER)
         if keep:
             screen.say("up", "everything is still up; Ctrl-C stops it")

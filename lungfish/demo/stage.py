@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import lungfish
 from lungfish.runtime.embedded import EmbeddedServer, running_daemon, start_child
@@ -20,6 +21,8 @@ from .app import app
 
 if TYPE_CHECKING:
     from lungfish.runtime.cluster import Runtime  # which imports Ray: see ray_cluster
+
+T = TypeVar("T")
 
 HOSTS: Final = 2
 #: We kill a host ourselves and say so: Ray's page about it would only hide that.
@@ -74,7 +77,7 @@ def runtime_on(url: str) -> Iterator[tuple[Runtime, str]]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does."""
+    """Let SIGTERM do what Ctrl-C does. Not to code on an event loop: see ``run_interruptibly``."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -84,3 +87,29 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def run_interruptibly(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine as ``asyncio.run`` does, which SIGTERM cancels, too; only in the main thread.
+
+    A handler that raises would do so between any two steps of the loop. What the loop is about to call is
+    lost by that, and a task that this would have woken can never be cancelled: the end of the loop waits
+    for it for ever.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the coroutine was cancelled, and has ended.
+    """
+
+    async def cancellable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
+        try:
+            return await work
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

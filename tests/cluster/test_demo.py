@@ -75,7 +75,12 @@ run.tally = wrong
 sys.exit(run.run(flights=500, kill=False))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(r"WRONG +Carrier/UA: the file says Figures\(.*, the entity Figures\(", done.stdout)
@@ -88,10 +93,13 @@ def test_it_takes_all_that_it_started_along(tmp_path: Path, how: signal.Signals)
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        assert any("acknowledged" in line for line in process.stdout)
-        process.send_signal(how)
-        _, said = process.communicate(timeout=60)
+        try:
+            assert process.stdout is not None
+            assert any("acknowledged" in line for line in process.stdout)
+            process.send_signal(how)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()  # the end of the block would wait for it
     assert process.returncode == 130
     assert said.endswith("stopped\n")
     assert "Traceback" not in said
