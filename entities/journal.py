@@ -123,12 +123,14 @@ class Journal:
         entries: what the operation that runs now, or ran before a crash, did.
         position: how far the operation's own code has come in the run that goes on now.
         broken: set when it took another path than recorded; the operation fails, whatever it catches.
+        met: ends when a recorded step is met again, or the run ends; not stored (``inside``).
     """
 
     applied: int = 0
     entries: list[Entry] = field(default_factory=list)
     position: int = 0
     broken: NonDeterminism | None = None
+    met: asyncio.Future[None] | None = None
     _run: _Run | None = None
 
     def call(self, wanted: CallEntry) -> CallEntry | None:
@@ -194,6 +196,17 @@ class Journal:
         """Return the calls that still wait for an answer."""
         return [e for e in self.entries if isinstance(e, CallEntry) and e.outcome is None and not e.abandoned]
 
+    def has_met(self, entry: Entry) -> bool:
+        """Tell whether the run that goes on now has come to a recorded entry."""
+        run = self._begun()
+        left = run.others if entry.branch else run.own[self.position :]
+        return not any(one is entry for one in left)
+
+    def tell_met(self) -> None:
+        """Wake up who waits for ``met``."""
+        if self.met is not None and not self.met.done():
+            self.met.set_result(None)
+
     def encode(self) -> bytes:
         """Return the stored form."""
         packed: bytes = msgpack.packb([_VERSION, self.applied, [_row(entry) for entry in self.entries]])
@@ -233,6 +246,7 @@ class Journal:
         if self.position == len(own):
             return None
         self.position += 1
+        self.tell_met()
         return own[self.position - 1]
 
     def _met_again(self, wanted: Entry) -> Entry | None:
@@ -241,6 +255,7 @@ class Journal:
         found = next((entry for entry in same if entry.branch == wanted.branch), same[0] if same else None)
         if found is not None:
             run.others = [entry for entry in run.others if entry is not found]
+            self.tell_met()
         return found
 
     def _mismatch(self, recorded: Entry, actual: str) -> NonDeterminism:

@@ -13,11 +13,13 @@ Rules:
 * Responses and scheduled signals do not queue: the first would wait for the operation that waits
   for them, the second only become timers.
 * A due reminder queues like a signal; what it means is decided when its turn comes (``alarms``).
+* Calls back from those whom an operation waits for run inside of it (``inside``).
 * While an orchestration holds the entity, what must wait for that stands beside the mailbox (``mailbox``).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import deque
@@ -48,6 +50,7 @@ from .calls import refusal
 from .controls import Controls
 from .editing import EDITING, Edit, Trail
 from .hooks import AGAIN, Step, Waking, hooks_of
+from .inside import Place, place_of, until
 from .inspecting import listed
 from .jobs import Applied, Job, describe, encode_result, expiry, put_off, refused
 from .journal import CallOutcome, Journal
@@ -143,8 +146,8 @@ class EntityActivation:
                 left -= self._run_turn(left)
         if self._nested and self._waking is not None and not self._mailbox:
             self._wake(self._waking)
-        while self._nested and self._waking is None:  # inside an operation that was run again just now
-            self._read_inside(self._nested.pop(0))
+        if self._nested and self._waking is None:
+            self._place_nested()
         self._ready = bool(self._mailbox) and self._waking is None and self._may_start(self._mailbox[0])
         if self._controls.expiry is not None and (has_ended or left < OPERATIONS_MAX):
             self._controls.used(effects)
@@ -236,11 +239,11 @@ class EntityActivation:
             self._refuse(item, message, error)
             return
         job = Job(item, operation, message, journal, journal.applied)
+        if item.record:
+            self._interrupted[item.row] = job
         if operation.reentrant and isinstance(message, Call) and str(self._actor) in message.chain:
             self._nested.append(job)
             return
-        if item.record:
-            self._interrupted[item.row] = job
         if self._box.locks is None:
             self._mailbox.append(job)
         else:
@@ -413,6 +416,23 @@ class EntityActivation:
         else:
             self._effects.spawn(self._actor, running.join())
 
+    def _place_nested(self) -> None:
+        writer, nested = self._writer, self._nested
+        journal = None if writer is None else writer.job.journal
+        self._nested = []
+        for job in nested:
+            assert isinstance(job.message, Call)
+            match place_of(job.message, journal):
+                case Place.INSIDE:
+                    self._read_inside(job)
+                case Place.NOT_YET:
+                    self._nested.append(job)
+                case Place.MAILBOX:
+                    self._box.admit(self._effects, job)
+        if self._nested and journal is not None and (journal.met is None or journal.met.done()):
+            journal.met = asyncio.get_running_loop().create_future()
+            self._effects.spawn(self._actor, until(journal.met))
+
     def _read_inside(self, job: Job) -> None:
         if job.operation.is_async:  # by middleware: itself it never is
             self._start(job)
@@ -455,6 +475,7 @@ class EntityActivation:
             return
         assert self._writer is running
         self._writer = None
+        running.job.journal.tell_met()
         if failed:
             self._turns.reset()
         else:

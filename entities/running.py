@@ -76,6 +76,7 @@ class Running:
     def drop(self) -> None:
         """Stop the operation; its outcome is of no interest."""
         self.scope.end()  # what it does on its way out has no effect
+        self.job.journal.tell_met()
         if self._inner is not None:
             self._inner.cancel()
 

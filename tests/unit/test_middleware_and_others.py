@@ -159,3 +159,46 @@ async def test_each_signal_of_a_batch_with_one_that_cannot_be_stored_has_its_own
     found = [span.status.status_code for span in told.named("entity Desk.note")]
     assert found == [StatusCode.UNSET, StatusCode.ERROR, StatusCode.UNSET]
     assert "?" not in [above for above, _ in told.edges()], "and ids of their own"
+
+
+class Ledger(lungfish.Entity):
+    value: int = 0
+
+    async def visit(self, key: str, seconds: float) -> int:
+        await asyncio.sleep(seconds)
+        self.value += 1
+        found: int = await self.context.entity(Ledger, key).call(Ledger.look_at, self.key)
+        return found
+
+    async def look_at(self, key: str) -> int:
+        found: int = await self.context.entity(Ledger, key).call(Ledger.peek)
+        return found
+
+    @lungfish.reentrant
+    @lungfish.shared
+    def peek(self) -> int:
+        return self.value
+
+    def bump(self) -> int:
+        self.value += 10
+        return self.value
+
+
+@pytest.mark.parametrize("seconds", [0, 1], ids=["at once", "slowly"])
+def test_a_read_inside_that_asks_others_sees_the_same_after_any_crash(seconds: float) -> None:
+    app = lungfish.App("inside")
+    app.entity(Ledger)
+
+    @app.operation_middleware
+    async def asks(turn: Incoming, call_next: CallNext) -> Any:
+        if turn.operation == "peek":
+            await turn.entity.context.entity(Ledger, "rights").call(Ledger.bump)
+        return await call_next()
+
+    async def inside(client: lungfish.Client) -> list[int]:
+        visit = asyncio.ensure_future(client.entity(Ledger, "a").call(Ledger.visit, "b", seconds))
+        await asyncio.sleep(0)
+        bump = await client.entity(Ledger, "a").call(Ledger.bump)
+        return [await visit, bump]
+
+    assert crash_everywhere(app, inside).outcome == [1, 11]

@@ -9,6 +9,7 @@ import pytest
 import lungfish
 from lungfish.entities import Entity
 from lungfish.runtime.errors import UsageError
+from lungfish.runtime.testing_loop import run_virtually
 from lungfish.testing import Environment, crash_everywhere, environment
 
 app = lungfish.App("circles")
@@ -142,6 +143,72 @@ async def circle(client: lungfish.Client) -> tuple[int, int]:
 
 def test_a_crash_at_any_instant_changes_nothing() -> None:
     assert not crash_everywhere(app, circle).findings
+
+
+# --- whose operation it is inside of ------------------------------------------------------------
+
+slow = lungfish.App("slow-circles")
+
+
+@slow.entity
+class Slow(Entity):
+    value: int = 0
+    seen: int = -1
+
+    async def visit(self, key: str) -> int:
+        await asyncio.sleep(1)
+        self.value += 1
+        await asyncio.sleep(1)
+        return int(await self.context.entity(Slow, key).call(Slow.ask_back, self.key, 0))
+
+    async def visit_and_give_up(self, key: str) -> str:
+        try:
+            async with asyncio.timeout(1):
+                await self.context.entity(Slow, key).call(Slow.ask_back, self.key, 2)
+        except TimeoutError:
+            return "gave up"
+        return "was answered"
+
+    async def ask_back(self, key: str, seconds: float) -> int:
+        await asyncio.sleep(seconds)
+        self.seen = await self.context.entity(Slow, key).call(Slow.peek)
+        return self.seen
+
+    async def change_and_fail(self) -> None:
+        self.value += 100
+        await asyncio.sleep(5)
+        raise ValueError("no")
+
+    @lungfish.reentrant
+    @lungfish.shared
+    def peek(self) -> int:
+        return self.value
+
+
+async def slow_circle(client: lungfish.Client) -> int:
+    return int(await client.entity(Slow, "a").call(Slow.visit, "b"))
+
+
+def test_it_waits_for_an_operation_that_is_run_again_to_come_as_far_as_it_was() -> None:
+    assert crash_everywhere(slow, slow_circle).outcome == 1
+
+
+def test_it_is_not_inside_of_another_operation_than_the_one_that_waited_for_it() -> None:
+    run_virtually(gives_up)
+
+
+async def gives_up() -> None:
+    async with environment(slow) as env:
+        a, b = (env.client.entity(Slow, key) for key in "ab")
+        gave_up = asyncio.ensure_future(a.call(Slow.visit_and_give_up, "b"))
+        await asyncio.sleep(0)
+        with pytest.raises(lungfish.EntityOperationFailed, match="ValueError: no"):
+            await a.call(Slow.change_and_fail)
+        assert await gave_up == "gave up"
+        assert await b.call(Slow.peek) == 0
+        state = await b.state()
+        assert state is not None
+        assert state.seen == 0, "b has kept only what was committed"
 
 
 # --- a whole class ------------------------------------------------------------------------------
