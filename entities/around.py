@@ -14,11 +14,9 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import replace
-from functools import partial
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal
 
 from lungfish.runtime.app import App
@@ -102,48 +100,79 @@ class _Around:
 
     def _around_sync(self, operation: Operation) -> Callable[..., Any]:
         def run(entity: Any, *args: Any, **kwargs: Any) -> Any:
-            work = partial(operation.function, entity, *args, **kwargs)
             turn = incoming(operation, entity, args, kwargs)
-            with counting(entity):
+            with _Counting(entity) as counting:
+
+                def work() -> Any:
+                    try:
+                        return operation.function(entity, *args, **kwargs)
+                    except Refused as error:
+                        counting.own = error
+                        raise
+
                 return copy_context().run(run_through, self._chain, turn, work)
 
         return run
 
     def _around_async(self, operation: Operation) -> Callable[..., Any]:
         async def run(entity: Any, *args: Any, **kwargs: Any) -> Any:
-            work = partial(operation.function, entity, *args, **kwargs)
-            with counting(entity):
-                return await wait_through(self._chain, incoming(operation, entity, args, kwargs), work)
+            turn = incoming(operation, entity, args, kwargs)
+            with _Counting(entity) as counting:
+
+                async def work() -> Any:
+                    try:
+                        return await operation.function(entity, *args, **kwargs)
+                    except Refused as error:
+                        counting.own = error
+                        raise
+
+                return await wait_through(self._chain, turn, work)
 
         return run
 
     def _around_sync_waiting(self, operation: Operation) -> Callable[..., Any]:
         async def run(entity: Any, *args: Any, **kwargs: Any) -> Any:
-            scope = scope_of(entity)
+            scope, turn = scope_of(entity), incoming(operation, entity, args, kwargs)
             outside = scope.operation
+            with _Counting(entity) as counting:
 
-            async def work() -> Any:
-                # To itself it is sync: a call of another entity, which it could not await, is refused to it.
-                scope.operation = operation
-                try:
-                    return operation.function(entity, *args, **kwargs)
-                finally:
-                    scope.operation = outside
+                async def work() -> Any:
+                    # To itself it is sync: a call of another entity, which it could not await, is refused.
+                    scope.operation = operation
+                    try:
+                        return operation.function(entity, *args, **kwargs)
+                    except Refused as error:
+                        counting.own = error
+                        raise
+                    finally:
+                        scope.operation = outside
 
-            with counting(entity):
-                return await wait_through(self._chain, incoming(operation, entity, args, kwargs), work)
+                return await wait_through(self._chain, turn, work)
 
         return run
 
 
-@contextmanager
-def counting(entity: Any) -> Iterator[None]:
-    """Count what ends with ``Refused``."""
-    try:
-        yield
-    except Refused:
-        scope_of(entity).refused += 1
-        raise
+class _Counting:
+    """Counts what middleware ends with ``Refused``.
+
+    Attributes:
+        own: what the operation itself has raised: another one was refused, and is counted there.
+    """
+
+    __slots__ = ("_entity", "own")
+
+    def __init__(self, entity: Any) -> None:
+        self._entity = entity
+        self.own: Refused | None = None
+
+    def __enter__(self) -> _Counting:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Refused) and error is not self.own:
+            scope_of(self._entity).refused += 1
 
 
 def scope_of(entity: Any) -> Scope:

@@ -51,5 +51,3 @@ def _way(chain: tuple[str, ...], actor: ActorId) -> tuple[str, ...]:
 async def until(met: asyncio.Future[None]) -> None:
     """Wait for the next call that is met again."""
     await met
-
-

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from lungfish.runtime import codec
+from lungfish.runtime import codec, middleware
 from lungfish.runtime.definitions import Operation
 from lungfish.runtime.errors import DeadlineExceeded, FailureDetails, LungfishError, SerializationError
 from lungfish.runtime.kinds import Effects, Item
@@ -19,6 +19,9 @@ from .journal import Journal
 
 if TYPE_CHECKING:
     from .spans import OperationSpan
+
+
+_OURS: Final = (__package__ or "?", middleware.__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -144,8 +147,8 @@ def refused(job: Job, error: LungfishError, *, finished: bool = True) -> Applied
 
 
 def describe(error: BaseException) -> FailureDetails:
-    """Describe what user code raised, without the frames of the runtime below it."""
+    """Describe what user code raised, without the frames of the runtime, and of middleware, below it."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(__package__ or "?"):
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
         frames = frames.tb_next
     return FailureDetails.of(error.with_traceback(frames or error.__traceback__))

@@ -235,7 +235,7 @@ class AttemptRunner:
     async def _launch(self, attempt: Attempt, activity: Activity[Any, Any], launcher: Launcher) -> None:
         task = attempt.task
         try:
-            adopt((), task.headers)  # for middleware; the function runs elsewhere
+            attempt.enter(self._app)  # for middleware; the function runs elsewhere
             args, kwargs = activity.signature.decode(task.args)
             work = partial(launcher.run, activity, args, kwargs, attempt.info)
             value = await wait_through(self._app.around_attempts, attempt.info, work)

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from . import headers, wire
+from .allowance import Allowance
 from .deadlines import Deadlines
 from .errors import DeadlineExceeded, FailureDetails, StoreUnavailable, UnknownPool, usage_error
 from .existing import HUB_WAIT_S, open_existing
@@ -137,6 +138,34 @@ class Connection:
 
         answer: T = await wait_through(self.around, outgoing, work)
         return answer
+
+    async def call_through(
+        self,
+        actor: ActorId,
+        operation: str,
+        ask: Callable[[Wire, float | None], Awaitable[T]],
+        *,
+        timeout_s: float | None,
+        what: str,
+    ) -> T:
+        """Call an entity inside of the app's middleware, whose waiting is a part of the time-out.
+
+        Args:
+            ask: sends the call with these headers, and waits for no longer than that (s) for the answer.
+            timeout_s: longest wait (s), from now on; None waits for ever.
+            what: names the call in errors.
+
+        Raises:
+            DeadlineExceeded: no answer in time, or middleware waited for too long.
+        """
+        if timeout_s is None:
+            return await self.through("call", actor.name, actor.key, operation, partial(_for_ever, ask))
+        allowance = Allowance(timeout_s, what)
+
+        async def lent(travelling: Wire) -> T:
+            return await allowance.lend(partial(ask, travelling))
+
+        return await allowance.cover(partial(self.through, "call", actor.name, actor.key, operation, lent))
 
     def partition(self, actor: ActorId) -> int:
         """Return the partition that owns an actor; raises ``UnknownPool`` (see ``place``)."""
@@ -322,6 +351,10 @@ def _late(timeout_s: float, what: str) -> DeadlineExceeded:
         f"{what}: no answer within {timeout_s:g} s; whether it took effect is unknown. "
         "Is a host of this hub running?"
     )
+
+
+def _for_ever(ask: Callable[[Wire, float | None], Awaitable[T]], travelling: Wire) -> Awaitable[T]:
+    return ask(travelling, None)
 
 
 def raise_usage_error(details: FailureDetails) -> None:

@@ -127,8 +127,8 @@ class EntityRef(Editable, Explained, Generic[E]):
 
         Args:
             operation: the method, as ``Counter.add``, or its name.
-            timeout: longest wait (timedelta, or seconds) instead of that of ``options``; if the operation has
-                a parameter of that name, it is that.
+            timeout: longest wait (timedelta, or seconds) instead of that of ``options``, from now on, with
+                what middleware takes; if the operation has a parameter of that name, it is that.
 
         Raises:
             NotRegistered, InvalidArguments, SerializationError, PayloadTooLarge: refused; nothing happened.
@@ -153,11 +153,11 @@ class EntityRef(Editable, Explained, Generic[E]):
             response = await self._ask(name, data, timeout_s, what, connection.headers())
             return result_of(response, signature, what)
 
-        async def send(travelling: Wire) -> Any:
-            response = await self._ask(name, data, timeout_s, what, travelling)
+        async def ask(travelling: Wire, left_s: float | None) -> Any:
+            response = await self._ask(name, data, left_s, what, travelling)
             return result_of(response, signature, what)
 
-        return await connection.through("call", self._actor.name, self._actor.key, name, send)
+        return await connection.call_through(self._actor, name, ask, timeout_s=timeout_s, what=what)
 
     def _ask(
         self, name: str, data: bytes, timeout_s: float | None, what: str, travelling: Wire

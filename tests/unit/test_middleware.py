@@ -505,7 +505,7 @@ def test_the_traceback_of_a_failure_ends_in_the_operation_and_shows_nothing_of_o
     failure = host.call("add", -1).failure
     assert failure is not None
     assert 'raise ValueError(f"negative' in failure.traceback
-    assert "lungfish/entities" not in failure.traceback
+    assert "/lungfish/" not in failure.traceback
     assert failure.cause is None
 
 

@@ -12,6 +12,7 @@ from opentelemetry.trace import StatusCode
 
 import lungfish
 from lungfish import CallNext, Incoming, OrchestrationContext, Outgoing, UsageError
+from lungfish.runtime import figures
 from lungfish.testing import crash_everywhere, environment
 from tests.spans import Told
 
@@ -159,6 +160,43 @@ async def test_each_signal_of_a_batch_with_one_that_cannot_be_stored_has_its_own
     found = [span.status.status_code for span in told.named("entity Desk.note")]
     assert found == [StatusCode.UNSET, StatusCode.ERROR, StatusCode.UNSET]
     assert "?" not in [above for above, _ in told.edges()], "and ids of their own"
+
+
+class Door(lungfish.Entity):
+    def open(self) -> None: ...
+
+    def open_not(self) -> None:
+        raise lungfish.Refused("says the operation itself")
+
+    async def pass_on(self) -> None:
+        await self.context.entity(Door, "b").call(Door.open)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize(("operation", "count"), [("open", 1), ("pass_on", 1), ("open_not", 0)])
+async def test_what_is_refused_is_counted_once_however_far_the_refusal_goes(
+    waits: bool, operation: str, count: int
+) -> None:
+    app = lungfish.App("counted")
+    app.entity(Door)
+
+    def strict(turn: Incoming) -> Iterator[None]:
+        if turn.operation == "open":
+            raise lungfish.Refused("closed")
+        yield
+
+    async def strict_and_waiting(turn: Incoming, call_next: CallNext) -> Any:
+        if turn.operation == "open":
+            raise lungfish.Refused("closed")
+        return await call_next()
+
+    app.operation_middleware(strict_and_waiting if waits else strict)
+    async with environment(app) as env:
+        with pytest.raises(lungfish.Refused):
+            await env.client.entity(Door, "a").call(operation)
+        (host,) = env._hosts.values()
+        (refused,) = [sample for sample in host.samples() if sample.metric is figures.HOST_REFUSED]
+        assert refused.value == count
 
 
 class Ledger(lungfish.Entity):

@@ -10,6 +10,7 @@ import contextvars
 import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from lungfish.runtime.settings import WorkerSettings
 from lungfish.runtime.signatures import encode_arguments
 from lungfish.runtime.store import START, Append, Commit, HubMeta, partition_target, queue_target
 from lungfish.runtime.worker import BACKOFF_S, Worker
+from tests.spans import Told
 from tests.virtual import virtual_server, virtually
 
 HUB = "test"
@@ -512,6 +514,37 @@ def test_activities_with_resources_go_through_the_launcher() -> None:
             await bench.wait_results(2)
             await asyncio.sleep(0.01)
             assert launcher.cancelled == 1
+
+    virtually(test)
+
+
+USER: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
+
+
+def test_middleware_around_what_a_launcher_runs_is_in_the_context_of_the_attempt() -> None:
+    async def test() -> None:
+        async with Bench() as bench:
+            told = Told(bench.app)
+            bench.app.propagate(USER)
+            seen: list[Any] = []
+
+            @bench.app.activity_middleware
+            def around(attempt: ActivityInfo) -> Iterator[None]:
+                here = lungfish.activity_info()
+                with told.provider.get_tracer("test").start_as_current_span("theirs"):
+                    yield
+                seen.append((USER.get(), here.idempotency_key == attempt.idempotency_key))
+
+            @bench.app.activity(num_gpus=1)
+            def train(n: int = 0) -> int:
+                return n * 2
+
+            above = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+            await bench.put(replace(make_task("train", 21), headers=("traceparent", above, "user", "ada")))
+            await bench.worker(launcher=FakeLauncher())
+            assert value_of(await bench.one()) == 42
+            assert seen == [("ada", True)]
+            assert told.edges() == [("?", "activity train"), ("activity train", "theirs")]
 
     virtually(test)
 
