@@ -8,11 +8,15 @@ from . import wire
 from .store import Delivery
 
 
-def delivery_of(target: str, rows: list[list[Any]], sequences: dict[str, int]) -> Delivery:
-    """Return a delivery; it takes the next of the target's sequence numbers, where the target counts."""
+def delivery_of(target: str, rows: list[list[Any]], sequences: dict[str, int], base: int) -> Delivery:
+    """Return a delivery; it takes the next of the target's sequence numbers, where the target counts.
+
+    Args:
+        base: the numbers of this owner lie behind it.
+    """
     if target[:2] == "c:":
         return Delivery(target, 0, (wire.pack_rows(rows),))
-    sequence = sequences[target] = sequences.get(target, 0) + 1
+    sequence = sequences[target] = max(sequences.get(target, 0), base) + 1
     if target[:2] == "q:":
         # One entry per activity: workers share a queue entry by entry.
         return Delivery(target, sequence, tuple(wire.pack_rows([row]) for row in rows))

@@ -55,6 +55,7 @@ class Drafting(Effects):
         self._pinned_ms = 0
         self._number = image.commit_number
         self._sequences = dict(image.sequences)
+        self._base = image.base
         #: Unfinished items without a mailbox row yet, and those with one.
         self._fresh: dict[int, Item] = {}
         self._kept: dict[int, Item] = {}
@@ -116,7 +117,7 @@ class Drafting(Effects):
         if self.payloads:
             self.payloads.fill(draft)
         for target, rows in self._outgoing.items():
-            draft.deliveries.append(delivery_of(target, rows, self._sequences))
+            draft.deliveries.append(delivery_of(target, rows, self._sequences, self._base))
         self._gated, self._afterwards = self._afterwards, []
         self._new_draft()
         return draft

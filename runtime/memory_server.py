@@ -15,12 +15,13 @@ import asyncio
 import copy
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from . import memory_queues
 from .caution import CALM_MS
+from .generations import base_at
 from .keys import (
     CLIENT_LENGTH_MAX,
     CLIENT_TTL_MS,
@@ -164,6 +165,16 @@ class Hub:
         """Return a partition's rows."""
         return self.partitions.setdefault(partition, Partition())
 
+    def forget(self, before: Hub, partitions: Iterable[int]) -> None:
+        """Have some partitions as they were before; nothing else."""
+        for number in partitions:
+            target = partition_target(number)
+            stream, last = before.streams.get(target, Stream()), self.streams.get(target, Stream()).last
+            stream.last = max(stream.last, last)
+            self.partitions[number] = before.partition(number)
+            self.streams[target] = stream
+            self.producers[target] = before.producers.get(target, {})
+
     def stream(self, target: str, now_ms: int) -> Stream:
         """Return a target's stream; an expired one is empty."""
         stream = self.streams.get(target)
@@ -213,13 +224,20 @@ class MemoryServer:
         """Return a copy of everything, to ``rollback`` to."""
         return copy.deepcopy(self._hubs)
 
-    def rollback(self, checkpoint: dict[str, Hub]) -> None:
+    def rollback(self, checkpoint: dict[str, Hub], partitions: Collection[int] | None = None) -> None:
         """Lose every write since ``checkpoint``: what a failover to a late replica does.
 
         It takes time, so ids that are given afterwards are later than those that were lost.
+
+        Args:
+            partitions: those that are on the shard that forgets; None: there is one server for everything.
         """
         lost, self._hubs = self._hubs, copy.deepcopy(checkpoint)
         for name, hub in lost.items():
+            if partitions is not None:
+                hub.forget(self.hub(name), partitions)
+                self._hubs[name] = hub
+                continue
             for target, stream in hub.streams.items():
                 kept = self.hub(name).streams.setdefault(target, Stream())
                 kept.last = max(kept.last, stream.last)
@@ -333,6 +351,7 @@ class MemoryServer:
             activities=dict(row.activities),
             outbox=list(row.outbox.values()),
             deaths=row.deaths,
+            base=0 if self.delivers_in_place else base_at(row.claimed_ms),
         )
 
     def release(self, hub: str, partition: int, token: str) -> bool:

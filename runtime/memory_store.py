@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Final, TypeVar
 
 from . import memory_queues
@@ -466,6 +466,8 @@ class _Waiting:
 class MemoryReader(_Waiting):
     """See ``Reader``."""
 
+    away: Set[str] = frozenset()
+
     async def read(
         self, positions: Mapping[str, str], *, block_ms: int, count: int
     ) -> dict[str, list[Entry]]:
@@ -474,6 +476,7 @@ class MemoryReader(_Waiting):
         here = {target: at for target, at in positions.items() if not self._store._is_away(target)}
         if positions and not here:
             raise StoreUnavailable(_AWAY.reason)
+        self.away = positions.keys() - here.keys()
         return await self._poll(lambda: server.read(hub, here, count), here, block_ms)
 
 

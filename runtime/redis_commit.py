@@ -21,6 +21,7 @@ import msgpack
 
 from .caution import CALM_MS
 from .errors import StoreUnavailable
+from .generations import base_at
 from .keys import (
     CLIENT_LENGTH_MAX,
     CLIENT_TTL_MS,
@@ -318,8 +319,12 @@ def claim_commands(keys: Keys, partition: int, host: str, token: str) -> list[Co
     ]
 
 
-def read_image(partition: int, token: str, replies: Sequence[Reply]) -> PartitionImage:
-    """Read the answers to ``claim_commands``."""
+def read_image(partition: int, token: str, replies: Sequence[Reply], *, counts_on: bool) -> PartitionImage:
+    """Read the answers to ``claim_commands``.
+
+    Args:
+        counts_on: no generation begins: all partitions are on one server.
+    """
     row, mailbox, due, payloads, activities, outbox = replies
     owner = pairs(row)
     due_ms = {timer: int(float(score)) for timer, score in pairs(due).items()}
@@ -335,6 +340,7 @@ def read_image(partition: int, token: str, replies: Sequence[Reply]) -> Partitio
         activities=pairs(activities),
         outbox=[_read_outbox(entry_id, fields) for entry_id, fields in outbox],
         deaths=int(owner.get("deaths", 0)),
+        base=0 if counts_on else base_at(int(owner.get("claimed", 0))),
     )
 
 

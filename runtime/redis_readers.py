@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Any, Final
 
 from .errors import StoreUnavailable
@@ -26,6 +26,7 @@ POLL_MAX_S: Final = 0.02
 #: How often a wake-up that came before the read had begun to wait is repeated.
 _WAKE_TRIES: Final = 20
 
+_ALL_HERE: Final = frozenset[str]()
 _serial = itertools.count(1)
 
 
@@ -150,6 +151,11 @@ class RedisReader:
             self._inner = kind(servers, self._keys)
         return await self._inner.read(positions, block_ms=block_ms, count=count)
 
+    @property
+    def away(self) -> Set[str]:
+        """See ``Reader.away``."""
+        return self._inner.away if self._inner is not None else _ALL_HERE
+
     async def wake(self) -> None:
         """See ``Reader.wake``."""
         if self._inner is not None:
@@ -164,7 +170,9 @@ class RedisReader:
 
 
 class SingleReader:
-    """See ``Reader``; on a single server."""
+    """See ``Reader``; on a single server, which answers for all or for none."""
+
+    away: Set[str] = _ALL_HERE
 
     def __init__(self, servers: Servers, keys: Keys) -> None:
         """Nothing is connected before the first read."""
@@ -220,6 +228,7 @@ class ClusterReader:
         self._lane = f"read{next(_serial)}"
         self._woken = asyncio.Event()
         self._closed = False
+        self.away: Set[str] = _ALL_HERE
 
     async def read(
         self, positions: Mapping[str, str], *, block_ms: int, count: int
@@ -242,7 +251,10 @@ class ClusterReader:
                 self._count.failed(asked)
             elif any(replies) and not failures:
                 self._count.succeeded()
-            found = zip(positions, replies, strict=True)
+            found = list(zip(positions, replies, strict=True))
+            self.away = (
+                {t for t, reply in found if isinstance(reply, StoreUnavailable)} if failures else _ALL_HERE
+            )
             return {
                 target: _entries(reply[0][1])
                 for target, reply in found

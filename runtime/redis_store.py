@@ -243,7 +243,7 @@ class RedisStore:
         key = self._keys.partition(partition).owner
         commands = claim_commands(self._keys, partition, host, token)
         replies = await servers.run(ADMIN, [(key, command) for command in commands])
-        return read_image(partition, token, replies)
+        return read_image(partition, token, replies, counts_on=servers.is_single)
 
     async def release(self, partition: int, token: str) -> bool:
         """See ``Store.release``."""

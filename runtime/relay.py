@@ -6,6 +6,7 @@ Rules:
   outcome is known. The target drops repeats, so the old owner and the new one may both send.
 * An entry is reported as delivered to its partition, whose next commit trims it.
 * A full target holds up its own entries only.
+* The first number of a generation follows on no other: it goes when all before it have arrived.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from itertools import islice
 from typing import Final
 
 from .errors import StoreUnavailable
+from .generations import opens
 from .partition import Partition
 from .store import Append, Appended, OutboxEntry, Store, partition_target
 
@@ -94,10 +96,13 @@ class Relay:
         appends: list[Append] = []
         owners: list[tuple[tuple[int, str], _Lane, OutboxEntry]] = []
         for key, lane in lanes.items():
+            producer = partition_target(lane.partition.number)
             for at, entry in enumerate(islice(lane.entries, LANE_ENTRIES_MAX)):
-                producer = partition_target(lane.partition.number)
+                is_opening = opens(entry.sequence)
+                if at and is_opening:
+                    break
                 # The first one only: if that is refused, no later one may take its place.
-                resync = lane.resync and at == 0
+                resync = at == 0 and (lane.resync or is_opening)
                 appends.append(Append(entry.target, producer, entry.sequence, entry.payloads, resync=resync))
                 owners.append((key, lane, entry))
         try:

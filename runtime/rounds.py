@@ -172,13 +172,15 @@ class Rounds:
             await self._room.wait()
         positions = {target: partition.read_position for target, partition in reading.items()}
         looking = [each for each in self._looking if reading.get(each.target) is each]
+        # Asked again and again, a server that is away answers no sooner.
+        away = self._reader.away
         found = await self._reader.read(
             positions,
-            block_ms=0 if looking else self._settings.heartbeat_ms,
+            block_ms=0 if any(each.target not in away for each in looking) else self._settings.heartbeat_ms,
             count=self._settings.read_entries_max,
         )
         for partition in looking:
-            if partition.target not in found:
+            if partition.target not in found and partition.target not in self._reader.away:
                 self._looking.discard(partition)
                 partition.looked()
                 self._wake.set()

@@ -19,7 +19,7 @@ Rules (each implementation is held to them by one contract suite):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol, TypeAlias
@@ -59,8 +59,8 @@ class Append:
         sequence: 1, 2, 3 … per (producer, target); 0 where the target takes none.
         payloads: one stream entry each. Inboxes and clients get one packed batch; a
             queue gets one entry per activity, so that workers can share them.
-        resync: accept a gap and go on from ``sequence``: only for an outbox whose target
-            lost acknowledged writes in a failover.
+        resync: accept a gap and go on from ``sequence``: only for the first entry of an outbox that is not
+            known to have arrived. Its target lost acknowledged writes, or a generation begins.
         after: take it only if the last number taken is this one, and go on from ``sequence``, which may be
             any larger one: then sequence numbers are positions in a source. Anything else but a repeat is
             a gap. Without payloads only the number is written.
@@ -101,6 +101,11 @@ class Entry:
 
 class Reader(Protocol):
     """A connection of its own for blocking reads, so that no write waits behind one."""
+
+    @property
+    def away(self) -> Set[str]:
+        """The targets whose server did not answer the last read: it tells nothing of them."""
+        ...
 
     async def read(
         self, positions: Mapping[str, str], *, block_ms: int, count: int
@@ -144,6 +149,7 @@ class PartitionImage:
         sequences: last sequence number used per target of the outbox.
         mailbox: accepted, unfinished messages by row id; timers: id → (due ms, payload).
         deaths: how many owners in a row did not let go, each soon after its claim (see ``caution``).
+        base: the numbers of this owner lie behind it (see ``generations``); 0: it counts on.
     """
 
     partition: int
@@ -157,6 +163,7 @@ class PartitionImage:
     activities: dict[str, bytes]
     outbox: list[OutboxEntry]
     deaths: int = 0
+    base: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pytest
 
 from lungfish.runtime import memory_store, redis_queues, redis_store, wire
 from lungfish.runtime.errors import HubMismatch, HubNotFound, StoreUnavailable
+from lungfish.runtime.generations import PER_MS, base_at
 from lungfish.runtime.ids import ORCHESTRATION, ActorId
 from lungfish.runtime.keys import CLIENT_LENGTH_MAX, Keys
 from lungfish.runtime.layout import PoolRange
@@ -516,6 +517,40 @@ class TestOwnership:
             OutboxEntry("1-1", "q:work", 9, (b"gap",)),
         ]
         assert await read_all(store, "p:3") == []
+
+    async def test_on_a_cluster_each_claim_begins_a_generation(self, store: Store, kind: str) -> None:
+        """A failover may take the claim back: what comes after it must be told from what came before."""
+        first = await store.claim(3, "A", "t1")
+        assert (await store.claim(3, "A", "t1")).base == first.base, "a repeat"
+        if kind in IN_PLACE:
+            assert first.base == 0, "all forget together, and deliveries in place must follow on"
+            return
+        since_ms = await store.now_ms()
+        while await store.now_ms() == since_ms:
+            await asyncio.sleep(0.001)
+        second = await store.claim(3, "B", "t2")
+        assert since_ms * PER_MS <= second.base <= await store.now_ms() * PER_MS
+        assert first.base < second.base
+
+    async def test_numbers_of_a_generation_are_told_apart(self, store: Store) -> None:
+        base = base_at(1_800_000_000_123)
+        assert await store.append([put("p:4", 1, producer="p:3")]) == [Appended.OK]
+        opening = Append("p:4", "p:3", base + 1, (b"o",), resync=True)
+        assert await store.append([put("p:4", base + 2, producer="p:3")]) == [Appended.GAP]
+        assert (
+            await store.append([opening, opening, put("p:4", base + 2, producer="p:3")]) == [Appended.OK] * 3
+        )
+        assert await store.append([put("p:4", 2, producer="p:3")]) == [Appended.OK], (
+            "of an earlier owner: too late"
+        )
+        assert await store.append([put("p:4", base + 4, producer="p:3")]) == [Appended.GAP]
+        assert await read_all(store, "p:4") == [b"m1", b"o", b"m%d" % (base + 2)]
+        assert await store.marks("p:3", [4]) == [base + 2]
+        await store.claim(3, "A", "t1")
+        await store.commit([Commit(3, "t1", 1, deliveries=[Delivery("p:5", base + 9, (b"d",))])])
+        image = await store.claim(3, "A", "t1")
+        assert image.sequences == {"p:5": base + 9}
+        assert [entry.sequence for entry in image.outbox] == [base + 9]
 
 
 # --- commit ------------------------------------------------------------------------------

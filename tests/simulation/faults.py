@@ -72,6 +72,7 @@ class Profile:
         until_s: no fault begins after this time (s).
         failovers: mean distance of failovers to a replica that lacks the last writes (s); 0: none.
         last_failover: one more when everything is at rest: no message comes later that would show it.
+        last_shard: a shard of a Cluster forgets when everything is at rest, and then the work goes on.
         script: number of a store call → the fault that it meets, whatever chance says.
     """
 
@@ -84,6 +85,7 @@ class Profile:
     until_s: float = 0.0
     failovers: float = 0.0
     last_failover: bool = False
+    last_shard: bool = False
     script: dict[int, str] = field(default_factory=dict)
 
     def describe(self) -> str:

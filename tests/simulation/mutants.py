@@ -195,6 +195,11 @@ def lease_lost_ignored() -> Iterator[None]:
         yield
 
 
+def numbers_used_again() -> Any:
+    """On a Cluster, too, a new owner counts on from what its shard has not forgotten."""
+    return _image_without(base=0)
+
+
 def ousted_unnoticed() -> Any:
     """A host looks at who owns its partitions only when it commits."""
 
@@ -359,6 +364,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         trims_too_far,
         lease_lost_ignored,
         ousted_unnoticed,
+        numbers_used_again,
         timers_early,
         one_shot_recovery,
         lost_takes_forgotten,

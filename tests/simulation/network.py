@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 import zlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
 from enum import Enum
 from typing import Any, Protocol, TypeVar
 
@@ -480,6 +480,10 @@ class FaultyReader:
         self._victim = victim
         self._inner = inner
         self._cut = False
+
+    @property
+    def away(self) -> Set[str]:
+        return self._inner.away
 
     async def read(
         self, positions: Mapping[str, str], *, block_ms: int, count: int

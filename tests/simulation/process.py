@@ -23,6 +23,7 @@ from lungfish.runtime.host import Host
 from lungfish.runtime.layout import DEFAULT_POOL, EVERY_POOL
 from lungfish.runtime.store import HubMeta
 from lungfish.runtime.worker import Worker
+from tests.simulation import shards
 from tests.simulation.app import POND, app
 from tests.simulation.faults import Profile, Trace
 from tests.simulation.loop import Gate, SimulationLoop
@@ -330,6 +331,24 @@ class Cluster:
         self.network.server.rollback(checkpoint)
         await asyncio.sleep(self._rng.choice((0.01, 0.5)))
         self.network.start_store()
+
+    async def fail_over_a_shard(self, rest: Callable[[], Awaitable[None]]) -> None:
+        """Have some partitions forget what they told the others, who remember."""
+        total = self._shape.partitions + app.pools[POND].partitions
+        await self.run_outside(lambda client: shards.tell(client, "long ago", 1))
+        await rest()
+        checkpoint = self.network.server.checkpoint()
+        await self.run_outside(lambda client: shards.tell(client, "before", shards.BEFORE))
+        await rest()
+        forgetful = sorted(self._rng.sample(range(total), self._rng.randint(1, total - 1)))
+        self._trace.fault(self.loop.now_s, "last_shard", str(forgetful))
+        self.network.server.away.update(forgetful)
+        self.network.server.rollback(checkpoint, forgetful)
+        await asyncio.sleep(self._rng.choice((0.01, 0.5)))
+        self.network.server.away.clear()
+        if self._rng.random() < 0.5:
+            await rest()  # else it is the messages that show it
+        await self.run_outside(lambda client: shards.tell(client, "after", 1))
 
     def _crash(self, sort: str) -> None:
         process = self._choose(sort)

@@ -17,7 +17,7 @@ from lungfish.runtime import host
 from lungfish.runtime.errors import LungfishError
 from lungfish.runtime.sender import Sender
 from lungfish.runtime.store import HubMeta
-from tests.simulation import invariants, parcels, purging, purses
+from tests.simulation import invariants, parcels, purging, purses, shards
 from tests.simulation.app import POND, app
 from tests.simulation.faults import Profile, Trace, profile_of
 from tests.simulation.indexes import indexes
@@ -194,6 +194,11 @@ class Simulation:
         if self.profile.last_failover and not self.violations:
             await self.cluster.fail_over_at_rest(self._rest_of_touches)
             await self._rest(self._unrest)
+        if self.profile.last_shard and not self.violations:
+            await self.cluster.fail_over_a_shard(self._rest_of_touches)
+            await self._rest(self._unrest)
+            for violation in shards.check(self.server.hub(app.hub)):
+                self.report(violation)
         for violation in self._check():
             self.report(violation)
         if self.seed % 4 == 1:

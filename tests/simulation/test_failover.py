@@ -1,7 +1,7 @@
 """A replica takes over that lacks the last writes: what was lost is lost, and everything goes on from there.
 
-One server for all partitions (``in_place``): it forgets for all of them at the same instant. What the shards
-of a Cluster do to one another when only one of them forgets is another matter.
+One server for all partitions (``in_place``): it forgets for all of them at the same instant. On a Cluster one
+shard may forget what the others remember: see ``shards`` for what holds then.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ pytestmark = pytest.mark.slow
 SEEDS = 40
 #: Runs with a failover when everything is at rest.
 AT_REST = 20
+#: Runs in which one shard of a Cluster forgets.
+SHARD_SEEDS = 30
 
 
 def run(seed: int) -> Report:
@@ -41,6 +43,15 @@ def at_rest(seed: int) -> Report:
     return simulate(seed, profile=Profile(until_s=1.0, last_failover=True), shape=shape)
 
 
+def one_shard(seed: int) -> Report:
+    """Run a seed on a Cluster of which a shard forgets while everything is at rest; then work goes on."""
+    shape = shape_of(seed)
+    settings = replace(shape.settings, heartbeat_ms=300, lease_ms=5_000)
+    work = {"signal": 1.0, "call": 1.0}
+    shape = replace(shape, in_place=False, operations=5, work=work, settings=settings)
+    return simulate(seed, profile=Profile(until_s=1.0, last_shard=True), shape=shape)
+
+
 def test_nothing_is_doubled_or_stuck_after_a_failover() -> None:
     reports = [run(seed) for seed in range(SEEDS)]
     assert not {report.seed: report.violations[:3] for report in reports if report.violations}
@@ -60,3 +71,9 @@ def test_a_host_that_does_not_look_whether_the_store_lost_writes_is_caught() -> 
     with ousted_unnoticed():
         caught = [seed for seed in range(3) if at_rest(seed).violations]
     assert len(caught) >= 2
+
+
+def test_nothing_new_is_lost_when_one_shard_forgets() -> None:
+    reports = [one_shard(seed) for seed in range(SHARD_SEEDS)]
+    assert not {report.seed: report.violations[:3] for report in reports if report.violations}
+    assert all(report.fired["last_shard"] for report in reports)

@@ -11,7 +11,7 @@ from tests.simulation.faults import Profile
 from tests.simulation.mutants import MUTANTS, blind
 from tests.simulation.run import Report, simulate
 from tests.simulation.shape import shape_of
-from tests.simulation.test_failover import at_rest
+from tests.simulation.test_failover import at_rest, one_shard
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +76,7 @@ def poured(seed: int) -> Report:
 #: Mutants that need runs of a certain sort to be caught soon.
 RUNS: dict[str, Callable[[int], Report]] = {
     "ousted_unnoticed": at_rest,
+    "numbers_used_again": one_shard,
     "lease_lost_ignored": restless,
     "finished_before_reported": mortal,
     "lost_takes_forgotten": deaf,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from lungfish.orchestrations import events
@@ -52,8 +52,8 @@ class WatchedServer(MemoryServer):
         if self.watching:
             self._report(text)
 
-    def rollback(self, checkpoint: dict[str, Hub]) -> None:
-        super().rollback(checkpoint)
+    def rollback(self, checkpoint: dict[str, Hub], partitions: Collection[int] | None = None) -> None:
+        super().rollback(checkpoint, partitions)
         for hub in self._hubs.values():
             self._owners = {number: row.token for number, row in hub.partitions.items()}
             self._epochs = {number: row.epoch for number, row in hub.partitions.items()}

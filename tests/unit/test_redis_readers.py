@@ -11,7 +11,7 @@ from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.keys import Keys
 from lungfish.runtime.redis_link import Command, Reply
 from lungfish.runtime.redis_readers import ClusterReader, SingleReader
-from lungfish.runtime.redis_servers import Call
+from lungfish.runtime.redis_servers import Call, ServerAway
 from lungfish.runtime.store import START
 
 
@@ -40,6 +40,21 @@ class NarrowServers:
             raise StoreUnavailable("no answer in time")
         entries = [(b"%d-0" % n, [b"p", b"x"]) for n in range(count)]
         return [(str(command[-2]).encode(), entries)]
+
+
+async def test_it_is_known_which_targets_nothing_was_heard_of() -> None:
+    class Half(NarrowServers):
+        def _answer(self, command: Command) -> Reply:
+            return ServerAway("gone") if str(command[-2]).endswith("2}:inbox") and self.room else None
+
+    servers = Half()
+    reader = ClusterReader(cast("Any", servers), Keys("h"))
+    assert reader.away == set()
+    await reader.read({"p:1": START, "p:2": START}, block_ms=0, count=1)
+    assert reader.away == {"p:2"}
+    servers.room = 0
+    await reader.read({"p:1": START, "p:2": START}, block_ms=0, count=1)
+    assert reader.away == set()
 
 
 @pytest.mark.parametrize("kind", [SingleReader, ClusterReader])

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lungfish.runtime import wire
-from lungfish.runtime.memory_store import MemoryServer
+from lungfish.runtime.generations import base_at
+from lungfish.runtime.memory_store import MemoryServer, MemoryStore
 from lungfish.runtime.messages import Signal
 from lungfish.runtime.partition import Partition
 from lungfish.runtime.relay import LANE_ENTRIES_MAX, Relay
-from lungfish.runtime.store import OutboxEntry, Store
+from lungfish.runtime.store import Append, Delivery, OutboxEntry, Store
 from tests.unit.fakes import FakeKind, actor_in, make_partition
 from tests.unit.scripted import BROKEN, FULL, GAP, OK, FlakyStore, ScriptedStore, words_of
 from tests.virtual import virtual_server, virtually
@@ -133,6 +134,44 @@ async def test_after_a_failover_of_the_target_the_first_entry_and_no_other_may_j
         [True, False, False],
     ]
     assert delivered(owner) == ["p:1/5", "p:1/6", "p:1/7"]
+
+
+@virtual
+async def test_a_generation_begins_when_all_before_it_has_arrived() -> None:
+    """Else what waits from an earlier owner would count as a repeat, and be lost."""
+    base = base_at(1_700_000_000_000)
+    store, owner = ScriptedStore([OK, FULL], [OK]), partition()
+    async with relay_on(store) as relay:
+        relay.add(owner, [entry(5), entry(6), entry(base + 1), entry(base + 2)])
+        await empty(relay)
+    assert [[sent[1:3] for sent in call] for call in store.sent] == [
+        [(5, False), (6, False)],
+        [(6, False)],
+        [(base + 1, True), (base + 2, False)],
+    ]
+    assert delivered(owner) == ["p:1/5", "p:1/6", f"p:1/{base + 1}", f"p:1/{base + 2}"]
+
+
+@virtual
+async def test_what_a_shard_forgot_to_have_sent_is_no_repeat() -> None:
+    """The target has taken 3 from an owner that the sender's shard has forgotten, together with 2 and 3."""
+    server = MemoryServer(virtual_server().now_ms, delivers_in_place=False)
+    store = MemoryStore(server, "h")
+    await store.open()
+    await store.append([Append(ONE, "p:0", number, (b"",)) for number in (1, 2, 3)])
+    base = (await store.claim(0, "A", "t")).base
+    owner = make_partition(FakeKind(), sequences={ONE: 1}, base=base)
+    owner.send(Signal(THERE, "op", b"new"))
+    (delivery,) = owner.take_commit().deliveries
+    assert delivery.sequence == base + 1 > 3
+    async with relay_on(store) as relay:
+        relay.add(owner, [OutboxEntry("1-0", ONE, 1, (b"",)), OutboxEntry("2-0", *_fields(delivery))])
+        await empty(relay)
+    assert server.hub("h").streams[ONE].payloads[3:] == list(delivery.payloads), "1 is one, and dropped"
+
+
+def _fields(delivery: Delivery) -> tuple[str, int, tuple[bytes, ...]]:
+    return delivery.target, delivery.sequence, delivery.payloads
 
 
 @virtual

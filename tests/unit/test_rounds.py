@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -145,6 +146,46 @@ def test_what_is_called_after_a_commit_and_fails_harms_no_other_partition() -> N
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         await running.rounds.close()
+        await running.store.close()
+
+    virtually(run)
+
+
+def test_a_look_at_a_server_that_is_away_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came before the time of a late timer may be there, on the server that does not answer."""
+    reads: list[int] = []
+
+    async def run() -> None:
+        running = Running()
+        rounds, server = running.rounds, running.store.server
+        reader = rounds._reader
+        read = reader.read
+
+        async def count(*args: Any, **kwargs: Any) -> dict[str, list[Entry]]:
+            reads.append(1)
+            return await read(*args, **kwargs)
+
+        monkeypatch.setattr(reader, "read", count)
+        reading, rounding = await running.start()
+        rounding.cancel()
+        two = rounds.partitions[1]
+        two.timer("t", 1, Signal(actor_in(2), "op", b""))
+        server.away.add(two.number)
+        payload = wire.pack([Signal(actor_in(2), "op", b"before")])
+        server.append("rounds", Append(two.target, "test", 1, (payload,)))
+        running.store.load_gate.set()
+        await rounds._round()
+        assert rounds._looking == {two}
+        await asyncio.sleep(60)
+        assert rounds._looking == {two}, "nobody has looked there yet"
+        assert len(reads) < 2 * 60 * 1_000 / NARROW.heartbeat_ms, "nor is it asked again and again"
+        server.away.clear()
+        async with asyncio.timeout(60):
+            while not two.buffered:
+                await asyncio.sleep(0.1)
+        reading.cancel()
+        await asyncio.gather(reading, rounding, return_exceptions=True)
+        await rounds.close()
         await running.store.close()
 
     virtually(run)
