@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import importlib
@@ -54,6 +55,14 @@ exit "$code"
 
 #: Daemons that this process started: a Popen that is collected while its process lives would warn.
 _daemons: Final[list[subprocess.Popen[bytes]]] = []
+
+
+@atexit.register
+def _let_go() -> None:
+    """Leave the daemons behind, as is meant: it is also what a Popen warns of at the end."""
+    for process in _daemons:
+        if process.poll() is None:
+            process.returncode = 0
 
 
 class ServerNotFound(UsageError):

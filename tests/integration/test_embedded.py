@@ -146,6 +146,20 @@ def end(process: subprocess.Popen[str], how: int) -> None:
     process.communicate()
 
 
+def test_a_daemon_is_left_behind_without_a_word(folder: Path) -> None:
+    code = "import sys; from lungfish.runtime import embedded; embedded.start_daemon(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert stop_daemon(folder)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_child_goes_with_its_starter(folder: Path, how: int) -> None:
     process, server = starter(folder, "child")
