@@ -21,6 +21,7 @@ from .client import Client, IfExists
 from .connection import TIMEOUT_S
 from .dead_letters import DeadLetter, DeadLetters
 from .definitions import Orchestration
+from .entering import EnteredBlocking
 from .errors import UsageError
 from .hot import HotEntity
 from .instance_handle import OrchestrationHandle
@@ -335,7 +336,7 @@ class BlockingDeadLetters:
         return self._loop.run(self._letters.delete())
 
 
-class BlockingClient(BlockingBatches, BlockingBroadcasts):
+class BlockingClient(BlockingBatches, BlockingBroadcasts, EnteredBlocking):
     """``Client`` without ``await``; use it as ``with lungfish.connect_sync(app) as client``."""
 
     def __init__(self, client: Client) -> None:
@@ -372,6 +373,10 @@ class BlockingClient(BlockingBatches, BlockingBroadcasts):
     def hub(self) -> str:
         """Name of the hub; see ``Client.hub``."""
         return self._client.hub
+
+    @property
+    def _is_entered(self) -> bool:
+        return self._loop is not None
 
     @property
     def _open(self) -> LoopThread:

@@ -5,27 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
+from .client_part import BlockingPart
 from .client_queries import InstanceFilters, StoredEntity
 from .query import PAGE_SIZE, Order, Page
 from .status import ArchivedInstance, OrchestrationStatus
 
-if TYPE_CHECKING:
-    from .client import Client
-    from .loop_thread import LoopThread
-
 R = TypeVar("R")
 
 
-class BlockingQueries:
+class BlockingQueries(BlockingPart):
     """The part of ``BlockingClient`` that lists, counts and purges."""
-
-    _client: Client
-
-    @property
-    def _open(self) -> LoopThread:
-        raise NotImplementedError
 
     def instances(
         self,

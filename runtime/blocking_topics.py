@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, overload
 
 from .blocking_schedules import Run
+from .client_part import BlockingPart
 from .topics import Topic
 
 if TYPE_CHECKING:
     from .app import EntityClass
     from .blocking import BlockingEntityRef, BlockingOrchestrationHandle
-    from .client import Client
-    from .loop_thread import LoopThread
 
     E = TypeVar("E", bound=EntityClass)
 
@@ -53,14 +52,8 @@ class BlockingTopic:
         return repr(self._topic)
 
 
-class BlockingBroadcasts:
+class BlockingBroadcasts(BlockingPart):
     """The part of ``BlockingClient`` that broadcasts."""
-
-    _client: Client
-
-    @property
-    def _open(self) -> LoopThread:
-        raise NotImplementedError
 
     @overload
     def broadcast(

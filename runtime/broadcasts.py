@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
 from . import codec
+from .client_part import ClientPart
 from .errors import PayloadTooLarge
 from .ids import ENTITY, ActorId, check_id
 from .messages import Signal
@@ -15,8 +16,6 @@ from .signatures import encode_signal_arguments
 
 if TYPE_CHECKING:
     from .app import EntityClass
-    from .connection import Connection
-    from .definitions import EntityDefinition
 
     E = TypeVar("E", bound=EntityClass)
 
@@ -53,15 +52,8 @@ def request(name: str, operation: str, arguments: bytes, prefix: str) -> bytes:
     return codec.encode([[name, operation, arguments, query.prefix]])
 
 
-class ClientBroadcasts:
+class ClientBroadcasts(ClientPart):
     """The part of ``Client`` that broadcasts."""
-
-    @property
-    def _open(self) -> Connection:
-        raise NotImplementedError
-
-    def _definition(self, entity: Any) -> EntityDefinition | None:
-        raise NotImplementedError
 
     @overload
     async def broadcast(

@@ -17,6 +17,7 @@ from .client_batches import ClientBatches
 from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .dead_letters import DeadLetters
 from .definitions import EntityDefinition, Orchestration, as_duration
+from .entering import EnteredAsync
 from .errors import InstanceExists, OrchestrationFailed, UnknownPool, UsageError
 from .existing import HUB_WAIT_S, check_wait
 from .headers import Wire
@@ -54,7 +55,7 @@ W = TypeVar("W")
 R = TypeVar("R")
 
 
-class Client(ClientBatches, ClientBroadcasts):
+class Client(ClientBatches, ClientBroadcasts, EnteredAsync):
     """A session with a hub. Use it as ``async with lungfish.connect(app) as client``.
 
     What is sent within one tick of the event loop travels in one batch, so many concurrent calls
@@ -136,6 +137,10 @@ class Client(ClientBatches, ClientBroadcasts):
     def waiting(self) -> int:
         """How many requests of this client wait for an answer."""
         return self._connection.waiting if self._connection is not None else 0
+
+    @property
+    def _is_entered(self) -> bool:
+        return self._connection is not None
 
     @property
     def _open(self) -> Connection:

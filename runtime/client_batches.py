@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final, Unpack, assert_never
 
@@ -36,9 +37,9 @@ _STEP_S: Final = 15.0
 class ClientBatches(ClientLives):
     """The part of ``Client`` that acts on all instances of a filter."""
 
+    @abstractmethod
     def orchestration(self, instance_id: str, *, returns: Any = Any) -> OrchestrationHandle[Any]:
         """Return a handle to an instance by its id."""
-        raise NotImplementedError
 
     async def batch(
         self,

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack, overload
 
 from . import kinds
+from .client_part import ClientPart
 from .finding import Finder
 from .ids import ENTITY, ORCHESTRATION, ActorId, check_id
 from .query import PAGE_SIZE, EntityQuery, InstanceQuery, Order, Page, StatusFilter
@@ -15,7 +16,6 @@ from .status import OrchestrationStatus
 
 if TYPE_CHECKING:
     from .app import EntityClass
-    from .connection import Connection
     from .definitions import EntityDefinition
 
 E = TypeVar("E", bound="EntityClass")
@@ -60,15 +60,8 @@ class StoredEntity(Generic[E]):
         return f"<stored entity {self.name}/{self.key}>"
 
 
-class ClientQueries:
+class ClientQueries(ClientPart):
     """The part of ``Client`` that lists, filters and counts."""
-
-    @property
-    def _open(self) -> Connection:
-        raise NotImplementedError
-
-    def _definition(self, entity: Any) -> EntityDefinition | None:
-        raise NotImplementedError
 
     @property
     def _finder(self) -> Finder:

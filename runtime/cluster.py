@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import ray
@@ -211,8 +211,8 @@ def launch(
     if not ray.is_initialized():
         ray.init()
     found = _run(lambda: find_url(app.hub, url))
-    _run(lambda: _create_hub(found, app.hub, partitions))
-    deployment = deploy(found)
+    meta = _run(lambda: _create_hub(found, app.hub, partitions))
+    deployment = replace(deploy(found), partitions=meta.partitions)
     pieces = pack_app(app)
     controller = (
         ray.remote(Controller)
@@ -251,10 +251,10 @@ def attach(app: App) -> Runtime:
     return Runtime(app, ray.get_actor(controller_name(app.hub), NAMESPACE), url, owns_store=_is_embedded(url))
 
 
-async def _create_hub(url: str, hub: str, partitions: int | None) -> None:
+async def _create_hub(url: str, hub: str, partitions: int | None) -> HubMeta:
     store = open_store(url, hub)
     try:
-        await store.open(HubMeta(partitions=partitions) if partitions is not None else None)
+        return await store.open(HubMeta(partitions=partitions) if partitions is not None else None)
     finally:
         await store.close()
 

@@ -193,11 +193,11 @@ class HubNotFound(Unavailable):
     """There is no such hub in the store: the first host of an app makes it, with its partition count."""
 
     @classmethod
-    def of(cls, hub: str) -> HubNotFound:
-        """Return the error of a process that needs a hub and may not make it."""
+    def of(cls, hub: str, where: str) -> HubNotFound:
+        """Return the error of a process that needs a hub and may not make it; ``where``: in which store."""
         return cls(
-            f"hub {hub!r} does not exist yet: start a host first (lungfish dev, lungfish up, "
-            "lungfish.start), which makes the hub with its number of partitions; or wait longer (wait_s)"
+            f"hub {hub!r} does not exist yet in {where}: start a host first (lungfish dev, lungfish up, "
+            "lungfish.start), which makes the hub with its number of partitions"
         )
 
 

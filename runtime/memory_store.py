@@ -74,7 +74,7 @@ class MemoryStore:
         hub = self._hub()
         if hub.meta is None:
             if not create:
-                raise HubNotFound.of(self._name)
+                raise HubNotFound.of(self._name, "memory")
             hub.meta = wanted or HubMeta()
         return check_meta(self._name, hub.meta, wanted)
 

@@ -18,7 +18,7 @@ from .attempts import Launcher
 from .existing import open_existing
 from .host import Host, new_id
 from .keepalive import Keepalive
-from .layout import EVERY_POOL
+from .layout import EVERY_POOL, HubMeta
 from .open_store import open_store
 from .settings import HostSettings
 from .threads import DaemonThreads
@@ -38,6 +38,9 @@ class Deployment:
         replicas: replicas that must have a write before it counts; 0 is none.
         concurrency: activities that one worker runs at once.
         code: fingerprint of the app's code; another one means that it must be deployed again.
+        partitions: of the hub. A host that comes back makes a hub that was deleted with so many, since the
+            others count on them, and refuses one of another count. None takes the hub as it is, or makes
+            one of the default count.
     """
 
     hub: str
@@ -46,6 +49,7 @@ class Deployment:
     concurrency: int = 32
     settings: HostSettings = HostSettings()
     code: str = ""
+    partitions: int | None = None
 
 
 def tune_collector() -> None:
@@ -79,6 +83,7 @@ class HostProcess:
             pools: as in ``Host``.
         """
         self._slot = slot
+        self._wanted = HubMeta(deployment.partitions) if deployment.partitions is not None else None
         self._store = open_store(deployment.url, deployment.hub, replicas=deployment.replicas)
         host_id = f"{slot}#{new_id()[:12]}"
         settings = deployment.settings
@@ -104,13 +109,13 @@ class HostProcess:
     async def start(self) -> None:
         """Join the hub."""
         tune_collector()
-        await self._store.open()
+        await self._store.open(self._wanted)
         # Only looks: who has not said yet what it serves, or never comes to it, is no host.
         view = await self._store.heartbeat("", b"", lease_ms=60_000, lead=False)
         for beat in view.hosts:
             if beat.host.startswith(f"{self._slot}#"):
                 await self._store.remove_host(beat.host)
-        await self.host.start()
+        await self.host.start(self._wanted)
         self._keepalive.start()
 
     def _count_stall(self) -> None:

@@ -142,7 +142,7 @@ class RedisStore:
         fixed = (new.partitions if create else 0, new.format_version, new.hash_name)
         fields = (await servers.run(WRITE, [(key, script("open", [key], *fixed))]))[0]
         if not fields:
-            raise HubNotFound.of(self.hub)
+            raise HubNotFound.of(self.hub, where)
         return check_meta(self.hub, self._take_meta(fields), wanted)
 
     async def add_pools(self, pools: Mapping[str, int]) -> HubMeta:

@@ -104,12 +104,6 @@ class Rounds:
         self._wake.set()
         await self._reader.wake()
 
-    def remove(self, number: int) -> None:
-        """Stop running a partition."""
-        removed = self._partitions.pop(number, None)
-        if removed is not None:
-            self._looking.discard(removed)
-
     def get(self, number: int) -> Partition | None:
         """Return an owned partition."""
         return self._partitions.get(number)

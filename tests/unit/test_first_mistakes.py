@@ -55,6 +55,45 @@ def test_a_client_that_was_not_opened() -> None:
         lungfish.connect_sync(app).entity(Cart, "c").state()
 
 
+async def test_a_client_that_was_not_opened_lists_nothing_either() -> None:
+    client = lungfish.connect(app)
+    with pytest.raises(UsageError, match="the client is not open"):
+        await anext(client.instances())
+    with pytest.raises(UsageError, match="the client is not open"):
+        await client.start(tour, "Cairo")
+    with pytest.raises(UsageError, match="the client is not open"):
+        await client.schedules.create("s", lungfish.every(dt.timedelta(hours=1)), tour, ["Cairo"])
+    await client.close()
+
+
+def test_a_client_opened_without_async() -> None:
+    client: Any = lungfish.connect(app)
+    with (
+        pytest.raises(
+            UsageError,
+            match=r"use 'async with lungfish\.connect\(…\)', or 'with lungfish\.connect_sync\(…\)' in code",
+        ),
+        client,
+    ):
+        pass
+
+
+async def test_a_blocking_client_opened_with_async() -> None:
+    client: Any = lungfish.connect_sync(app)
+    with pytest.raises(UsageError, match=r"use 'with lungfish\.connect_sync\(…\)', or 'async with lung"):
+        async with client:
+            pass
+
+
+async def test_a_client_that_is_awaited_instead_of_entered(env: Environment) -> None:
+    for connect in (lungfish.connect, lungfish.connect_sync):
+        client: Any = connect(app)
+        with pytest.raises(UsageError, match=r"a client is entered, not awaited: use '(async )?with lung"):
+            await client
+    opened: Any = env.client
+    assert await opened is env.client  # containers of injection await whatever they can
+
+
 @pytest.mark.parametrize("given", [Cart, tour, 17])
 @pytest.mark.parametrize("connect", [lungfish.connect, lungfish.connect_sync])
 def test_a_client_of_something_else_than_an_app(connect: Callable[[Any], Any], given: Any) -> None:
