@@ -13,6 +13,7 @@ from rich.table import Table
 
 from .cli_where import Where, where_options
 from .layout import Layout, serves
+from .overview import pool_notes
 from .ownership import HostRecord
 from .redis_store import RedisStore
 from .redis_view import RedisView
@@ -62,12 +63,14 @@ async def _show_status(console: Console, _view: RedisView, url: str, hub: str) -
         _line(console, "no host runs; what is sent is kept until one does (lungfish dev, lungfish up)")
     if nobody := [number for number, host in enumerate(owned) if not host]:
         _line(console, f"partitions without a host: {_ranges(nobody)}")
+    notes = pool_notes(beat for beat in beats if beat.host in live)
     for pool, numbers in list(layout.by_pool().items())[1:]:
         found = sum(
             beat.host in live and serves(HostRecord.decode(beat.record).pools, pool) for beat in beats
         )
         what = f"{found} hosts" if found else "no host: what is sent there is kept until one runs"
-        _line(console, f"pool {pool}: partitions {_ranges(numbers)}, {what}", markup=False)
+        note = f"; {notes[pool]}" if pool in notes else ""
+        _line(console, f"pool {pool}: partitions {_ranges(numbers)}, {what}{note}", markup=False)
     _line(console, f"workers: {len(workers) or 'none'}")
     total = functools.reduce(PartitionLoad.__add__, loads, PartitionLoad())
     waiting = "  ".join(f"{name} {getattr(total, name):,}" for name in PartitionLoad.__slots__)

@@ -172,10 +172,20 @@ class Runtime:
     def wait_ready(self, timeout_s: float = READY_S) -> None:
         """Return when all hosts and workers run and every partition has an owner.
 
+        A pool's host that waits for what others hold is not waited for, and neither is a pool that no node
+        can have hosts of: a warning tells what they wait for (``pools_waiting``).
+
         Raises:
             ray.exceptions.GetTimeoutError: not so within ``timeout_s`` (s).
         """
-        self._ask("ready", timeout_s=timeout_s)
+        notes: dict[str, str] = self._ask("ready", timeout_s=timeout_s) or {}
+        for pool, note in notes.items():
+            logger.warning("pool %s: %s; what is sent there is kept until it runs", pool, note)
+
+    def pools_waiting(self) -> dict[str, str]:
+        """Return what pools wait for that have not all their hosts, by name: ``{"gpu": "no node has …"}``."""
+        found: dict[str, str] = self._ask("pools_waiting")
+        return found
 
     def shutdown(self) -> None:
         """Drain and remove all hosts and workers; state stays in the store.

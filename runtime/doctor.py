@@ -345,6 +345,10 @@ def _hosts(status: HubStatus, machine: MachineFacts) -> Iterator[Finding]:
             text = f"{len(unowned)} of {len(status.partitions)} partitions have no live host"
             advice = "this is normal for seconds after a host's death; if it stays, look at the hosts' logs"
             yield _error("partitions-unowned", text, advice)
+    for pool, note in status.pool_notes.items():
+        if status.hosts_of(pool):
+            advice = "free it there, or leave it: the pool's other hosts have its entities"
+            yield _warning("pool-host-waits", f"pool {pool!r} has fewer hosts than it should: {note}", advice)
     if dead:
         text = f"{len(dead)} hosts do not beat any more: {', '.join(sorted(dead)[:5])}"
         yield _warning("hosts-dead", text, "others have their partitions; look why they died")
@@ -364,14 +368,16 @@ def _hosts(status: HubStatus, machine: MachineFacts) -> Iterator[Finding]:
 def _pools_without_hosts(status: HubStatus) -> Iterator[Finding]:
     advice = "add a node that has what the pool needs (App(pools=...)), or deploy the app that declares it"
     for pool in status.pools:
+        note = status.pool_notes.get(pool)
+        why = f" ({note})" if note else ""
         if status.hosts_of(pool):
             continue
         load = status.load_of(pool)
         if waiting := load.inbox + load.mailbox + load.timers:
-            text = f"pool {pool!r} has no host: {waiting:,} batches, messages and timers wait for one"
+            text = f"pool {pool!r} has no host{why}: {waiting:,} batches, messages and timers wait for one"
             yield _error("pool-without-hosts", text, advice)
         else:
-            text = f"pool {pool!r} has no host: its entities do not answer; nothing waits there"
+            text = f"pool {pool!r} has no host{why}: its entities do not answer; nothing waits there"
             yield _warning("pool-without-hosts", text, advice)
 
 

@@ -109,6 +109,8 @@ class Host:
         self._shedding = Shedding(self.settings.activations_max)
         self._declaring: asyncio.Task[None] | None = None
         self._pools = tuple(pools)
+        #: What pools wait for, as who places hosts says; told with every heartbeat.
+        self.pool_notes: dict[str, str] = {}
         self._layout = Layout(HubMeta())
         self._trials = Trials()
         self.failed: asyncio.Future[None] | None = None
@@ -305,6 +307,7 @@ class Host:
             commit_p99_s=p99_s,
             pools=self._pools,
             known_pools=len(self._layout.meta.pools),
+            pool_notes=self.pool_notes,
         )
 
     async def _passivate_forever(self) -> None:

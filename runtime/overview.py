@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgpack
@@ -93,6 +93,7 @@ class HubStatus:
     Attributes:
         now_ms: the store's clock (Unix ms).
         leader: the host that places partitions.
+        pool_notes: what pools wait for that have not all their hosts, by name, in words (on Ray).
     """
 
     hub: str
@@ -101,6 +102,7 @@ class HubStatus:
     hosts: tuple[HostStatus, ...]
     workers: tuple[WorkerStatus, ...]
     partitions: tuple[PartitionStatus, ...]
+    pool_notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def load(self) -> PartitionLoad:
@@ -140,7 +142,13 @@ async def read_hub(store: Store) -> HubStatus:
         hosts=tuple(_host(beat, hosts) for beat in view.hosts),
         workers=tuple(map(_worker, workers)),
         partitions=tuple(map(_partition, range(len(loads)), owners, hosts, loads, pools)),
+        pool_notes=pool_notes(beat for beat in view.hosts if beat.host in alive),
     )
+
+
+def pool_notes(live: Iterable[HostBeat]) -> dict[str, str]:
+    """Return what pools wait for, as live hosts tell."""
+    return {pool: note for beat in live for pool, note in HostRecord.decode(beat.record).pool_notes.items()}
 
 
 def _host(beat: HostBeat, hosts: Sequence[str]) -> HostStatus:

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgpack
@@ -58,6 +58,8 @@ class HostRecord:
     pools: tuple[str, ...] = (DEFAULT_POOL,)
     #: Of how many pools of the hub it knows; a release without pools knows of none.
     known_pools: int = 0
+    #: What pools wait for, as whoever places hosts has told this one.
+    pool_notes: Mapping[str, str] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Return the stored form: a map, so that releases may differ in what they know."""

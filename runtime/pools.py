@@ -54,6 +54,13 @@ class HostPool:
             resources.get(name, 0) >= amount * self.hosts_per_node for name, amount in self.resources.items()
         ) and all(labels.get(name) == value for name, value in self.labels.items())
 
+    def needs(self) -> str:
+        """Return in words what a node must have."""
+        each = [f"{name}: {amount:g}" for name, amount in self.resources.items()]
+        if each and self.hosts_per_node > 1:
+            each[-1] += f" for each of {self.hosts_per_node} hosts"
+        return ", ".join(each + [f"label {name}={value}" for name, value in self.labels.items()]) or "room"
+
     def ray_options(self) -> dict[str, Any]:
         """Return what each of its hosts reserves, as options of a Ray actor."""
         options: dict[str, Any] = {"num_cpus": 0}

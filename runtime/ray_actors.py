@@ -41,7 +41,7 @@ from .processes import Deployment, HostProcess, WorkerProcess
 from .ray_metrics import RayFigures
 from .ray_tasks import RayLauncher
 from .ray_watch import DeathWatch
-from .topology import Goal, Node, RunningActor, plan
+from .topology import Goal, Node, RunningActor, late, plan, pool_notes, removable
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,10 @@ NAMESPACE: Final = "lungfish"
 RECONCILE_S: Final = 1.0
 #: What stopping takes at most beyond ``drain_s`` (s).
 STOP_S: Final = 20.0
-#: How long a new host of a pool is waited for before the others go on (s).
-POOL_HOST_S: Final = 20.0
+#: What stopping a host takes at most that waits for resources, and so has nothing (s).
+UNBEGUN_S: Final = 1.0
+#: How often ``ready`` looks (s).
+_LOOK_S: Final = 0.05
 #: Ray keeps arguments up to 100 KiB inside the task itself.
 _PIECE_BYTES: Final = 64 * 1024
 
@@ -134,6 +136,10 @@ class HostActor(_Leaves):
         """Return when every partition has its owner."""
         await self._process.host.wait_settled()
 
+    async def tell_pools(self, notes: dict[str, str]) -> None:
+        """Say with every heartbeat what pools wait for."""
+        self._process.host.pool_notes = notes
+
     async def stop(self) -> None:
         """Drain."""
         await self._process.stop()
@@ -178,6 +184,8 @@ class Controller:
         self._draining: set[str] = set()
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._lock = asyncio.Lock()
+        #: What was told last of the pools, and by whom.
+        self._told: tuple[dict[str, str], set[str]] = ({}, set())
         self._watch = DeathWatch(lambda: open_store(deployment.url, deployment.hub), NAMESPACE)
         self._loop = asyncio.get_running_loop().create_task(self._reconcile_forever())
 
@@ -216,15 +224,40 @@ class Controller:
         await self.reconcile()
         await self._wait_stopped()
 
-    async def ready(self) -> None:
-        """Return when all that should run does, and every partition has an owner."""
+    async def ready(self) -> dict[str, str]:
+        """Return when all that can run does, and every partition of these pools has an owner.
+
+        Returns what the other pools wait for.
+        """
         while True:
-            missing, _ = self._plan()
-            if not missing and not self._stopping:
+            missing, extra = self._plan()
+            if not missing and not extra and not self._stopping:
                 break
             await self.reconcile()
-            await asyncio.sleep(0.05)
-        await asyncio.gather(*(ray.get_actor(a.name, NAMESPACE).ready.remote() for a in self._running()))
+            await asyncio.sleep(_LOOK_S)
+        await asyncio.gather(*map(self._settled, self._running()))
+        return self._notes()
+
+    async def _settled(self, actor: RunningActor) -> None:
+        """Return when a host or worker is ready, or waits for what others hold."""
+        while actor in (beginning := self._beginning()) and actor.pool:
+            if actor in late(beginning):
+                return
+            await asyncio.sleep(_LOOK_S)
+        with contextlib.suppress(ValueError):  # gone meanwhile
+            await ray.get_actor(actor.name, NAMESPACE).ready.remote()
+
+    async def pools_waiting(self) -> dict[str, str]:
+        """Return what pools wait for, in words."""
+        return self._notes()
+
+    def _notes(self) -> dict[str, str]:
+        return pool_notes(self._goal, self._nodes(), late(self._beginning()))
+
+    def _beginning(self) -> dict[RunningActor, float]:
+        """Return the hosts that do not run yet, and for how long (s)."""
+        silent = self._watch.silent()
+        return {actor: silent[actor.name] for actor in self._running() if actor.name in silent}
 
     async def actors(self) -> list[tuple[str, str, str, int]]:
         """Return (actor name, node, host or worker id, process id) of all that answers."""
@@ -251,31 +284,40 @@ class Controller:
         async with self._lock:
             missing, extra = self._plan()
             created = [(actor, self._create(actor)) for actor in missing]
-            for actor, handle in created:
-                await self._begun(actor, handle)
             self._watch.follow(actor.name for actor in self._running() if actor.role == "host")
-            for actor in extra:
+            # Not for those of pools: others may leave them no room, for as long as they like.
+            await asyncio.gather(*(handle.ping.remote() for actor, handle in created if not actor.pool))
+            for actor in removable(extra, self._beginning()):
                 if actor.name not in self._stopping:
                     task = asyncio.get_running_loop().create_task(self._remove(actor))
                     self._stopping[actor.name] = task
+            self._tell_pools()
 
-    async def _begun(self, actor: RunningActor, handle: Any) -> None:
-        """Wait until a new actor runs; not long for one of a pool, which others may leave no room."""
-        if not actor.pool:
-            await handle.ping.remote()
+    def _tell_pools(self) -> None:
+        """Have the hosts of no pool say what pools wait for, where whoever asks for them can see it."""
+        silent = self._watch.silent()
+        hosts = [a.name for a in self._running() if a.role == "host" and not a.pool and a.name not in silent]
+        notes = self._notes()
+        told = (notes, set(hosts))
+        if told == self._told or (not notes and not self._told[0]):
             return
-        try:
-            await asyncio.wait_for(handle.ping.remote(), POOL_HOST_S)
-        except TimeoutError:
-            logger.warning("a host of pool %s waits for resources of node %s", actor.pool, actor.node)
+        for pool, note in notes.items():
+            if self._told[0].get(pool) != note:
+                logger.warning("pool %s: %s", pool, note)
+        self._told = told
+        for name in hosts:
+            with contextlib.suppress(ValueError, AttributeError):  # gone, or of a release that says nothing
+                ray.get_actor(name, NAMESPACE).tell_pools.remote(notes)
 
-    def _plan(self) -> tuple[list[RunningActor], list[RunningActor]]:
-        usable = [
+    def _nodes(self) -> list[Node]:
+        return [
             Node(node["NodeID"], node.get("Resources", {}), node.get("Labels", {}))
             for node in ray.nodes()
             if node["Alive"] and node["NodeID"] not in self._draining
         ]
-        return plan(self._deployment.hub, self._goal, usable, self._running())
+
+    def _plan(self) -> tuple[list[RunningActor], list[RunningActor]]:
+        return plan(self._deployment.hub, self._goal, self._nodes(), self._running())
 
     def _running(self) -> list[RunningActor]:
         listed: list[Any] = list_named_actors(all_namespaces=True)
@@ -309,8 +351,10 @@ class Controller:
             handle = ray.get_actor(actor.name, NAMESPACE)
             alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
             if actor.node in alive:
+                waits = actor.pool and actor in self._beginning()
+                limit_s = UNBEGUN_S if waits else self._deployment.settings.drain_s + STOP_S
                 try:
-                    await asyncio.wait_for(handle.stop.remote(), self._deployment.settings.drain_s + STOP_S)
+                    await asyncio.wait_for(handle.stop.remote(), limit_s)
                 except (ray.exceptions.RayError, TimeoutError) as error:
                     logger.warning("stopping %s: %r; killed", actor.name, error)
             ray.kill(handle, no_restart=True)

@@ -4,18 +4,26 @@ Rules:
 
 * Every node runs hosts and workers of no pool; one that has what a pool needs runs hosts of that pool, too.
 * A host of a pool serves that pool and nothing else.
+* Old hosts of a pool stay while a new one of that pool begins on their node, but not for long: it may wait
+  for just what they hold.
+* Who waits for a resource holds up nobody, and is told of by its pool.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 
 from .layout import POOL_MARK
 from .pools import HostPool
 
 Role = Literal["host", "worker"]
+
+#: How long a new host of a pool is waited for before the old ones on its node go (s).
+POOL_HOST_S: Final = 20.0
+#: After how long a new host of a pool that does not run yet is told of (s).
+TOLD_S: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +129,43 @@ def plan(
     return [actor for actor in wanted if actor not in present], sorted(
         present.difference(wanted), key=lambda actor: actor.name
     )
+
+
+def removable(extra: Sequence[RunningActor], beginning: Mapping[RunningActor, float]) -> list[RunningActor]:
+    """Return those that may go now.
+
+    Args:
+        extra: what should not be there.
+        beginning: hosts that were made and do not run yet, and for how long (s).
+    """
+    awaited = {
+        (new.pool, new.node)
+        for new, seconds in beginning.items()
+        if new.pool and seconds < POOL_HOST_S and new not in extra
+    }
+    return [actor for actor in extra if (actor.pool, actor.node) not in awaited]
+
+
+def late(beginning: Mapping[RunningActor, float]) -> set[RunningActor]:
+    """Return the hosts of pools that should run by now: they wait for what others hold."""
+    return {actor for actor, seconds in beginning.items() if actor.pool and seconds >= TOLD_S}
+
+
+def pool_notes(goal: Goal, nodes: Sequence[Node], waiting: Collection[RunningActor]) -> dict[str, str]:
+    """Return what the pools wait for, by name, in words; those that have all their hosts are left out.
+
+    Args:
+        nodes: those that may run something.
+        waiting: hosts that should run by now.
+    """
+    notes: dict[str, str] = {}
+    for name, pool in goal.pools.items():
+        where = sorted({actor.node for actor in waiting if actor.pool == name})
+        if not goal.hosts_per_node or not pool.hosts_per_node:
+            continue
+        if not any(pool.takes(node.resources, node.labels) for node in nodes):
+            notes[name] = f"no node of the Ray cluster has {pool.needs()}"
+        elif where:
+            on = ", ".join(where)
+            notes[name] = f"a host of it waits for {pool.needs()} on node {on}: others hold it, or it is slow"
+    return notes

@@ -149,6 +149,7 @@ class Place:
         inbox, outbox: batches that wait there.
         dead: messages for the actor that were set aside.
         pool: whose partition it is, if no host of that pool is alive.
+        note: what that pool waits for, as far as it is known.
     """
 
     partition: int
@@ -157,6 +158,7 @@ class Place:
     outbox: int = 0
     dead: int = 0
     pool: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,7 +264,8 @@ def _queue(facts: QueueFacts) -> Iterator[Reason]:
 
 def _blocked(name: str, place: Place) -> Iterator[Reason]:
     if place.pool:
-        text = f"lives in pool {place.pool!r}, which has no live host"
+        note = f": {place.note}" if place.note else ""
+        text = f"lives in pool {place.pool!r}, which has no live host{note}"
         yield Reason("no-host", name, text, who=f"start a host of pool {place.pool!r}")
     elif not place.hosted:
         text = f"lives in partition {place.partition}, which no live host runs"

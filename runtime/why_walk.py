@@ -153,7 +153,8 @@ class _Walk:
             letters = DeadLetters(self._connection, str(actor), (number,))
             dead = len([letter async for letter in letters])
         pool = "" if self.hub.hosts_of(partition.pool) else partition.pool
-        return Place(number, bool(partition.host), load.inbox, load.outbox, dead, pool)
+        note = self.hub.pool_notes.get(pool, "")
+        return Place(number, bool(partition.host), load.inbox, load.outbox, dead, pool, note)
 
     async def _instance(self, actor: ActorId) -> InstanceFacts | Nobody:
         place = await self._place(actor)

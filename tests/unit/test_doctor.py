@@ -97,6 +97,13 @@ FINDINGS = [
     ("partitions-unowned", 2, status(partitions=(PartitionStatus(0, "", 1, 9, PartitionLoad()),)), "1 of 1"),
     ("pool-without-hosts", 1, status(partitions=pooled()), "pool 'gpu' has no host: its entities"),
     ("pool-without-hosts", 2, status(partitions=pooled(inbox=3, timers=2)), "5 batches"),
+    ("pool-without-hosts", 1, status(partitions=pooled(), pool_notes={"gpu": "no node"}), "host (no node):"),
+    (
+        "pool-host-waits",
+        1,
+        status(hosts=(HOST, replace(HOST, id="g", pools=("gpu",))), pool_notes={"gpu": "w"}),
+        "pool 'gpu' has fewer hosts than it should: w",
+    ),
     ("hosts-dead", 1, status(hosts=(HOST, DEAD_HOST)), ": b"),
     ("releases-differ", 1, status(hosts=(HOST, replace(HOST, id="b", release="1.1"))), "1.0, 1.1"),
     ("release-differs", 1, replace(WELL, machine=replace(MACHINE, release="0.9")), "this machine 0.9"),

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lungfish.runtime.pools import HostPool
-from lungfish.runtime.topology import Goal, Node, RunningActor, plan
+from lungfish.runtime.topology import (
+    POOL_HOST_S,
+    TOLD_S,
+    Goal,
+    Node,
+    RunningActor,
+    late,
+    plan,
+    pool_notes,
+    removable,
+)
 
 ONE_EACH = Goal()
 
@@ -113,3 +125,28 @@ def test_what_a_pools_hosts_reserve() -> None:
         "resources": {"fpga": 1, "x": 2},
     }
     assert ZONE.ray_options() == {"num_cpus": 0}
+
+
+def test_old_hosts_of_a_pool_stay_for_a_while_where_a_new_one_begins() -> None:
+    old, new = (RunningActor("hub", "host", "n2", 0, generation, "gpu") for generation in (1, 2))
+    elsewhere, of_none = replace(old, node="n3"), replace(old, pool="")
+    extra = [old, elsewhere, of_none]
+    assert removable(extra, {}) == extra
+    assert removable(extra, {new: 1.0}) == [elsewhere, of_none]
+    assert removable(extra, {new: POOL_HOST_S}) == extra, "what it waits for may be what they hold"
+    assert removable([*extra, new], {new: 1.0}) == [*extra, new], "it is not wanted itself"
+    assert removable([of_none], {replace(new, pool=""): 1.0}) == [of_none]
+
+
+def test_what_pools_wait_for_is_told_in_words() -> None:
+    nodes = [Node("n1", {"CPU": 4}, {"zone": "a"}), Node("n2", {"GPU": 1})]
+    host = RunningActor("hub", "host", "n1", 0, 1, "zone")
+    begun_late = late({host: TOLD_S, replace(host, pool=""): 99.0, replace(host, node="n3"): TOLD_S - 1})
+    assert begun_late == {host}
+    assert pool_notes(POOLED, nodes, []) == {
+        "gpu": "no node of the Ray cluster has GPU: 1 for each of 2 hosts"
+    }
+    assert pool_notes(POOLED, [*nodes, Node("n3", {"GPU": 2})], begun_late) == {
+        "zone": "a host of it waits for label zone=a on node n1: others hold it, or it is slow"
+    }
+    assert pool_notes(POOLED.scaled(0, 0), nodes, [host]) == {}, "no hosts are wanted"

@@ -174,6 +174,10 @@ ATTEMPT = Attempt(4, 10, "gpu", 0, "Busy: no")
             EntityFacts(CART, True, Place(34, hosted=False, pool="gpu")),
             ("no-host", "lives in pool 'gpu', which has no live host"),
         ),
+        (
+            EntityFacts(CART, True, Place(34, hosted=False, pool="gpu", note="no node has GPU: 1")),
+            ("no-host", "lives in pool 'gpu', which has no live host: no node has GPU: 1"),
+        ),
         (EntityFacts(CART, True, Place(3), EntityStatus(running=("pay",))), ("running", "runs pay")),
         (
             EntityFacts(CART, True, Place(3), EntityStatus(operations=4)),
