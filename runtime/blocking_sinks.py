@@ -23,9 +23,9 @@ class BlockingSink:
         self._run = run
         self._sink = sink
 
-    def position(self) -> int:
+    def position(self, entity: type[Any] | str | None = None) -> int:
         """Return where a source may be read from; see ``Sink.position``."""
-        found: int = self._run(self._sink.position())
+        found: int = self._run(self._sink.position(entity))
         return found
 
     def forget(self) -> None:

@@ -31,7 +31,7 @@ from .errors import InternalError, UnknownPool
 from .hot import SAMPLED, Hottest
 from .ids import CLIENT, ActorId
 from .kinds import ActorKind, Item, Stored
-from .layout import Layout
+from .layout import POOL_MARK, Layout
 from .letters import UNREADABLE, refusal_of
 from .mailbox_rows import pack_item, row_name, unpack_item
 from .messages import Message, Signal
@@ -215,8 +215,18 @@ class Partition(Drafting):
             self._ready[actor] = None
         elif actor.kind not in self._kinds or actor in self._quarantine:
             return  # kept as a mailbox row: a host that knows the kind, or a fixed release, runs it
+        elif POOL_MARK in actor.name and self._lives_elsewhere(actor):
+            # Whoever sent it is of a release that knows no pools, and takes the mark for a part of the name.
+            self.send(item.message)
+            self.done(item)
         else:
             self._unloaded.setdefault(actor, []).append(item)
+
+    def _lives_elsewhere(self, actor: ActorId) -> bool:
+        try:
+            return self._layout.of(actor) != self.number
+        except UnknownPool:  # what runs here refuses it
+            return False
 
     # --- what the host asks ------------------------------------------------------------
 

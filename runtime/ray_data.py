@@ -148,7 +148,7 @@ class SignalSink(Datasink[tuple[int, int]]):
     def _write(self, client: BlockingClient, run: Run) -> SinkResult | None:
         """Write a run; None: rows before it are not there."""
         sink = client.sink(self._name, run.shard)
-        if run.start > run.first and sink.position() < run.start:
+        if run.start > run.first and sink.position(self._entity) < run.start:
             return None
         return sink.write(
             self._entity,

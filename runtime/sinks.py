@@ -80,16 +80,24 @@ class Sink:
         self.shard = check_id("shard", shard) if shard else ""
         self._producer = producer_name(name, shard)
 
-    async def position(self) -> int:
+    async def position(self, entity: type[Any] | str | None = None) -> int:
         """Return where a source may be read from: all rows before this position are accepted.
 
         It lags behind while a sender runs, and is exact when ``write`` has returned.
 
+        Args:
+            entity: what all rows are for, the class or its registered name: then a pool that is added to the
+                hub changes nothing. Else the position is 0 from then on until the next ``write`` ends.
+
         Raises:
+            UnknownPool: the hub has no such pool as the entity's.
             StoreUnavailable: the store cannot be reached.
         """
         await self._connection.refresh()
-        return min((await self._marks()).values())
+        numbers = (
+            self._partitions if entity is None else self._connection.layout.numbers(self._name_of(entity))
+        )
+        return min(await self._connection.store.marks(self._producer, numbers))
 
     async def forget(self) -> None:
         """Forget how far this sink is: the next sender begins anew, and sends again what it sent.
@@ -170,11 +178,13 @@ class Sink:
         return dict(zip(numbers, await self._connection.store.marks(self._producer, numbers), strict=True))
 
     def _signaller(self, entity: Any, operation: Any) -> _Signaller:
-        definition = self._find(entity)
-        name, known = operation_name(operation, definition)
-        entity_name = definition.name if definition is not None else check_id("entity name", entity)
+        name, known = operation_name(operation, self._find(entity))
         check = None if known is None else known.signature.check
-        return _Signaller(entity_name, name, check)
+        return _Signaller(self._name_of(entity), name, check)
+
+    def _name_of(self, entity: Any) -> str:
+        definition = self._find(entity)
+        return definition.name if definition is not None else check_id("entity name", entity)
 
 
 def check_position(at: Any, last: int, what: str) -> int:

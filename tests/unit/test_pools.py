@@ -11,8 +11,9 @@ import pytest
 import lungfish
 from lungfish.runtime import processes, why_walk
 from lungfish.runtime.client import Client
+from lungfish.runtime.ids import ActorId, hash_of
 from lungfish.runtime.keepalive import Keepalive
-from lungfish.runtime.layout import HubMeta
+from lungfish.runtime.layout import HubMeta, Layout
 from lungfish.runtime.memory_store import MemoryStore
 from lungfish.runtime.overview import HubStatus, read_hub
 from lungfish.runtime.ownership import HostRecord
@@ -408,6 +409,31 @@ def test_a_sink_writes_to_a_pool_that_was_added_after_it_began(learned: bool) ->
     virtually(test)
 
 
+def test_the_position_of_a_sink_for_one_entity_stays_when_a_pool_is_added() -> None:
+    old = lungfish.App("pools")
+    old.entity(Desk)
+
+    async def test() -> None:
+        async with hub_of(old) as hub:
+            await hub.start("old", REST)
+            await hub.settled()
+            async with Client(hub.store, old) as client:
+                sink = client.sink("rows")
+                await sink.write(Desk, Desk.note, keys(5), key=str)
+                assert await sink.position() == await sink.position(Desk) == 5
+                hub.app = app
+                await hub.start("new", GPU)
+                await hub.settled()
+                assert (await sink.position(), await sink.position(Desk), await sink.position("Desk")) == (
+                    0,
+                    5,
+                    5,
+                )
+                assert await sink.position("Model@gpu") == 0
+
+    virtually(test)
+
+
 def test_a_process_that_starts_says_what_it_serves_with_its_first_beat(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -546,3 +572,41 @@ def test_a_record_of_a_host_that_knows_no_pools_is_of_none() -> None:
     record = HostRecord(node="n", pools=("gpu",))
     assert HostRecord.decode(record.encode()) == record
     assert HostRecord.decode(b"\x81\xa4node\xa1n").pools == ("",)
+
+
+class OldLayout(Layout):
+    """As a release without pools computes: ``@`` is a letter like any other."""
+
+    def of(self, actor: ActorId) -> int:
+        return hash_of(actor) % self.partitions
+
+
+@pytest.mark.parametrize("hosts", [[REST, GPU], [REST, GPU, ["*"]]])
+def test_what_an_old_release_sends_to_a_pinned_entity_comes_to_where_that_is(hosts: list[list[str]]) -> None:
+    no_pools = lungfish.App(app.hub, payloads=app.payloads)
+
+    async def test(hub: Hub) -> None:
+        for number, pools in enumerate(hosts):
+            await hub.start(f"h{number}", pools)
+        await hub.settled()
+        async with hub.client() as new, Client(hub.store, no_pools) as old:
+            assert hub.state.meta is not None
+            assert old._connection is not None
+            old._connection.layout = OldLayout(hub.state.meta)
+            for key in keys(4):
+                await new.entity(Model, key).call(Model.load, "new")
+                await old.entity("Model@gpu", key).signal("load", "signal")
+                assert await old.entity("Model@gpu", key).call("load", "call") == 3
+                assert await seen_by(new.entity(Model, key)) == ["new", "signal", "call"]
+                await old.entity("Model@gpu", key).call("load", "large " + "x" * 2_000)
+                with pytest.raises(lungfish.NotRegistered):
+                    await old.entity("Model@gpu", key).call("no_such_operation")
+            assert {number for number in range(hub.state.meta.total) if snapshots_of(hub, number)} <= {
+                *pool_numbers(hub, "gpu")
+            }, "no entity has a second state"
+
+    with_hub(test)
+
+
+def snapshots_of(hub: Hub, number: int) -> list[str]:
+    return [key for name, key in hub.state.partition(number).snapshots if name == "Model@gpu"]
