@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from lungfish.testing import Environment
+    from lungfish.testing import CrashReport, Environment, Replayer
 
 
 @pytest.fixture
@@ -21,3 +21,25 @@ def lungfish_environment() -> Callable[..., Environment]:
     from lungfish.testing import environment
 
     return environment
+
+
+@pytest.fixture(params=[True, False], ids=["always_replay", "live"])
+def lungfish_always_replay(request: pytest.FixtureRequest) -> bool:
+    """Run a test twice: ``environment(app, always_replay=...)``, as in production too."""
+    return bool(request.param)
+
+
+@pytest.fixture
+def lungfish_crash_everywhere() -> Callable[..., CrashReport]:
+    """Give a test what ``lungfish.testing`` calls ``crash_everywhere``, without an import."""
+    from lungfish.testing import crash_everywhere
+
+    return crash_everywhere
+
+
+@pytest.fixture
+def lungfish_replayer() -> type[Replayer]:
+    """Give a test what ``lungfish.testing`` calls ``Replayer``, without an import."""
+    from lungfish.testing import Replayer
+
+    return Replayer

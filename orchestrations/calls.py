@@ -115,13 +115,16 @@ class Calls:
 
         Args:
             orchestration: the orchestration, or its registered name.
-            id: its instance id; default: made from this execution's id and the position.
+            id: its instance id; default: made from this execution's id and the position. A child that this
+                instance had under it before (in a loop, before a restart or continue-as-new) makes way if
+                it has ended, as in Durable Functions; anybody else's instance does not.
             retry: start it again when it has failed; under the same ``id`` if one was given.
 
         Raises:
             OrchestrationFailed: at the await; ``OrchestrationTerminated`` if it was terminated,
                 ``OrchestrationCanceled`` if it was cancelled.
-            InstanceExists, NotRegistered: at the await.
+            InstanceExists, NotRegistered: at the await; the first is that the id is taken, by another's
+                instance or by a child that has not ended.
         """
         instance = None if id is None else check_id("instance id", id)
         name, encoded, decode, version = self._orchestration(

@@ -83,7 +83,11 @@ def _fork(instance: Instance, message: Start) -> None:
 
 def _check_free(instance: Instance, message: Start) -> None:
     row = instance.row
-    if row is None or message.reuse == "terminate" or (message.reuse == "restart" and row.terminal):
+    if row is None or message.reuse == "terminate":
+        return
+    # A child of the same parent makes way as well: else no parent that names its children could be restarted.
+    own = message.parent is not None and row.parent == message.parent
+    if row.terminal and (own or message.reuse == "restart"):
         return
     raise InstanceExists(f"instance {instance.id!r} exists already ({row.status})")
 

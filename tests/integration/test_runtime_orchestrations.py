@@ -114,8 +114,11 @@ async def inlines(ctx: OrchestrationContext, order: Order) -> Order:
     return await ctx.call_activity(inlined, order)
 
 
-@pytest.fixture
-async def runtime(run_app: RunApp) -> AsyncIterator[LocalRuntime]:
+@pytest.fixture(params=["0", "1"], ids=["live", "always_replay"])
+async def runtime(
+    run_app: RunApp, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[LocalRuntime]:
+    monkeypatch.setenv("LUNGFISH_ALWAYS_REPLAY", request.param)
     async with run_app(app) as runtime:
         yield runtime
         assert await (await runtime.client.start(squares, [3])).result(timeout=60) == 9

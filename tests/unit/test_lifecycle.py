@@ -425,3 +425,67 @@ def test_the_blocking_client_has_every_verb() -> None:
     ):
         verbs = {name for name in vars(asynchronous) if not name.startswith("_")} - {"waiting"}
         assert verbs <= {name for name in vars(blocking) if not name.startswith("_")}
+
+
+# --- ids of children --------------------------------------------------------------------------------
+
+
+@app.orchestration
+async def echoes(ctx: OrchestrationContext, text: str) -> str:
+    return await ctx.call_activity(note, text)
+
+
+@app.orchestration
+async def names_its_child(ctx: OrchestrationContext, rounds: int, texts: list[str]) -> list[str]:
+    said = [await ctx.call_orchestration(echoes, text, id="the child") for text in texts]
+    if rounds > 1:
+        ctx.continue_as_new(rounds - 1, texts)
+    return said
+
+
+@app.orchestration
+async def calls_one_child_twice_at_once(ctx: OrchestrationContext) -> None:
+    first = ctx.call_orchestration(waits_for_years, 1, id="the child")
+    await ctx.call_orchestration(waits_for_years, 2, id="the child")
+    await first
+
+
+async def test_a_child_that_has_ended_makes_way_for_the_next_of_its_parent(env: Environment) -> None:
+    handle = await env.client.start(names_its_child, 2, ["a", "b"], id="parent")
+    assert await handle.result() == ["a", "b"]
+    assert did == ["a", "b"] * 2
+    again = await handle.restart()
+    assert await again.result() == ["a", "b"]
+    anew = await env.client.start(names_its_child, 1, ["c"], id="parent", if_exists="restart_if_ended")
+    assert await anew.result() == ["c"]
+    assert (await env.client.orchestration("the child").status()).output == "c"
+    assert await env.client.count_instances(parent="parent") == 1
+
+
+@pytest.mark.parametrize("stranger", [None, "another parent"])
+async def test_a_child_takes_no_id_of_another(env: Environment, stranger: str | None) -> None:
+    if stranger is None:
+        taken = await env.client.start(echoes, "mine", id="the child")
+    else:
+        taken = await env.client.start(names_its_child, 1, ["mine"], id=stranger)
+    await taken.result()
+    handle = await env.client.start(names_its_child, 1, ["theirs"], id="parent")
+    with pytest.raises(lungfish.OrchestrationFailed, match="exists already"):
+        await handle.result()
+    assert (await env.client.orchestration("the child").status()).output == "mine"
+
+
+async def test_a_child_that_runs_does_not_make_way(env: Environment) -> None:
+    handle = await env.client.start(calls_one_child_twice_at_once, id="parent")
+    with pytest.raises(lungfish.OrchestrationFailed, match="exists already"):
+        await handle.result()
+
+
+def test_children_of_one_id_survive_a_crash_at_every_call() -> None:
+    async def scenario(client: lungfish.Client) -> list[str]:
+        did.clear()
+        handle = await client.start(names_its_child, 2, ["a", "b"], id="parent")
+        said = await handle.result(timeout=60)
+        return [*said, *dict.fromkeys(did)]
+
+    assert crash_everywhere(app, scenario).outcome == ["a", "b", "a", "b"]

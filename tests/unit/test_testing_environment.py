@@ -355,6 +355,14 @@ def test_without():
 def test_with(lungfish_environment):
     import lungfish.testing
     assert lungfish_environment is lungfish.testing.environment
+
+def test_all_of_them(lungfish_crash_everywhere, lungfish_replayer):
+    import lungfish.testing
+    assert lungfish_crash_everywhere is lungfish.testing.crash_everywhere
+    assert lungfish_replayer is lungfish.testing.Replayer
+
+def test_twice(lungfish_always_replay, request):
+    assert request.node.name == ("test_twice[always_replay]" if lungfish_always_replay else "test_twice[live]")
 """
 
 
@@ -369,4 +377,4 @@ def test_the_plugin_costs_nothing_until_it_is_used(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert "5 passed" in done.stdout, done.stdout + done.stderr
