@@ -464,6 +464,7 @@ async def test_a_child_that_has_ended_makes_way_for_the_next_of_its_parent(env: 
 
 @pytest.mark.parametrize("stranger", [None, "another parent"])
 async def test_a_child_takes_no_id_of_another(env: Environment, stranger: str | None) -> None:
+    taken: lungfish.OrchestrationHandle[Any]
     if stranger is None:
         taken = await env.client.start(echoes, "mine", id="the child")
     else:
