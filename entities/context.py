@@ -139,6 +139,8 @@ class EntityContext:
         """
         scope = self._scope
         scope.check_open()
+        if not isinstance(orchestration, Orchestration | str):
+            raise UsageError(f"context.start takes an @app.orchestration or its name, not {orchestration!r}")
         name = orchestration if isinstance(orchestration, str) else orchestration.name
         found = scope.app.find_orchestration(name)
         chosen = self._new_id(name) if id is None else check_id("instance id", id)

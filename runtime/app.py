@@ -25,14 +25,15 @@ from .definitions import (
     P,
     R,
     as_duration,
+    name_of,
 )
 from .errors import NotRegistered, UsageError
 from .headers import Carried
 from .ids import ENTITY, check_id
 from .kinds import RESERVED, built_in
 from .layout import POOL_MARK
-from .payloads import PayloadSettings
-from .pools import HostPool, check_pool_name
+from .payloads import PayloadSettings, check_payloads
+from .pools import HostPool, check_pools
 from .queues import DEFAULT_PRIORITY, QueueLimits
 from .retention import Place, Retention
 from .retry import RetryPolicy
@@ -89,9 +90,9 @@ class App(AppMiddleware):
         if any(not (c.isalnum() or c in "-_.") for c in hub):
             raise UsageError(f"hub {hub!r}: only letters, digits, '-', '_' and '.' are allowed")
         self.hub = hub
-        self.version = check_id("version", version) if version else ""
-        self.payloads = payloads or PayloadSettings()
-        self.pools = {check_pool_name(name): pool for name, pool in (pools or {}).items()}
+        self.version = check_id("version", version) if version != "" else ""
+        self.payloads = check_payloads(payloads)
+        self.pools = check_pools(pools)
         self.entities: dict[str, EntityDefinition] = {}
         #: Stored names of stateless workers, by their class.
         self.stateless_classes: dict[type[Any], str] = {}
@@ -151,6 +152,9 @@ class App(AppMiddleware):
         Raises:
             UsageError: the name is taken.
         """
+        given: Any = (var, encode, decode)
+        if not (isinstance(given[0], ContextVar) and callable(given[1]) and callable(given[2])):
+            raise UsageError(f"propagate takes a ContextVar, encode= and decode= functions, not {given!r}")
         chosen = check_id("header", name or var.name)
         if any(chosen == each.name for each in self.carried):
             raise UsageError(f"app {self.hub!r} propagates header {chosen!r} already")
@@ -200,7 +204,7 @@ class App(AppMiddleware):
         """
 
         def register(cls: E) -> E:
-            if name is not None and name.startswith(RESERVED):
+            if isinstance(name, str) and name.startswith(RESERVED):
                 raise UsageError(
                     f"entity {name!r}: names that begin with {RESERVED!r} are taken by the runtime"
                 )
@@ -240,7 +244,7 @@ class App(AppMiddleware):
         """
 
         def register(function: F) -> F:
-            chosen = self._pinned(_name_of(function, "entity", name), pool)
+            chosen = self._pinned(name_of(function, "entity", name), pool)
             definition = kinds.kind_class(ENTITY).function_definition(function, chosen)
             self._register(self.entities, "entity", chosen, definition)
             return function
@@ -309,19 +313,19 @@ class App(AppMiddleware):
         """
         wanted = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory, "resources": resources}
         options = ActivityOptions(
-            retry=retry or RetryPolicy(),
-            timeout=as_duration(timeout),
-            schedule_to_close=as_duration(schedule_to_close),
+            retry=RetryPolicy() if retry is None else retry,
+            timeout=as_duration(timeout, "timeout"),
+            schedule_to_close=as_duration(schedule_to_close, "schedule_to_close"),
             queue=queue,
             inline=inline,
             resources={key: value for key, value in wanted.items() if value is not None},
-            schedule_to_start=as_duration(schedule_to_start),
-            heartbeat_timeout=as_duration(heartbeat_timeout),
+            schedule_to_start=as_duration(schedule_to_start, "schedule_to_start"),
+            heartbeat_timeout=as_duration(heartbeat_timeout, "heartbeat_timeout"),
             priority=priority,
         )
 
         def register(function: Callable[P, R]) -> Activity[P, R]:
-            made = Activity(function, _name_of(function, "activity", name), options)
+            made = Activity(function, name_of(function, "activity", name), options)
             if inline and made.is_async:
                 raise UsageError(f"activity {made.name}: an inline activity must not be async")
             self._register(self.activities, "activity", made.name, made)
@@ -365,8 +369,8 @@ class App(AppMiddleware):
         def register(function: Callable[..., Any]) -> Orchestration[..., Any]:
             made: Orchestration[..., Any] = Orchestration(
                 function,
-                _name_of(function, "orchestration", name),
-                check_id("version", version) if version else "",
+                name_of(function, "orchestration", name),
+                check_id("version", version) if version != "" else "",
             )
             versions = self.versions.setdefault(made.name, {})
             if made.version in versions:
@@ -471,6 +475,8 @@ class App(AppMiddleware):
             UsageError: no time, a negative one, or something else that cannot be used.
         """
         name = orchestration.name if isinstance(orchestration, Orchestration) else orchestration
+        if name is not None:
+            check_id("orchestration name", name)
         self.retentions[name or ""] = Retention.of(
             archive, default, completed=completed, failed=failed, terminated=terminated, canceled=canceled
         )
@@ -521,7 +527,7 @@ class App(AppMiddleware):
         """
 
         def register(cls: C) -> C:
-            chosen = self._pinned(_name_of(cls, "stateless", name), pool)
+            chosen = self._pinned(name_of(cls, "stateless", name), pool)
             definition = kinds.kind_class(ENTITY).stateless_definition(cls, chosen, max_local)
             self._register(self.entities, "entity", chosen, definition)
             self.stateless_classes[cls] = chosen
@@ -582,15 +588,6 @@ def _age(orchestration: Orchestration[Any, Any]) -> list[tuple[int, int, str]]:
     """Order versions: none is the oldest, numbers between dots count as numbers."""
     parts = orchestration.version.split(".") if orchestration.version else []
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
-
-
-def _name_of(function: Any, sort: str, name: str | None) -> str:
-    if not callable(function):
-        raise UsageError(f"@app.{sort} takes a function, not {function!r}; a name goes into name=")
-    found = name or getattr(function, "__name__", None)
-    if found is None:
-        raise UsageError(f"@app.{sort}: {function!r} has no name of its own; give it one with name=")
-    return check_id(f"{sort} name", found)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Container, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, ParamSpec, TypeVar, get_args, get_origin, overload
 
+from .activity_resources import check_resources
+from .amounts import check_flag
 from .errors import NotRegistered, UsageError
 from .ids import check_id
 from .queues import DEFAULT_PRIORITY, check_priority
@@ -70,6 +72,10 @@ class ActivityOptions:
             check_id("activity id", self.id)
         check_id("queue", self.queue)
         check_priority(self.priority)
+        check_flag("inline", self.inline)
+        check_resources(self.resources)
+        if self.inline and self.resources:
+            raise UsageError(f"an inline activity runs in its host, without {', '.join(self.resources)}")
         for name in ("timeout", "schedule_to_close", "schedule_to_start", "heartbeat_timeout"):
             duration = getattr(self, name)
             if duration is not None and duration <= dt.timedelta(0):
@@ -80,6 +86,11 @@ class Activity(Generic[P, R_co]):
     """A registered activity. Calling it runs the plain function: unit tests need nothing else."""
 
     def __init__(self, function: Callable[P, R_co], name: str, options: ActivityOptions) -> None:
+        if inspect.isclass(function):
+            what = f"@app.activity takes a function, not the class {function.__name__}"
+            raise UsageError(f"{what}: write one that makes it")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise UsageError(f"activity {name}: a generator has no result; return a list")
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
@@ -119,12 +130,12 @@ class Activity(Generic[P, R_co]):
         """
         given: dict[str, Any] = {
             "retry": retry,
-            "timeout": as_duration(timeout),
-            "schedule_to_close": as_duration(schedule_to_close),
+            "timeout": as_duration(timeout, "timeout"),
+            "schedule_to_close": as_duration(schedule_to_close, "schedule_to_close"),
             "queue": queue,
             "id": id,
-            "schedule_to_start": as_duration(schedule_to_start),
-            "heartbeat_timeout": as_duration(heartbeat_timeout),
+            "schedule_to_start": as_duration(schedule_to_start, "schedule_to_start"),
+            "heartbeat_timeout": as_duration(heartbeat_timeout, "heartbeat_timeout"),
             "priority": priority,
         }
         changed = {name: value for name, value in given.items() if value is not None}
@@ -294,17 +305,27 @@ def with_reentrant_reads(operations: Mapping[str, Operation], name: str) -> dict
     return made
 
 
+def name_of(function: Any, sort: str, name: str | None) -> str:
+    """Return the stored name of what ``@app.<sort>`` takes; raises ``UsageError``."""
+    if not callable(function):
+        raise UsageError(f"@app.{sort} takes a function, not {function!r}; a name goes into name=")
+    found = getattr(function, "__name__", None) if name is None else name
+    if found is None:
+        raise UsageError(f"@app.{sort}: {function!r} has no name of its own; give it one with name=")
+    return check_id(f"{sort} name", found)
+
+
 @overload
-def as_duration(value: None) -> None: ...
+def as_duration(value: None, what: str = ...) -> None: ...
 @overload
-def as_duration(value: dt.timedelta | float) -> dt.timedelta: ...
-def as_duration(value: dt.timedelta | float | None) -> dt.timedelta | None:
-    """Return a timedelta for one, or for seconds; raises ``UsageError`` for anything else."""
+def as_duration(value: dt.timedelta | float, what: str = ...) -> dt.timedelta: ...
+def as_duration(value: dt.timedelta | float | None, what: str = "a duration") -> dt.timedelta | None:
+    """Return a timedelta for one, or for seconds; raises ``UsageError``, of ``what``, for anything else."""
     if value is None or isinstance(value, dt.timedelta):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UsageError(f"a duration is a timedelta or a number of seconds, not {value!r}")
+        raise UsageError(f"{what} is a timedelta or a number of seconds, not {value!r}")
     try:
         return dt.timedelta(seconds=value)
     except (OverflowError, ValueError) as error:  # infinite, not a number, or over 2.7 million years
-        raise UsageError(f"a duration is a timedelta or a number of seconds, not {value!r}") from error
+        raise UsageError(f"{what} is a timedelta or a number of seconds, not {value!r}") from error

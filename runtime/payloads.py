@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 import msgpack
 
+from .amounts import check_whole
 from .codec import TOKEN_MARK
 from .errors import UsageError
 from .messages import ActivityResult, Message, RaiseEvent, Response, Start
@@ -48,6 +49,8 @@ class PayloadSettings:
     bytes_max: int = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
+        check_whole("offload_bytes", self.offload_bytes)
+        check_whole("bytes_max", self.bytes_max)
         if not 64 <= self.offload_bytes <= 1024 * 1024:
             raise UsageError(f"offload_bytes is 64 to 1,048,576 bytes, not {self.offload_bytes!r}")
         if not self.offload_bytes <= self.bytes_max <= 1024 * 1024 * 1024:
@@ -55,6 +58,13 @@ class PayloadSettings:
 
 
 DEFAULT: Final = PayloadSettings()
+
+
+def check_payloads(given: Any) -> PayloadSettings:
+    """Return what an app was given; None is the default. Raises ``UsageError``."""
+    if given is not None and not isinstance(given, PayloadSettings):
+        raise UsageError(f"payloads is a PayloadSettings(offload_bytes=…), not {given!r}")
+    return given or DEFAULT
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
+from .activity_resources import OPTIONS
 from .errors import UsageError
 from .ids import check_id
 from .layout import POOL_PARTITIONS, POOL_PARTITIONS_MAX
-
-#: Resources of Ray that have an option of their own.
-_OPTIONS: Final = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +42,20 @@ class HostPool:
             raise UsageError(f"partitions of a pool are 1 to {POOL_PARTITIONS_MAX}, not {self.partitions!r}")
         if type(self.hosts_per_node) is not int or self.hosts_per_node < 0:
             raise UsageError(f"hosts_per_node is 0 or more, not {self.hosts_per_node!r}")
-        for name, amount in self.resources.items():
+        resources: Any = self.resources
+        labels: Any = self.labels
+        if not isinstance(resources, Mapping):
+            raise UsageError(f"resources of a pool is a dict, as in {{'GPU': 1}}, not {resources!r}")
+        for name, amount in resources.items():
+            if not isinstance(name, str) or not name:
+                raise UsageError(f"a resource of a pool has a name, a str, not {name!r}")
             if type(amount) not in (int, float) or not 0 < amount < 1e15:
                 raise UsageError(f"resource {name!r} of a pool is an amount over 0, not {amount!r}")
+
+        if not isinstance(labels, Mapping) or any(
+            not isinstance(text, str) for pair in labels.items() for text in pair
+        ):
+            raise UsageError(f"labels of a pool is a dict of str, as in {{'zone': 'a'}}, not {labels!r}")
 
     def takes(self, resources: Mapping[str, float], labels: Mapping[str, str]) -> bool:
         """Return True if a node with these resources, in all, and labels is in the pool."""
@@ -65,11 +74,21 @@ class HostPool:
         """Return what each of its hosts reserves, as options of a Ray actor."""
         options: dict[str, Any] = {"num_cpus": 0}
         for name, amount in self.resources.items():
-            if name in _OPTIONS:
-                options[_OPTIONS[name]] = amount
+            if name in OPTIONS:
+                options[OPTIONS[name]] = amount
             else:
                 options.setdefault("resources", {})[name] = amount
         return options
+
+
+def check_pools(given: Any) -> dict[str, HostPool]:
+    """Return the pools that an app was given, by name; None is none. Raises ``UsageError``."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UsageError(f"pools is a dict of HostPools, as in {{'gpu': HostPool(...)}}, not {given!r}")
+    for name, pool in (given or {}).items():
+        if not isinstance(pool, HostPool):
+            raise UsageError(f"pool {name!r} is a HostPool(...), not {pool!r}")
+    return {check_pool_name(name): pool for name, pool in (given or {}).items()}
 
 
 def check_pool_name(name: str) -> str:

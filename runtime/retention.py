@@ -41,7 +41,7 @@ class Retention:
         keep: dict[RuntimeStatus, dt.timedelta] = {}
         for status in _ENDS:
             given = by_status[status.value.lower()]
-            time = as_duration(default if given is None else given)
+            time = as_duration(default if given is None else given, "how long instances are kept")
             if time is None:
                 continue
             if time < dt.timedelta(0):
@@ -51,4 +51,6 @@ class Retention:
             raise UsageError(
                 "a retention needs a time: default=, completed=, failed=, terminated=, canceled="
             )
+        if archive is not None and not isinstance(archive, str | os.PathLike):
+            raise UsageError(f"archive is a folder, or an address such as s3://bucket/path, not {archive!r}")
         return cls(keep, None if archive is None else os.fspath(archive))

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .amounts import check_amount
 from .errors import FailureDetails, UsageError, qualified_name
 
 
@@ -52,7 +53,7 @@ class RetryPolicy:
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_attempts, int):
+        if type(self.max_attempts) is not int:
             raise UsageError(f"RetryPolicy: max_attempts is a whole number, not {self.max_attempts!r}")
         if self.max_attempts < 0:
             raise UsageError(
@@ -60,16 +61,15 @@ class RetryPolicy:
             )
         for name in ("initial_interval", "max_interval", "retry_timeout"):
             duration = getattr(self, name)
-            if duration is not None and not isinstance(duration, dt.timedelta):
+            may_lack = name != "initial_interval"
+            if not isinstance(duration, dt.timedelta) and not (may_lack and duration is None):
                 raise UsageError(f"RetryPolicy: {name} is a timedelta, not {duration!r}")
             if duration is not None and duration < dt.timedelta(0):
                 raise UsageError(f"RetryPolicy: {name} must not be negative: {duration}")
-        if not 1 <= self.backoff_coefficient < math.inf:  # refuses NaN, too
-            raise UsageError(
-                f"RetryPolicy: backoff_coefficient must be at least 1, not {self.backoff_coefficient}"
-            )
-        if not 0 <= self.jitter <= 1:
-            raise UsageError(f"RetryPolicy: jitter must be between 0 and 1, not {self.jitter}")
+        factor: Any = self.backoff_coefficient
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 <= factor < math.inf:
+            raise UsageError(f"RetryPolicy: backoff_coefficient must be at least 1, not {factor!r}")
+        check_amount("RetryPolicy: jitter", self.jitter, most=1)
         for name in ("non_retriable", "retry_on"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from .amounts import check_amount, check_whole
 from .errors import UsageError
 
 
@@ -53,6 +54,7 @@ class HostSettings:
     payload_orphan_ms: int = 24 * 3_600_000
 
     def __post_init__(self) -> None:
+        _check(self)
         if self.lease_ms < 2 * self.heartbeat_ms:
             raise UsageError(
                 f"lease_ms ({self.lease_ms}) must be at least twice heartbeat_ms ({self.heartbeat_ms}): "
@@ -86,8 +88,19 @@ class WorkerSettings:
     watch_ms: int = 1_000
 
     def __post_init__(self) -> None:
+        _check(self)
         if self.alive_ms < 2 * self.heartbeat_ms:
             raise UsageError(
                 f"alive_ms ({self.alive_ms}) must be at least twice heartbeat_ms ({self.heartbeat_ms}): "
                 "one late heartbeat would be taken for a death"
             )
+
+
+def _check(settings: HostSettings | WorkerSettings) -> None:
+    """Raise ``UsageError`` for a field that is no number of its unit."""
+    for each in fields(settings):
+        what, value = f"{type(settings).__name__}: {each.name}", getattr(settings, each.name)
+        if each.name.endswith("_s") or "_s_" in each.name:
+            check_amount(what, value)
+        else:
+            check_whole(what, value, least=1 if each.name == "heartbeat_ms" or "_max" in each.name else 0)

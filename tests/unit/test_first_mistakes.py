@@ -42,6 +42,25 @@ async def tour(ctx: OrchestrationContext, city: str) -> str:
     return await ctx.call_activity(greet, city)
 
 
+async def bare(ctx: OrchestrationContext) -> None: ...
+
+
+#: What a user may take for an orchestration, or for an activity.
+OTHERS: dict[str, Any] = {"bare": bare, "Cart": Cart, "add": Cart.add, "None": None, "number": 17}
+
+
+@app.orchestration
+async def astray(ctx: OrchestrationContext, verb: str, given: str) -> str:
+    called: Any = getattr(ctx, verb)
+    return str(await called(OTHERS[given]))
+
+
+@app.entity
+class Starter(lungfish.Entity):
+    def begin(self, given: str) -> str:
+        return self.context.start(OTHERS[given])
+
+
 @pytest.fixture
 async def env() -> AsyncIterator[Environment]:
     async with environment(app) as env:
@@ -102,8 +121,6 @@ def test_a_client_of_something_else_than_an_app(connect: Callable[[Any], Any], g
 
 
 async def test_a_start_of_what_is_no_orchestration(env: Environment) -> None:
-    async def bare(ctx: OrchestrationContext) -> None: ...
-
     for given in (greet, bare, Cart, None):
         with pytest.raises(UsageError, match=r"an orchestration is a function with @app\.orchestration"):
             await env.client.start(given)  # type: ignore[call-overload]
@@ -179,3 +196,20 @@ async def test_a_batch_of_values_instead_of_arguments(env: Environment, way: str
     ):
         await FLAT[way](cart)
     assert await cart.state() is None
+
+
+@pytest.mark.parametrize("given", OTHERS)
+@pytest.mark.parametrize("verb", ["call_activity", "call_orchestration", "start_orchestration"])
+async def test_what_an_orchestration_cannot_call(env: Environment, verb: str, given: str) -> None:
+    kind = "activity" if verb == "call_activity" else "orchestration"
+    with pytest.raises(
+        lungfish.OrchestrationFailed, match=f"UsageError: {verb} takes an @app.{kind} or its name, not "
+    ):
+        await env.client.run(astray, verb, given, timeout=60)
+
+
+@pytest.mark.parametrize("given", OTHERS)
+async def test_what_an_entity_cannot_start(env: Environment, given: str) -> None:
+    says = r"context.start takes an @app.orchestration or its name, not "
+    with pytest.raises((UsageError, lungfish.EntityOperationFailed), match=says):
+        await env.client.entity(Starter, "s").call(Starter.begin, given)
