@@ -5,9 +5,10 @@ Rules:
 * Who *should* own a partition is in the placement, which the leader writes. Who *may write* it is in its
   owner row, which a claim writes. The second is what safety stands on; the first
   only tells where to go.
-* A host is taken for dead when its heartbeat is older than the lease, on the store's clock. A leader judges
-  so only when it has itself been beating for a whole lease: after a stop of the store every heartbeat is
-  old, and nobody is dead.
+* A host is taken for dead when its heartbeat is older than the lease, on the store's clock, and the leader
+  may judge so (see ``liveness``): after a stop of the store every heartbeat is old, and nobody is dead.
+* Every host looks again at the moment at which another one's lease ends, and then soon and ever later until
+  all partitions have live owners: whoever leads then places them, the others see it at once.
 * A planned move waits for the old owner to release (it finishes its turns); a move away from a dead or
   gone host does not wait for anything.
 * This runs for ever and looks at the whole picture every time: a second crash in the middle
@@ -18,8 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgpack
@@ -28,11 +29,12 @@ from .clock import HubClock
 from .errors import HubMismatch, SerializationError, StoreUnavailable
 from .ids import ActorId
 from .layout import DEFAULT_POOL, HubMeta, Layout, serves
+from .liveness import Hurry, Witness, find_silent, hear, next_look_s
 from .partition import Partition
 from .placement import decode_placement, encode_placement, place_pools
 from .rounds import Rounds
 from .settings import HostSettings
-from .store import ClusterView, PartitionImage, Store
+from .store import ClusterView, OwnerRow, PartitionImage, Store
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ class HostRecord:
     known_pools: int = 0
     #: What pools wait for, as whoever places hosts has told this one.
     pool_notes: Mapping[str, str] = field(default_factory=dict)
+    #: It has been heard for a whole lease: it may judge who is dead, and others leave the lead to it.
+    steady: bool = False
 
     def encode(self) -> bytes:
         """Return the stored form: a map, so that releases may differ in what they know."""
@@ -114,8 +118,9 @@ class Ownership:
         self._beaten = beaten
         self._view: ClusterView | None = None
         self._placement: dict[int, str] = {}
-        self._steady_since_s: float | None = None
-        self._last_beat_s = 0.0
+        self._live = frozenset[str]()
+        self._witness: Witness | None = None
+        self._hurry = Hurry()
         self._moving: dict[int, asyncio.Task[None]] = {}
         #: Moves that the store may know of already: they are seen through, never broken off.
         self._begun: set[int] = set()
@@ -129,34 +134,55 @@ class Ownership:
     async def beat_forever(self) -> None:
         """Renew the heartbeat, lead if it falls to us, follow the placement."""
         while True:
+            wait_s = self._settings.heartbeat_ms / 1_000
             try:
                 await self.beat()
+                wait_s = self._next_look_s()
             except StoreUnavailable as error:
                 self.errors += 1
                 logger.warning("heartbeat: %s", error)
-            await asyncio.sleep(self._settings.heartbeat_ms / 1_000)
+            await asyncio.sleep(wait_s)
+
+    def _next_look_s(self) -> float:
+        assert self._view is not None
+        assert self._witness is not None
+        return next_look_s(self._host, self._view.hosts, self._witness, self._hurry, self._settings)
 
     async def beat(self) -> None:
         """One heartbeat and what follows from it."""
-        asked_s = asyncio.get_running_loop().time()
-        lease_s = self._settings.lease_ms / 1_000
-        record = self._record(self.draining).encode()
-        view = await self._store.heartbeat(self._host, record, lease_ms=self._settings.lease_ms)
-        self._beaten(record)
-        answered_s = asyncio.get_running_loop().time()
-        self._clock.sync(view.now_ms)
-        if self._steady_since_s is None or answered_s - self._last_beat_s > lease_s:
-            # We were away ourselves (or are new): what we see of others' ages is no evidence yet.
-            self._steady_since_s = asked_s
-        self._last_beat_s = answered_s
-        self._view = view
+        lead = self._may_lead()
+        view = await self._be_heard(lead=lead)
+        if not lead and not view.leader and self._may_lead():
+            view = await self._be_heard(lead=True)
         if view.meta is not None:
             await self._learn(view.meta)
         readable = self._read_placement(view)
         if view.leader == self._host:
             await self._lead(view, rewrite=not readable)
-        await self._drop_lost()
-        self._follow()
+        self._follow(await self._compare(view))
+
+    async def _be_heard(self, *, lead: bool) -> ClusterView:
+        loop = asyncio.get_running_loop()
+        steady = self._witness is not None and self._witness.is_steady(loop.time(), self._settings)
+        record = self._record(self.draining)
+        data = replace(record, steady=steady).encode()
+        view = await self._store.heartbeat(self._host, data, lease_ms=self._settings.lease_ms, lead=lead)
+        # A thread that beats for a blocked loop cannot lead: the others must not leave that to it.
+        self._beaten(record.encode())
+        self._clock.sync(view.now_ms)
+        self._witness = hear(self._witness, loop.time(), view.now_ms, self._settings)
+        self._view = view
+        return view
+
+    def _may_lead(self) -> bool:
+        """False for a host that may not judge who is dead while there is one that may, or before it knows."""
+        if self._view is None or self._witness is None:
+            return False
+        if self._witness.is_steady(asyncio.get_running_loop().time(), self._settings):
+            return True
+        silent = find_silent(self._view.hosts, self._settings)
+        others = [beat for beat in self._view.hosts if beat.host not in {self._host, *silent}]
+        return not any(HostRecord.decode(beat.record).steady for beat in others)
 
     async def _learn(self, meta: HubMeta) -> None:
         """Take over pools that were added, and add again those that the store has lost in a failover.
@@ -184,46 +210,59 @@ class Ownership:
     # --- leading ---------------------------------------------------------------------------
 
     def _alive(self, view: ClusterView) -> dict[str, HostRecord]:
-        steady = (
-            self._steady_since_s is not None
-            and self._last_beat_s - self._steady_since_s >= self._settings.lease_ms / 1_000
-        )
-        return {
-            beat.host: HostRecord.decode(beat.record)
-            for beat in view.hosts
-            if not steady or beat.age_ms <= self._settings.lease_ms
-        }
+        judges = self._witness is not None and not self._witness.judges_in_s(self._settings)
+        dead = find_silent(view.hosts, self._settings) if judges else frozenset[str]()
+        return {beat.host: HostRecord.decode(beat.record) for beat in view.hosts if beat.host not in dead}
 
     async def _lead(self, view: ClusterView, *, rewrite: bool) -> None:
         alive = self._alive(view)
+        if not await self._place(view, alive, rewrite=rewrite):
+            return
+        # After the placement: who stood still meanwhile, and leads no more, must not bury the living.
         for beat in view.hosts:
             if beat.host not in alive:
                 logger.warning("host %s is dead: silent for %d ms", beat.host, beat.age_ms)
                 await self._store.remove_host(beat.host)
+
+    async def _place(self, view: ClusterView, alive: dict[str, HostRecord], *, rewrite: bool) -> bool:
+        """Give the partitions to those who are there; False if another host leads by now."""
         takers = {host: record.pools for host, record in alive.items() if not record.draining}
         if not takers:
-            return
+            return True
         known = min(record.known_pools for record in alive.values())
         wanted = place_pools(self._placement, takers, self._layout.by_pool(), known)
         if wanted == self._placement and not rewrite:
-            return
+            return True
         placed = await self._store.place(self._host, view.placement_version + 1, encode_placement(wanted))
         if placed:
             logger.info("placement %d over %d hosts", view.placement_version + 1, len(takers))
             self._placement = wanted
+        return placed
 
     # --- following ---------------------------------------------------------------------------
 
-    async def _drop_lost(self) -> None:
+    async def _compare(self, view: ClusterView) -> Sequence[OwnerRow]:
+        """Look who owns what, where that can matter: drop what is not ours, note what is nobody's."""
+        live = frozenset(beat.host for beat in view.hosts) - find_silent(view.hosts, self._settings)
+        # What we know before we ask: the answer cannot be older than that.
+        running = [(partition, partition.committed) for partition in self._rounds.partitions]
+        if not running and live == self._live and not self._hurry.orphans:
+            return ()
+        owners = await self._store.owners()
+        self._live = live
+        self._drop_lost(running, owners)
+        # A stranger's partition is no less pressing: whoever leads must see that it is nobody's.
+        orphans = [n for n, row in enumerate(owners) if row.known and row.host and row.host not in live]
+        self._hurry = self._hurry.after(orphans, self._settings)
+        return owners
+
+    def _drop_lost(self, running: Sequence[tuple[Partition, int]], owners: Sequence[OwnerRow]) -> None:
         """Drop partitions that another host claimed, or whose last commits the store lost, behind our back.
 
         A commit would tell, but a partition without messages makes none: what waits in the
         store (timers, an outbox) would wait for ever while we run another picture of it. The placement does
         not tell either: after a pause of ours it may name us again.
         """
-        # What we know before we ask: the answer cannot be older than that.
-        running = [(partition, partition.committed) for partition in self._rounds.partitions]
-        owners = await self._store.owners() if running else []
         for partition, committed in running:
             row = owners[partition.number]
             if not row.known:
@@ -233,7 +272,7 @@ class Ownership:
             elif row.number < committed:
                 self._rounds.lose(partition, f"the store lost writes: it has {row.number}, not {committed}")
 
-    def _follow(self) -> None:
+    def _follow(self, owners: Sequence[OwnerRow]) -> None:
         for number in range(self._layout.total):
             if number in self._moving:
                 continue
@@ -241,7 +280,8 @@ class Ownership:
             running = self._rounds.get(number) is not None
             # One that drains takes nothing, not even what it has just released.
             if mine and not running and not self.draining:
-                self._move(number, self._take(number))
+                free = number < len(owners) and self._is_free(owners[number])
+                self._move(number, self._take(number, free=free))
             elif running and not mine and number in self._placement:
                 self._move(number, self._give(number))
 
@@ -257,8 +297,9 @@ class Ownership:
 
         task.add_done_callback(ended)
 
-    async def _take(self, number: int) -> None:
-        await self._await_release(number)
+    async def _take(self, number: int, *, free: bool) -> None:
+        if not free:
+            await self._await_release(number)
         if self.draining or self._placement.get(number) != self._host:
             return
         self._begun.add(number)
@@ -275,10 +316,12 @@ class Ownership:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self._settings.release_grace_ms / 1_000
         while loop.time() < until_s and self._placement.get(number) == self._host and not self.draining:
-            row = (await self._store.owners())[number]
-            if row.known and (row.host in ("", self._host) or not self._is_alive(row.host)):
+            if self._is_free((await self._store.owners())[number]):
                 return
             await asyncio.sleep(RELEASE_POLL_S)
+
+    def _is_free(self, row: OwnerRow) -> bool:
+        return row.known and (row.host in ("", self._host) or not self._is_alive(row.host))
 
     def _is_alive(self, host: str) -> bool:
         return self._view is not None and any(

@@ -15,7 +15,8 @@ class HostSettings:
     Attributes:
         heartbeat_ms: how often a host renews its heartbeat and looks at the placement.
         lease_ms: a host that has not beaten for this long is taken for dead; also the
-            leader's lease. Takeover takes about this plus one heartbeat.
+            leader's lease. What it ran is taken over at that moment: between this less one heartbeat
+            and this after its death, and a few round trips.
         release_grace_ms: how long a planned move waits for the old owner to let go.
         drain_s: how long a graceful stop waits for running operations.
         blocked_s_max: how long user code may keep the event loop before the host counts as dead (s).

@@ -203,10 +203,7 @@ def numbers_used_again() -> Any:
 def ousted_unnoticed() -> Any:
     """A host looks at who owns its partitions only when it commits."""
 
-    async def drop_lost(self: Ownership) -> None:
-        return None
-
-    return patch.object(Ownership, "_drop_lost", drop_lost)
+    return patch.object(Ownership, "_drop_lost", lambda *_: None)
 
 
 def timers_early() -> Any:
