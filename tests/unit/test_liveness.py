@@ -42,7 +42,7 @@ def beats(**ages_ms: int) -> tuple[HostBeat, ...]:
     return tuple(HostBeat(host, b"", age_ms) for host, age_ms in ages_ms.items())
 
 
-def look_ms(*, witness: Witness = OLD, hurry: Hurry = Hurry(), **ages_ms: int) -> float:
+def look_ms(ages_ms: dict[str, int], *, witness: Witness = OLD, hurry: Hurry = Hurry()) -> float:
     return round(next_look_s("me", beats(me=0, **ages_ms), witness, hurry, SETTINGS) * 1_000, 3)
 
 
@@ -100,7 +100,7 @@ def test_silent_is_who_was_not_heard_for_longer_than_the_lease() -> None:
     ],
 )
 def test_the_next_look_comes_when_a_lease_ends(ages_ms: dict[str, int], expected_ms: float) -> None:
-    assert look_ms(**ages_ms) == expected_ms
+    assert look_ms(ages_ms) == expected_ms
 
 
 def test_its_own_lease_is_no_reason_to_look() -> None:
@@ -109,15 +109,15 @@ def test_its_own_lease_is_no_reason_to_look() -> None:
 
 def test_who_may_not_judge_yet_looks_when_it_may() -> None:
     newcomer = heard_at(*regularly(2.5), 2.9)
-    assert look_ms(witness=newcomer, a=9_000) == 100
-    assert look_ms(witness=newcomer, a=100) == 500
+    assert look_ms({"a": 9_000}, witness=newcomer) == 100
+    assert look_ms({"a": 100}, witness=newcomer) == 500
 
 
 def test_partitions_without_an_owner_are_looked_at_soon_and_ever_later() -> None:
     hurry, pauses_ms = Hurry(), []
     for _ in range(8):
         hurry = hurry.after({1, 2}, SETTINGS)
-        pauses_ms.append(look_ms(hurry=hurry))
+        pauses_ms.append(look_ms({}, hurry=hurry))
     assert pauses_ms == [HURRY_MS, 40, 80, 160, 320, 500, 500, 500]
 
 

@@ -283,7 +283,8 @@ def test_a_leader_that_was_replaced_does_not_bury_the_living() -> None:
             removed.append(host)
             await genuine_remove(host)
 
-        store.place, store.remove_host = late_place, noted_remove  # type: ignore[method-assign]
+        store.place = late_place  # type: ignore[assignment, method-assign]
+        store.remove_host = noted_remove  # type: ignore[method-assign]
         hub.stores[quiet].cut_off = True
         await hub.until(lambda: hub.state.leader not in ("", leader), "another leader")
         store.place = genuine_place  # type: ignore[method-assign]
