@@ -52,7 +52,7 @@ from .limits import Limits
 from .outgoing import sequence_of
 from .questions import answer_query, take_update
 from .replies import Request, add_watcher, lacks_code
-from .resuming import keep_late_answer, needs_history
+from .resuming import ask_again, keep_late_answer, needs_history
 from .row import InstanceRow, Status
 from .sections import chase, disclaim, wants_lock
 from .spans import tell_event, tell_timer
@@ -211,7 +211,7 @@ class OrchestrationActivation:
                 elif isinstance(message, LockGranted):
                     return self._on_news(item, message)
                 else:
-                    chase(self._instance, message)
+                    chase(self._instance, message.lock)
             case (
                 Signal()
                 | Call()
@@ -323,6 +323,8 @@ class OrchestrationActivation:
             case "start":
                 if not row.begun:
                     begin_stored(instance, row)
+            case "forgotten":
+                ask_again(instance, message.task)
             case _:
                 feed(instance, instance.attempts.fired(instance.effects, message))
 

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -18,18 +19,22 @@ from typing import Any, Final
 from lungfish.runtime import tags
 from lungfish.runtime.definitions import Orchestration
 from lungfish.runtime.errors import InstanceExists, UsageError
-from lungfish.runtime.messages import Control, Message, Response, Start
+from lungfish.runtime.messages import Control, Message, Response, Start, TimerFired
 
 from . import actions, events
 from .forking import check_position, forked, started_of
 from .instance import Instance
+from .large import sent
 from .outcomes import CANCELED_NAME, TERMINATED_NAME
-from .outgoing import sequence_of
+from .outgoing import message_of, request_id, sequence_of
 from .replay import Execution
 from .rewinding import Rewinding, rewind
 from .row import InstanceRow, Status
+from .sections import chase
 from .spans import rewound
-from .turns import again, begin, close_turn, execution_of, resume
+from .turns import again, begin, close_turn, execution_of, resume, waits_for
+
+logger = logging.getLogger("lungfish.orchestrations")
 
 _OF_CHILDREN: Final = frozenset({TERMINATED_NAME, CANCELED_NAME})
 
@@ -116,14 +121,49 @@ def adopt(instance: Instance, message: Start) -> None:
         UsageError, NotRegistered: it cannot be rewound.
     """
     row = instance.known
-    if (row.parent, row.parent_request) != (message.parent, message.parent_request):
+    if not is_same(row, message):
         raise InstanceExists(f"instance {instance.id!r} exists already ({row.status})")
-    if row.status is Status.COMPLETED:
-        assert row.parent is not None
-        response = Response(row.parent, row.parent_request, instance.large.value(row.output))
-        instance.effects.send(instance.large.sent(instance.effects, response))
-    elif row.terminal:
+    if row.terminal and row.status is not Status.COMPLETED:
         rewind_instance(instance, "its parent was rewound")
+    else:
+        tell_again(instance, row)
+
+
+def is_same(row: InstanceRow, message: Start) -> bool:
+    """Tell whether an instance is what a start asks for: the same child, for the same call of its parent."""
+    return (row.parent, row.parent_request) == (message.parent, message.parent_request)
+
+
+def tell_again(instance: Instance, row: InstanceRow) -> None:
+    """Tell the parent the outcome, if there is one: the store may have forgotten that it was told."""
+    if row.terminal:
+        assert row.parent is not None
+        result = instance.large.value(row.output) if row.failure is None else None
+        response = Response(row.parent, row.parent_request, result, row.failure)
+        instance.effects.send(instance.large.sent(instance.effects, response))
+
+
+def ask_again(instance: Instance, sequence: int) -> None:
+    """Ask again for a sub-orchestration or a lock that the code waits for: it may be forgotten.
+
+    Nothing is recorded: it is what was asked for before, under the same ids. The history is in memory.
+    """
+    row = instance.known
+    if sequence in instance.outstanding.locks:
+        chase(instance, request_id(row.execution, sequence))
+        return
+    execution = execution_of(instance, instance.definition())
+    try:
+        execution.replay(instance.history.read(), ask=True)
+        asked = (execution.asked_for or {}).get(sequence)
+    finally:
+        execution.close()
+    if not isinstance(asked, actions.StartOrchestration) or asked.detached:
+        return
+    if waits_for(instance, sequence):
+        logger.warning("%s may be forgotten by the store; %s starts it again", asked.instance, instance.actor)
+        message = message_of(replace(asked, reuse="again"), instance.actor, row.execution)
+        instance.effects.send(sent(instance.effects, message, instance.app.payloads.offload_bytes))
 
 
 def start_fork(
@@ -162,10 +202,12 @@ def start_fork(
 
 
 def needs_history(instance: Instance, message: Message) -> bool:
-    """Tell whether a message is about what is not kept in memory of an instance that has ended."""
+    """Tell whether a message is about what may not be kept in memory of an instance."""
     row = instance.row
-    if row is None or not row.terminal:
+    if row is None:
         return False
+    if not row.terminal:
+        return isinstance(message, TimerFired) and message.purpose == "forgotten"
     match message:
         case Start(reuse="adopt"):
             return row.status is not Status.COMPLETED

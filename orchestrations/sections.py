@@ -160,16 +160,16 @@ def wants_lock(instance: Instance, lock: str) -> bool:
     return sequence is not None and sequence in instance.outstanding.locks
 
 
-def chase(instance: Instance, query: LockQuery) -> None:
+def chase(instance: Instance, lock: str) -> None:
     """Send a request again that is asked after, is wanted, and has not been granted."""
-    sequence = sequence_of(query.lock, instance.known.execution)
+    sequence = sequence_of(lock, instance.known.execution)
     assert sequence is not None
     entities, granted = instance.outstanding.locks[sequence]
     now_ms = instance.effects.now_ms
-    if granted or now_ms - instance.chased_ms < CHASE_MS or _has_grant(instance, query.lock):
+    if granted or now_ms - instance.chased_ms < CHASE_MS or _has_grant(instance, lock):
         return
     instance.chased_ms = now_ms
-    instance.effects.send(LockRequest(entities[0], query.lock, instance.actor, entities, again=True))
+    instance.effects.send(LockRequest(entities[0], lock, instance.actor, entities, again=True))
 
 
 def _has_grant(instance: Instance, lock: str) -> bool:

@@ -20,7 +20,7 @@ from lungfish.runtime.messages import Start, TimerFired
 from .attempts import timer_id
 from .instance import Instance
 from .replies import accept
-from .resuming import adopt, start_fork
+from .resuming import adopt, is_same, start_fork, tell_again
 from .row import InstanceRow, Status
 from .turns import begin, terminate
 
@@ -30,6 +30,9 @@ def start(instance: Instance, message: Start) -> None:
     try:
         if message.reuse == "adopt" and instance.row is not None:
             adopt(instance, message)
+            return
+        if message.reuse == "again" and instance.row is not None and is_same(instance.row, message):
+            tell_again(instance, instance.row)
             return
         _check_free(instance, message)
         if message.history:

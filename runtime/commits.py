@@ -237,6 +237,7 @@ class Commits:
             case LeaseLost(owner):
                 self._lose(partition, f"{owner or 'another host'} owns it", None)
             case StoreBehind(stored, expected):
+                partition.store_is_behind = True
                 self._lose(partition, f"the store lost writes: it has {stored}, not {expected}", None)
 
 

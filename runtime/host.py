@@ -32,6 +32,7 @@ from .ownership import HostRecord, Ownership
 from .partition import Partition
 from .passivation import Shedding, read_memory, spread
 from .patrol import Patrol
+from .recall import Recall
 from .relay import Relay
 from .release import release
 from .rounds import Rounds
@@ -143,6 +144,8 @@ class Host:
             undo.push_async_callback(self._patrol.close)
             self._ownership = self._make_ownership(self._rounds)
             undo.push_async_callback(self._ownership.close)
+            self._recall = self._make_recall(self._rounds, self._ownership)
+            undo.push_async_callback(self._recall.close)
             await self._ownership.beat()
             undo.pop_all()
         self._begin(self._ownership.beat_forever, "heartbeat")
@@ -151,6 +154,7 @@ class Host:
         self._begin(self._rounds.commits.lazily_forever, "lazy flush")
         self._begin(self._relay.run_forever, "relay")
         self._begin(self._patrol.run_forever, "patrol")
+        self._begin(self._recall.run_forever, "recall")
         if sweeper is not None:
             self._begin(sweeper.run_forever, "retention")
         self._begin(self._passivate_forever, "passivation")
@@ -166,6 +170,17 @@ class Host:
         interval_ms = self.settings.patrol_ms
         return Patrol(
             self._store, self.host_id, lambda: rounds.partitions, self._relay, interval_ms=interval_ms
+        )
+
+    def _make_recall(self, rounds: Rounds, ownership: Ownership) -> Recall:
+        return Recall(
+            self._store,
+            self.host_id,
+            lambda: rounds.partitions,
+            self._layout,
+            lost_ms=lambda: ownership.lost_ms,
+            now_ms=self._clock.now_ms,
+            interval_ms=self.settings.patrol_ms,
         )
 
     def _make_ownership(self, rounds: Rounds) -> Ownership:
@@ -213,6 +228,7 @@ class Host:
         await self._ownership.close()
         await self._rounds.close()
         await self._patrol.close()
+        await self._recall.close()
         if drain:
             await asyncio.gather(*(kind.settle() for kind in self._kinds.values()))
             await self._store.remove_host(self.host_id)
@@ -308,6 +324,7 @@ class Host:
             pools=self._pools,
             known_pools=len(self._layout.meta.pools),
             pool_notes=self.pool_notes,
+            lost_ms=self._ownership.noticed_ms,
         )
 
     async def _passivate_forever(self) -> None:

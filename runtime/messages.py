@@ -88,7 +88,7 @@ class Start:
         tags: labels for queries: name, value, name, value, ...
         reuse: what to do where the id is taken: empty refuses; ``restart`` replaces an instance that has
             ended; ``terminate`` also ends one that has not; ``adopt`` is a rewound parent that wants its
-            child's outcome again.
+            child's outcome again; ``again`` is one whose child, or its outcome, the store may have forgotten.
         history, source: packed events to begin with: a fork of instance ``source``.
     """
 
@@ -177,7 +177,8 @@ class TimerFired:
     Attributes:
         purpose: ``timer`` (the user's), ``retry``, ``timeout`` or ``unbegun`` (of activity ``task``,
             ``attempt``), ``lost`` (no queue has the activity ``task`` whose row has the checksum ``due_ms``),
-            ``start`` (a delayed start).
+            ``start`` (a delayed start), ``forgotten`` (the store may have forgotten what was
+            asked for under ``task``).
     """
 
     target: ActorId

@@ -32,6 +32,7 @@ from .layout import DEFAULT_POOL, HubMeta, Layout, serves
 from .liveness import Hurry, Witness, find_silent, hear, next_look_s
 from .partition import Partition
 from .placement import decode_placement, encode_placement, place_pools
+from .recall import Losses
 from .rounds import Rounds
 from .settings import HostSettings
 from .store import ClusterView, OwnerRow, PartitionImage, Store
@@ -64,6 +65,8 @@ class HostRecord:
     pool_notes: Mapping[str, str] = field(default_factory=dict)
     #: It has been heard for a whole lease: it may judge who is dead, and others leave the lead to it.
     steady: bool = False
+    #: When it last noticed that the store had lost writes (Unix ms); 0: never.
+    lost_ms: int = 0
 
     def encode(self) -> bytes:
         """Return the stored form: a map, so that releases may differ in what they know."""
@@ -125,7 +128,10 @@ class Ownership:
         #: Moves that the store may know of already: they are seen through, never broken off.
         self._begun: set[int] = set()
         self._changed = asyncio.Event()
+        self._losses = Losses()
         self.draining = False
+        #: When this host, and any, last noticed that the store had lost writes (Unix ms); 0: never.
+        self.noticed_ms = self.lost_ms = 0
         self.takeovers = 0
         self.errors = 0
 
@@ -154,6 +160,7 @@ class Ownership:
         view = await self._be_heard(lead=lead)
         if not lead and not view.leader and self._may_lead():
             view = await self._be_heard(lead=True)
+        self.lost_ms = max(self.lost_ms, *(HostRecord.decode(beat.record).lost_ms for beat in view.hosts), 0)
         if view.meta is not None:
             await self._learn(view.meta)
         readable = self._read_placement(view)
@@ -250,6 +257,9 @@ class Ownership:
             return ()
         owners = await self._store.owners()
         self._live = live
+        if back := self._losses.saw(owners):
+            logger.warning("the store lost writes of partitions %s", back)
+            self.notice()
         self._drop_lost(running, owners)
         # A stranger's partition is no less pressing: whoever leads must see that it is nobody's.
         orphans = [n for n, row in enumerate(owners) if row.known and row.host and row.host not in live]
@@ -270,6 +280,7 @@ class Ownership:
             if (row.host, row.epoch) != (self._host, partition.epoch):
                 self._rounds.lose(partition, f"{row.host or 'another host'} owns it")
             elif row.number < committed:
+                partition.store_is_behind = True
                 self._rounds.lose(partition, f"the store lost writes: it has {row.number}, not {committed}")
 
     def _follow(self, owners: Sequence[OwnerRow]) -> None:
@@ -348,7 +359,13 @@ class Ownership:
 
     def lost(self, partition: Partition, why: str, _broken: ActorId | None) -> None:
         """A partition was dropped; if the placement still says it is ours, it is claimed again."""
+        if partition.store_is_behind:
+            self.notice()
         logger.warning("host %s lost partition %d: %s", self._host, partition.number, why)
+
+    def notice(self) -> None:
+        """Note that the store has lost writes just now; other hosts hear of it with the next heartbeat."""
+        self.noticed_ms = self.lost_ms = self._clock.now_ms()
 
     async def drain(self, timeout_s: float) -> None:
         """Let go of everything: to other hosts where there are any, otherwise to nobody."""

@@ -70,6 +70,8 @@ class Partition(Drafting):
         self.target = partition_target(image.partition)
         self.epoch = image.epoch
         self.dropped = False
+        #: The store was found to lack what is in this memory: writes were lost.
+        self.store_is_behind = False
         self.read_position = image.position
         self._layout = layout
         self._kinds = kinds

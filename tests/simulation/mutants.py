@@ -24,6 +24,7 @@ from lungfish.runtime.memory_store import MemoryStore
 from lungfish.runtime.ownership import Ownership
 from lungfish.runtime.partition import Partition
 from lungfish.runtime.patrol import Patrol
+from lungfish.runtime.recall import Recall
 from lungfish.runtime.relay import Relay
 from lungfish.runtime.sender import Sender
 from lungfish.runtime.sinks import _Writing
@@ -200,6 +201,15 @@ def numbers_used_again() -> Any:
     return _image_without(base=0)
 
 
+def forgotten_for_ever() -> Any:
+    """Nobody looks for what a shard has forgotten and others wait for."""
+
+    async def look(self: Recall) -> None:
+        return None
+
+    return patch.object(Recall, "look", look)
+
+
 def ousted_unnoticed() -> Any:
     """A host looks at who owns its partitions only when it commits."""
 
@@ -362,6 +372,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         lease_lost_ignored,
         ousted_unnoticed,
         numbers_used_again,
+        forgotten_for_ever,
         timers_early,
         one_shot_recovery,
         lost_takes_forgotten,

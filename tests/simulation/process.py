@@ -337,9 +337,14 @@ class Cluster:
         total = self._shape.partitions + app.pools[POND].partitions
         await self.run_outside(lambda client: shards.tell(client, "long ago", 1))
         await rest()
+        has_begun = self._rng.random() < 0.5
+        if has_begun:  # and forgets how it ended
+            await self.run_outside(shards.begin)
         checkpoint = self.network.server.checkpoint()
         await self.run_outside(lambda client: shards.tell(client, "before", shards.BEFORE))
         await rest()
+        if not has_begun:
+            await self.run_outside(shards.begin)
         forgetful = sorted(self._rng.sample(range(total), self._rng.randint(1, total - 1)))
         self._trace.fault(self.loop.now_s, "last_shard", str(forgetful))
         self.network.server.away.update(forgetful)

@@ -256,6 +256,7 @@ class Simulation:
     def _check(self) -> Iterator[str]:
         stored = invariants.Stored(self.server.hub(app.hub))
         purging.leave_out(stored.instances)
+        shards.leave_out(stored.instances)
         yield from stored.misplaced
         if self.ledger.lossy:
             forget_acknowledgements(self.ledger)
@@ -270,7 +271,8 @@ class Simulation:
         yield from invariants.registers(stored, self.ledger)
         yield from invariants.rings(stored, self.ledger)
         if self.tales is not None:
-            yield from self.tales.violations(lossy=self.ledger.lossy, calm=not self.trace.fired)
+            lossy = self.ledger.lossy or self.profile.last_shard
+            yield from self.tales.violations(lossy=lossy, calm=not self.trace.fired)
         if not self.trace.fired:
             yield from self._perfect()
         yield from (f"loop: {error}" for error in self.loop.errors)

@@ -77,6 +77,7 @@ def poured(seed: int) -> Report:
 RUNS: dict[str, Callable[[int], Report]] = {
     "ousted_unnoticed": at_rest,
     "numbers_used_again": one_shard,
+    "forgotten_for_ever": one_shard,
     "lease_lost_ignored": restless,
     "finished_before_reported": mortal,
     "lost_takes_forgotten": deaf,
