@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import click
 
@@ -17,6 +18,8 @@ async def for_all(
     query: Query,
     *,
     reason: str = "",
+    event: str | None = None,
+    payload: Any = None,
     recursive: bool = True,
     dry_run: bool = False,
     yes: bool = False,
@@ -27,7 +30,8 @@ async def for_all(
         UsageError: the query makes no sense for the verb; or nobody confirmed.
     """
     filters = await query.filters(client)
-    count = (await client.batch(verb, count_only=True, **filters)).matched
+    said: dict[str, Any] = {} if event is None else {"event": event, "payload": payload}
+    count = (await client.batch(verb, count_only=True, **said, **filters)).matched
     if dry_run:
         click.echo(f"{verb}: {count} to be done; nothing was")
         return 0
@@ -36,7 +40,7 @@ async def for_all(
     names = [found.instance_id for found in first]
     await asyncio.to_thread(confirm, verb, "instances", names, yes=yes, count=count)
     done = failed = 0
-    async for step in client.batch_all(verb, reason=reason, recursive=recursive, **filters):
+    async for step in client.batch_all(verb, reason=reason, recursive=recursive, **said, **filters):
         done += len(step.done)
         for name in step.done:
             click.echo(name)

@@ -14,7 +14,7 @@ from .cli_batches import for_all
 from .cli_group import Commands
 from .cli_hub import at_hub, existing, hub_options
 from .cli_output import Form, output_option, show_json, show_rows
-from .cli_select import Query, confirm, named, one_of, query_options, yes_option
+from .cli_select import Query, confirm, dry_run_option, named, one_of, query_options, yes_option
 from .cli_where import Where
 from .client import Client
 from .errors import LungfishError, OrchestrationFailed
@@ -204,14 +204,6 @@ def wait(*, where: Where, instance: str, timeout: float | None) -> None:
 
 
 # --- steering: one or many ---
-
-
-def dry_run_option(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command ``--dry-run``."""
-    made: Callable[..., None] = click.option(
-        "--dry-run", is_flag=True, help="Of a query: count, and do nothing."
-    )(command)
-    return made
 
 
 def _verb(

@@ -110,6 +110,14 @@ def yes_option(command: Callable[..., None]) -> Callable[..., None]:
     return made
 
 
+def dry_run_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command ``--dry-run``."""
+    made: Callable[..., None] = click.option(
+        "--dry-run", is_flag=True, help="Of a query: count, and do nothing."
+    )(command)
+    return made
+
+
 def one_of(ids: Sequence[str], query: Query, *, dry_run: bool) -> None:
     """Raise ``UsageError`` unless either ids are given, or a query, which alone can be tried out."""
     if ids and dry_run:

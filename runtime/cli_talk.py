@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from .cli_batches import for_all
 from .cli_group import did_you_mean
 from .cli_hub import argument_options, arguments_of, at_hub, existing, hub_options, not_there, value_of
 from .cli_output import Form, output_option, show_json
-from .cli_select import tag_of
+from .cli_select import Query, dry_run_option, one_of, query_options, tag_of, yes_option
 from .cli_where import Where
 from .client import Client
-from .errors import InstanceNotFound, NotRegistered, OrchestrationFailed
+from .errors import InstanceNotFound, NotRegistered, OrchestrationFailed, UsageError
 
 
 @click.command()
@@ -80,17 +81,31 @@ def _check_known(client: Client, orchestration: str) -> None:
 
 
 @click.command("raise-event")
-@click.argument("instance")
-@click.argument("event")
-@click.argument("payload", default="null")
+@click.argument("words", nargs=-1, metavar="[INSTANCE] EVENT [PAYLOAD]")
+@query_options
+@dry_run_option
+@yes_option
 @hub_options
-def raise_event(*, where: Where, instance: str, event: str, payload: str) -> None:
-    """Send the external EVENT, with a PAYLOAD (JSON, or a plain word), to INSTANCE."""
+def raise_event(*, where: Where, words: tuple[str, ...], query: Query, dry_run: bool, yes: bool) -> None:
+    """Send the external EVENT, with a PAYLOAD (JSON, or a plain word), to INSTANCE.
 
-    async def work(client: Client) -> None:
-        await (await existing(client, instance)).raise_event(event, value_of(payload))
+    With a query in the place of INSTANCE (--status, --name ...) it goes to all that the query finds.
+    """
 
-    at_hub(where, work)
+    async def work(client: Client) -> int:
+        at = 0 if query else 1
+        ids, said = words[:at], words[at:]
+        if not 1 <= len(said) <= 2:
+            raise UsageError("raise-event takes INSTANCE EVENT [PAYLOAD], or a query and EVENT [PAYLOAD]")
+        one_of(ids, query, dry_run=dry_run)
+        event, payload = said[0], value_of(said[1]) if len(said) == 2 else None
+        if query:
+            given: dict[str, Any] = {"event": event, "payload": payload, "dry_run": dry_run, "yes": yes}
+            return await for_all(client, "raise_event", query, **given)
+        await (await existing(client, ids[0])).raise_event(event, payload)
+        return 0
+
+    raise SystemExit(at_hub(where, work))
 
 
 @click.command()

@@ -4,9 +4,11 @@
 
 from http import HTTPStatus
 from typing import Annotated, Any, Final
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from .client_queries import StoredEntity
 from .editing import StateEdit
 from .errors import InstanceNotFound
 from .http_document import IDEMPOTENCY_KEY, PAGE, Takes, Told, described, timeout
@@ -34,7 +36,7 @@ DELETE: Final = "delete"
 
 def routes(service: Service) -> list[APIRouter]:
     """Return the routes of entities, by what a caller must be allowed to do."""
-    return [_looking(service), _acting(service), _editing(service), _casting(service)]
+    return [_looking(service), _listing(service), _acting(service), _editing(service), _casting(service)]
 
 
 def _looking(service: Service) -> APIRouter:
@@ -63,6 +65,12 @@ def _looking(service: Service) -> APIRouter:
         """Return the records of the last edits by hand, oldest first."""
         return answer([_edited(edit) for edit in await service.client.entity(name, key).edits()])
 
+    return router
+
+
+def _listing(service: Service) -> APIRouter:
+    router = APIRouter(route_class=ProblemRoute, tags=["entities"], dependencies=[Depends(service.may_read)])
+
     @router.get(
         "/entities/{name}",
         **described(
@@ -77,6 +85,7 @@ def _looking(service: Service) -> APIRouter:
         top: Annotated[int, Query(ge=1, le=TOP_MAX)] = TOP,
     ) -> Response:
         """List the entities of a type."""
+        _no_times(request)
         page = await service.client.entities_page(
             name,
             prefix=prefix,
@@ -86,12 +95,64 @@ def _looking(service: Service) -> APIRouter:
         )
         return answer([_listed(found) for found in page.items], headers=continuation(page.cursor))
 
+    @router.get(
+        "/entities",
+        **described(
+            {200: Told("A page of them.", [ListedEntityBody], paged=True)}, refuses=(400,), parameters=(PAGE,)
+        ),
+    )
+    async def everything(
+        request: Request,
+        prefix: Prefix = "",
+        fetch_state: Annotated[bool, Query(alias="fetchState")] = False,
+        top: Annotated[int, Query(ge=1, le=TOP_MAX)] = TOP,
+    ) -> Response:
+        """List the entities of all types of the app, type by type."""
+        _no_times(request)
+        token = request.headers.get(CONTINUATION, "")
+        found, further = await _of_all_types(service, token, top, prefix=prefix, states=fetch_state)
+        return answer([_listed(each) for each in found], headers=continuation(further))
+
     @router.get("/count/entities/{name}", **described({200: Told("How many.", CountBody)}, refuses=(400,)))
     async def count(name: Name, prefix: Prefix = "") -> Response:
         """Count the entities of a type that have a state."""
         return answer({"count": await service.client.count_entities(name, prefix=prefix)})
 
     return router
+
+
+def _no_times(request: Request) -> None:
+    """Refuse what would otherwise be passed over: a caller may purge whatever a list by time has."""
+    for name in ("lastOperationTimeFrom", "lastOperationTimeTo"):
+        if name in request.query_params:
+            text = f"{name} is not supported: no time of an entity's last operation is kept"
+            raise Problem(HTTPStatus.BAD_REQUEST, text, name="InvalidRequest")
+
+
+async def _of_all_types(
+    service: Service, token: str, top: int, **options: Any
+) -> tuple[list[StoredEntity[Any]], str | None]:
+    """Return a page over all types, and where the next begins: a type, and the cursor within it."""
+    app = service.client.app
+    if app is None:
+        text = "this server knows no types of entities: ask for one, or serve the hub with its app"
+        raise Problem(HTTPStatus.BAD_REQUEST, text, name="InvalidRequest")
+    names = sorted(app.entities)
+    at, _, cursor = token.partition(":")
+    if token and unquote(at) not in names:
+        text = f"{CONTINUATION} is none of this list: {token[:80]!r}"
+        raise Problem(HTTPStatus.BAD_REQUEST, text, name="InvalidRequest")
+    found: list[StoredEntity[Any]] = []
+    for name in names[names.index(unquote(at)) if token else 0 :]:
+        if len(found) == top:
+            return found, f"{quote(name, safe='')}:"
+        size = top - len(found)
+        page = await service.client.entities_page(name, page_size=size, cursor=cursor or None, **options)
+        found += page.items
+        cursor = page.cursor or ""
+        if cursor:
+            return found, f"{quote(name, safe='')}:{cursor}"
+    return found, None
 
 
 async def _signal(service: Service, name: str, key: str, operation: str, value: Any) -> Response:
@@ -170,11 +231,11 @@ def _editing(service: Service) -> APIRouter:
         await service.client.entity(name, key).edit(state, reason=reason, by=request.state.caller)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
-    @router.delete("/entities/{name}/{key}", **described({204: Told("It is gone.")}, refuses=(400, 504)))
+    @router.delete("/entities/{name}/{key}", **described({202: Told("It is gone.")}, refuses=(400, 504)))
     async def purge(request: Request, name: Name, key: Key, reason: Reason = "over HTTP") -> Response:
         """Delete the state, the reminders and the records of edits."""
         await service.client.entity(name, key).purge(reason=reason, by=request.state.caller)
-        return Response(status_code=HTTPStatus.NO_CONTENT)
+        return Response(status_code=HTTPStatus.ACCEPTED)  # as in Durable Functions, whose clients look at it
 
     return router
 

@@ -124,6 +124,14 @@ def _steering(service: Service) -> APIRouter:
     return router
 
 
+def _primary(router: APIRouter, service: Service) -> None:
+    @router.post("/makeprimary", **described({200: Told("The hub is served.")}))
+    async def make_primary() -> Response:
+        """Do nothing: there, one of two deployments of a hub is made the one that works; here all work."""
+        await service.client.hub_status()
+        return Response(status_code=HTTPStatus.OK)
+
+
 def _changing(service: Service) -> APIRouter:
     router = APIRouter(
         route_class=ProblemRoute, tags=["operations"], dependencies=[Depends(service.may_administer)]
@@ -161,6 +169,7 @@ def _changing(service: Service) -> APIRouter:
         await (await _find(service, id)).delete()
         return answer({"messagesDeleted": 1})
 
+    _primary(router, service)
     return router
 
 

@@ -220,7 +220,18 @@ async def without_a_store(document: Document, http: httpx.AsyncClient, monkeypat
 
 
 async def looking(document: Document, served: Served) -> None:
-    for path in ("/count", "/instances", "/watch", "/queues", "/hot-entities", "/schedules", "/dead-letters"):
+    await ask(document, served.http, "POST", "/makeprimary")
+    await ask(document, served.http, "GET", "/entities", {"params": {"top": 0}})
+    for path in (
+        "/entities",
+        "/count",
+        "/instances",
+        "/watch",
+        "/queues",
+        "/hot-entities",
+        "/schedules",
+        "/dead-letters",
+    ):
         await ask(document, served.http, "GET", path)
     for name in ("", "/inspect", "/edits", "/why", "/watch"):
         await ask(document, served.http, "GET", f"/entities/{{name}}/{{key}}{name}", key="hits")

@@ -59,6 +59,31 @@ async def test_lists(served: Served) -> None:
     assert CONTINUATION not in rest.headers
 
 
+async def test_all_types_are_listed_type_by_type(served: Served) -> None:
+    for number in range(4):
+        await served.client.entity(Counter, f"k{number}").call(Counter.add, number)
+    await served.client.entity("Note", "k9").call("write", "kept")
+    headers: dict[str, str] = {}
+    found: list[list[tuple[str, str, Any]]] = []
+    while CONTINUATION in headers or not found:
+        answered = await served.http.get("/entities?prefix=k&top=2&fetchState=true", headers=headers)
+        found.append(
+            [(each["entityId"]["name"], each["entityId"]["key"], each["state"]) for each in answered.json()]
+        )
+        token = answered.headers.get(CONTINUATION)
+        headers = {} if token is None else {CONTINUATION: token}
+    counters = [("Counter", f"k{number}", {"value": number}) for number in range(4)]
+    assert [each for page in found for each in page] == [*counters, ("Note", "k9", {"text": "kept"})]
+    assert [len(each) for each in found] == [2, 2, 1]
+    problem(await served.http.get("/entities", headers={CONTINUATION: "Nothing:"}), 400, "none of this list")
+
+
+async def test_a_list_by_time_is_refused_and_not_passed_over(served: Served) -> None:
+    for path in ("/entities", "/entities/Counter"):
+        answered = await served.http.get(f"{path}?lastOperationTimeTo=2026-01-01T00:00:00Z")
+        problem(answered, 400, "lastOperationTimeTo")
+
+
 async def test_a_failing_operation_says_why(served: Served) -> None:
     failed = await served.http.post("/entities/Counter/c/call/fail")
     problem(failed, 422, "it does not work")
@@ -127,7 +152,7 @@ async def test_a_state_is_edited_and_purged_by_hand(serve_app: ServeApp) -> None
         )
         inspected = (await http.get(f"{url}/inspect", headers=reader)).json()
         assert (inspected["holder"], inspected["operations"], inspected["edits"]) == (None, 0, 1)
-        assert (await http.delete(f"{url}?reason=done", headers=admin)).status_code == 204
+        assert (await http.delete(f"{url}?reason=done", headers=admin)).status_code == 202
         problem(await http.get(url, headers=reader), 404, "Counter/edited")
         assert (await http.get(f"{url}/edits", headers=reader)).json() == []
 

@@ -179,3 +179,8 @@ async def test_scopes(serve_app: ServeApp) -> None:
                 status = (await served.http.request(method, path, headers=headers)).status_code
                 assert (status == 403) == (scope < needed), (method, path, scope, status)
                 assert status < 500
+
+
+async def test_every_deployment_is_a_primary_one(served: Served) -> None:
+    answered = await served.http.post("/makeprimary")
+    assert (answered.status_code, answered.content) == (200, b"")

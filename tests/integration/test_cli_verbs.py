@@ -114,6 +114,19 @@ async def waits(client: Client, *ids: str) -> None:
         await until(waiting, f"{id} to wait")
 
 
+async def test_an_event_for_all_that_a_query_finds(run: Run, client: Client) -> None:
+    await waits(client, "o-1", "o-2", "other")
+    assert "2 to be done" in await said(run, "raise-event", "--prefix", "o-", "approved", "--dry-run")
+    assert "nobody confirmed" in await refused(run, "raise-event", "--prefix", "o-", "approved")
+    done = await said(run, "raise-event", "--prefix", "o-", "approved", '{"by": 1}', "--yes")
+    assert sorted(done.split()) == ["o-1", "o-2"]
+    for id in ("o-1", "o-2"):
+        assert await client.orchestration(id).result(timeout=60) == 1
+    assert not (await client.orchestration("other").status()).runtime_status.is_terminal
+    assert "INSTANCE EVENT" in await refused(run, "raise-event", "other")
+    assert "INSTANCE EVENT" in await refused(run, "raise-event", "--prefix", "o-", "a", "b", "c")
+
+
 async def test_start_wait_and_the_result(run: Run) -> None:
     assert (await said(run, "start", "twice", "21", "--id", "a")).strip() == "a"
     assert (await said(run, "instances", "wait", "a")).strip() == "42"
