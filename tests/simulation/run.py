@@ -117,7 +117,7 @@ class Simulation:
         # Whoever opens a hub first creates it; a client or a worker would take the default size.
         meta = HubMeta(partitions=self.shape.partitions)
         self.server.hub(app.hub).meta = meta.with_pools({POND: app.pools[POND].partitions})
-        self.world = World(self.now_ms, self.report)
+        self.world = World(self.now_ms, self.report, lossy=self.profile.failovers > 0)
         self.server.when_rolled_back = self.world.told.clear
         self.network = Network(
             self.loop,

@@ -28,6 +28,7 @@ class World:
         told: (worker, idempotency key): the worker was told that the activity needs no result any more.
         awakenings: entity → how often its ``on_activate`` was begun.
         said: what the heartbeats of an activity said, by its idempotency key.
+        lossy: the store may lose what it has acknowledged, and with it what somebody was told.
     """
 
     now_ms: Callable[[], int]
@@ -37,6 +38,7 @@ class World:
     said: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     awakenings: Counter[str] = field(default_factory=Counter)
     mended: set[str] = field(default_factory=set)
+    lossy: bool = False
     timers: int = 0
     late_ms: int = 0
 
