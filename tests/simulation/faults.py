@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass, field, fields
-from typing import Final
+from typing import Final, Literal
 
 #: Faults of one store call, with the range of their chance when they are on.
 CALL_FAULTS: Final = {
@@ -72,6 +72,9 @@ class Profile:
         until_s: no fault begins after this time (s).
         failovers: mean distance of failovers to a replica that lacks the last writes (s); 0: none.
         last_failover: one more when everything is at rest: no message comes later that would show it.
+        last_repeats: commits arrive once more when everything is at rest, and others are there: of the same
+            owners, or of those after them.
+        last_sleep: all hosts die when all else is at rest, while operations run and others wait.
         last_shard: a shard of a Cluster forgets when everything is at rest, and then the work goes on.
         script: number of a store call → the fault that it meets, whatever chance says.
     """
@@ -85,6 +88,8 @@ class Profile:
     until_s: float = 0.0
     failovers: float = 0.0
     last_failover: bool = False
+    last_repeats: Literal["", "of the owners", "of earlier owners"] = ""
+    last_sleep: bool = False
     last_shard: bool = False
     script: dict[int, str] = field(default_factory=dict)
 

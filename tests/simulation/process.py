@@ -23,7 +23,7 @@ from lungfish.runtime.host import Host
 from lungfish.runtime.layout import DEFAULT_POOL, EVERY_POOL
 from lungfish.runtime.store import HubMeta
 from lungfish.runtime.worker import Worker
-from tests.simulation import shards
+from tests.simulation import repeats, shards, sleepers
 from tests.simulation.app import POND, app
 from tests.simulation.faults import Profile, Trace
 from tests.simulation.loop import Gate, SimulationLoop
@@ -331,6 +331,43 @@ class Cluster:
         self.network.server.rollback(checkpoint)
         await asyncio.sleep(self._rng.choice((0.01, 0.5)))
         self.network.start_store()
+
+    async def repeat_at_rest(self, rest: Callable[[], Awaitable[None]]) -> None:
+        """Have commits arrive again, when later ones are there, of the same owners or of others."""
+        server = self.network.server
+        server.noted = noted = repeats.Noted()
+        await self.run_outside(lambda client: repeats.put(client, 1))
+        await rest()
+        server.noted = None
+        if self._profile.last_repeats == "of earlier owners":
+            self._crash_all()
+        await self.run_outside(lambda client: repeats.put(client, 2))
+        await rest()
+        self._trace.fault(self.loop.now_s, "last_repeats", "")
+        for hub, commit in noted.latest_first():
+            server.commit(hub, commit)
+
+        await self._look(lambda client: repeats.wrong(client, 2))
+
+    async def sleep_at_rest(self, rest: Callable[[], Awaitable[None]]) -> None:
+        """Have every host die while operations run, and acknowledged ones wait behind them."""
+        await self.run_outside(sleepers.tell)
+        self._crash_all()
+        self._trace.fault(self.loop.now_s, "last_sleep", "")
+        await asyncio.sleep(2 * sleepers.SLEEP_S)
+        await rest()
+        await self._look(sleepers.wrong)
+
+    def _crash_all(self) -> None:
+        for process in self.of("host"):
+            process.crash()
+
+    async def _look(self, wrong: Callable[[Client], Awaitable[list[str]]]) -> None:
+        async def look(client: Client) -> None:
+            for violation in await wrong(client):
+                self._ledger.report(violation)
+
+        await self.run_outside(look)
 
     async def fail_over_a_shard(self, rest: Callable[[], Awaitable[None]]) -> None:
         """Have some partitions forget what they told the others, who remember."""

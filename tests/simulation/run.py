@@ -194,6 +194,10 @@ class Simulation:
         if self.profile.last_failover and not self.violations:
             await self.cluster.fail_over_at_rest(self._rest_of_touches)
             await self._rest(self._unrest)
+        if self.profile.last_repeats and not self.violations:
+            await self.cluster.repeat_at_rest(self._rest_of_touches)
+        if self.profile.last_sleep and not self.violations:
+            await self.cluster.sleep_at_rest(self._rest_of_touches)
         if self.profile.last_shard and not self.violations:
             await self.cluster.fail_over_a_shard(self._rest_of_touches)
             await self._rest(self._unrest)

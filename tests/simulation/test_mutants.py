@@ -73,14 +73,60 @@ def poured(seed: int) -> Report:
     return simulate(seed, profile=profile, shape=shape)
 
 
+def quiet(seed: int, profile: Profile) -> Report:
+    """Nothing goes wrong but what a profile has happen at the end."""
+    shape = replace(shape_of(seed), operations=2, work={"signal": 1.0})
+    roomy = replace(shape, inbox_length_max=10_000, queue_length_max=10_000, mailbox_length_max=10_000)
+    return simulate(seed, profile=replace(profile, until_s=0.5), shape=roomy)
+
+
+def repeated(seed: int) -> Report:
+    """Commits arrive again when later ones of the same owners are there."""
+    return quiet(seed, Profile(last_repeats="of the owners"))
+
+
+def outdated(seed: int) -> Report:
+    """Commits arrive again when their owners are dead and others have written."""
+    return quiet(seed, Profile(last_repeats="of earlier owners"))
+
+
+def asleep(seed: int) -> Report:
+    """Every host dies while operations run, and others wait behind them."""
+    return quiet(seed, Profile(last_sleep=True))
+
+
+def toilsome(seed: int) -> Report:
+    """Orchestrations and their activities alone, while hosts and workers die."""
+    shape = replace(shape_of(seed), work={"start": 1.0}, operations=25, clients=2, lanes=3)
+    return simulate(
+        seed, profile=Profile(nemeses={"worker_crash": 0.3, "host_crash": 1.0}, until_s=5.0), shape=shape
+    )
+
+
+def narrow(seed: int) -> Report:
+    """Inboxes are full all the time, so that what partitions send to one another is refused."""
+    work = {"signal": 1.0, "call": 1.0, "start": 0.5}
+    shape = replace(shape_of(seed), in_place=False, inbox_length_max=3, work=work)
+    profile = Profile(calls={"slow_before": 0.1}, nemeses={"host_pause": 1.0}, slow_s=0.3, until_s=5.0)
+    return simulate(seed, profile=profile, shape=replace(shape, operations=30, clients=3, lanes=3))
+
+
 #: Mutants that need runs of a certain sort to be caught soon.
 RUNS: dict[str, Callable[[int], Report]] = {
+    "commits_repeat": repeated,
+    "no_fence": outdated,
+    "no_mailbox_rows": asleep,
+    "mailbox_forgotten": asleep,
+    "activities_forgotten": toilsome,
+    "one_shot_recovery": toilsome,
     "ousted_unnoticed": at_rest,
     "numbers_used_again": one_shard,
     "forgotten_for_ever": one_shard,
     "lease_lost_ignored": restless,
     "finished_before_reported": mortal,
     "lost_takes_forgotten": deaf,
+    "new_number_for_a_retry": deaf,
+    "gap_accepted": narrow,
     "locks_in_any_order": crowded,
     "locks_keep_nobody_out": crowded,
     "operations_while_asleep": poured,
@@ -105,9 +151,16 @@ def test_the_mutant_is_caught(name: str) -> None:
         assert first_red(name) is not None
 
 
-@pytest.mark.parametrize("run", [restless, mortal, deaf, cramped, crowded, poured])
+@pytest.mark.parametrize("run", [restless, mortal, deaf, cramped, crowded, poured, toilsome, narrow])
 def test_those_runs_are_well_without_a_mutant(run: Callable[[int], Report]) -> None:
     assert not {seed: report.violations[:3] for seed in range(1, 16) if (report := run(seed)).violations}
+
+
+@pytest.mark.parametrize("run", [repeated, outdated, asleep])
+def test_what_is_done_at_rest_is_done_and_harmless_without_a_mutant(run: Callable[[int], Report]) -> None:
+    reports = [run(seed) for seed in range(1, 11)]
+    assert not {report.seed: report.violations[:3] for report in reports if report.violations}
+    assert all(report.fired["last_repeats"] or report.fired["last_sleep"] for report in reports)
 
 
 @pytest.mark.parametrize("name", list(MUTANTS)[:5])

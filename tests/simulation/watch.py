@@ -18,6 +18,7 @@ from lungfish.runtime import wire
 from lungfish.runtime.layout import Layout, serves
 from lungfish.runtime.memory_server import Hub, MemoryServer, parse_id
 from lungfish.runtime.store import Commit, CommitOutcome, Committed, PartitionImage, QueueEntry
+from tests.simulation.repeats import Noted
 
 #: A field of an activity's row id ends with this; see ``orchestrations.attempts``.
 _SEPARATOR = "\x00"
@@ -45,6 +46,8 @@ class WatchedServer(MemoryServer):
         self.claims = 0
         self.commits = 0
         self.refused: Counter[str] = Counter()
+        #: What comes is kept here, while somebody wants to send it again.
+        self.noted: Noted | None = None
         #: Of everything that was committed.
         self.checksum = 0
 
@@ -93,6 +96,8 @@ class WatchedServer(MemoryServer):
     # --- commits -----------------------------------------------------------------------
 
     def commit(self, hub: str, commit: Commit) -> CommitOutcome:
+        if self.noted is not None:
+            self.noted.add(hub, commit)
         number = self._numbers.get(commit.partition, 0)
         row = self.hub(hub).partition(commit.partition)
         fresh = commit.number == number + 1
