@@ -29,6 +29,7 @@ from tests.simulation.faults import Profile, Trace
 from tests.simulation.loop import Gate, SimulationLoop
 from tests.simulation.network import FaultyStore, Network
 from tests.simulation.shape import Shape
+from tests.simulation.watch import WatchedServer
 from tests.simulation.workload import Ledger, Program, touch_partitions
 
 #: A drain that takes longer than this hangs (s).
@@ -335,6 +336,7 @@ class Cluster:
     async def repeat_at_rest(self, rest: Callable[[], Awaitable[None]]) -> None:
         """Have commits arrive again, when later ones are there, of the same owners or of others."""
         server = self.network.server
+        assert isinstance(server, WatchedServer)
         server.noted = noted = repeats.Noted()
         await self.run_outside(lambda client: repeats.put(client, 1))
         await rest()

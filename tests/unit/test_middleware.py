@@ -739,6 +739,21 @@ async def test_headers_are_checked_and_bounded_when_it_has_set_them() -> None:
         assert await account(env).state() is None
 
 
+async def test_what_is_said_of_an_operations_sends_goes_with_them() -> None:
+    received: list[Any] = []
+    app = app_of(form_of("yielding", lambda turn: received.append((turn.key, dict(turn.headers)))))
+
+    @app.sending_middleware
+    def signed(sent: Outgoing) -> Iterator[None]:
+        if sent.sender is not None:
+            sent.headers["by"] = sent.sender
+        yield
+
+    async with environment(app) as env:
+        await account(env).call(Account.move, "b", 1)
+        assert received == [("a", {}), ("b", {"by": "Account/a"})]
+
+
 async def test_what_operations_send_goes_through_those_that_never_wait() -> None:
     log: list[Any] = []
     received: list[Any] = []

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import lungfish
 from lungfish.runtime.store import Commit
 from lungfish.testing import Environment, environment
+from tests.unit.entities.fakes import Host, value
 from tests.unit.hub import hub_of, key_in
 from tests.virtual import virtually
 
@@ -175,3 +176,21 @@ def test_one_that_is_running_when_its_time_is_over_is_kept() -> None:
                 assert await cart.state() is None
 
     virtually(run)
+
+
+def test_a_timer_that_fired_before_an_operation_and_is_heard_behind_it_means_nothing() -> None:
+    # As where messages are handed over one by one, because the host before has died several times in a row.
+    host = Host(Cart, app=lungfish.App("one-by-one"))
+    host.call("add")
+    due_ms, fired = host.effects.timers.popitem()[1]
+    host.reactivate()
+    host.effects.now_ms = due_ms
+    assert value(host.call("add")) == 2
+    host.accept(fired)
+    host.run()
+    assert host.fields == {"items": 2}, "it was used a moment ago"
+    due_ms, fired = host.effects.timers.popitem()[1]
+    host.effects.now_ms = due_ms
+    host.accept(fired)
+    host.run()
+    assert host.fields is None

@@ -15,7 +15,7 @@ from lungfish.runtime.errors import Overloaded
 from lungfish.runtime.ids import CLIENT, ActorId
 from lungfish.runtime.messages import EntityControl, Response
 from lungfish.runtime.store import Commit
-from lungfish.runtime.watching import LEASE_MS, RENEW_S, WINDOW
+from lungfish.runtime.watching import LEASE_MS, RENEW_S, WINDOW, pack_state
 from tests.unit.entities.fakes import Host as OneEntity
 from tests.unit.hub import Hub, hub_of, key_in
 from tests.virtual import virtually
@@ -345,3 +345,19 @@ def test_there_is_a_limit() -> None:
         watchers.heard(ME, "more", 0, 0, lost=True)
     watchers.heard(ME, "more", 0, LEASE_MS + 1, lost=True)
     assert len(watchers) == 1
+
+
+@with_hub()
+async def test_a_state_that_comes_behind_a_later_one_is_passed_over(
+    hub: Hub, client: lungfish.Client
+) -> None:
+    async with client.entity(Counter, KEY).watch() as watch:
+
+        def tell(version: int, *, again: bool = False) -> tuple[int, bytes | None] | None:
+            state = pack_state(version, b"state %d" % version, again=again)
+            watch._take(Response(ActorId(CLIENT, "", "c"), "r", state))
+            return watch._latest
+
+        assert tell(5) == (5, b"state 5")
+        assert tell(4) == (5, b"state 5"), "it was on its way for longer"
+        assert tell(2, again=True) == (2, b"state 2"), "the store has lost what was later"

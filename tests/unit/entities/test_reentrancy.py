@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from lungfish.entities import Entity
 from lungfish.runtime.errors import UsageError
 from lungfish.runtime.testing_loop import run_virtually
 from lungfish.testing import Environment, crash_everywhere, environment
+from tests.unit.entities.fakes import Host, value, virtually
 
 app = lungfish.App("circles")
 
@@ -161,6 +163,16 @@ class Slow(Entity):
         await asyncio.sleep(1)
         return int(await self.context.entity(Slow, key).call(Slow.ask_back, self.key, 0))
 
+    async def visit_beside(self, key: str) -> int:
+        await asyncio.sleep(1)
+        self.value += 1
+        (found,) = await asyncio.gather(self._ask(key))
+        return found
+
+    async def _ask(self, key: str) -> int:
+        await asyncio.sleep(1)
+        return int(await self.context.entity(Slow, key).call(Slow.ask_back, self.key, 0))
+
     async def visit_and_give_up(self, key: str) -> str:
         try:
             async with asyncio.timeout(1):
@@ -185,12 +197,55 @@ class Slow(Entity):
         return self.value
 
 
-async def slow_circle(client: lungfish.Client) -> int:
-    return int(await client.entity(Slow, "a").call(Slow.visit, "b"))
+@pytest.mark.parametrize("visits", [Slow.visit, Slow.visit_beside])
+def test_it_waits_for_an_operation_that_is_run_again_to_come_as_far_as_it_was(visits: Any) -> None:
+    async def slow_circle(client: lungfish.Client) -> Any:
+        return await client.entity(Slow, "a").call(visits, "b")
 
-
-def test_it_waits_for_an_operation_that_is_run_again_to_come_as_far_as_it_was() -> None:
     assert crash_everywhere(slow, slow_circle).outcome == 1
+
+
+#: True: what is run again takes another way than before.
+FICKLE: list[bool] = []
+
+
+class Fickle(Entity):
+    value: int = 0
+
+    async def visit(self) -> None:
+        if FICKLE:
+            await asyncio.sleep(1)
+            raise ValueError("another way")
+        await self.context.entity(Fickle, "b").call(Fickle.visit)
+
+    @lungfish.reentrant
+    @lungfish.shared
+    def peek(self) -> int:
+        return self.value
+
+
+@pytest.mark.parametrize("ends", ["by itself", "dropped"])
+def test_what_waits_for_an_operation_to_come_as_far_does_not_outlive_it(ends: str) -> None:
+    async def test() -> None:
+        FICKLE.clear()
+        host = Host(Fickle)
+        host.ask("visit")
+        await host.settle()
+        await host.crash()
+        FICKLE.append(True)
+        peek = host.ask("peek", chain=("Fickle/k", "Fickle/b"))
+        host.run()
+        assert not host.answered(peek)
+        if ends == "dropped":
+            host.activation.drop()
+        await asyncio.sleep(2)
+        if ends == "by itself":
+            host.run()
+            assert value(host.answer(peek)) == 0
+            await asyncio.sleep(0.1)
+        assert all(task.done() for task in host.effects.spawned)
+
+    virtually(test())
 
 
 def test_it_is_not_inside_of_another_operation_than_the_one_that_waited_for_it() -> None:
