@@ -245,7 +245,8 @@ class Controller:
                 return
             await asyncio.sleep(_LOOK_S)
         with contextlib.suppress(ValueError):  # gone meanwhile
-            await ray.get_actor(actor.name, NAMESPACE).ready.remote()
+            handle: Any = ray.get_actor(actor.name, NAMESPACE)
+            await handle.ready.remote()
 
     async def pools_waiting(self) -> dict[str, str]:
         """Return what pools wait for, in words."""
@@ -307,7 +308,8 @@ class Controller:
         self._told = told
         for name in hosts:
             with contextlib.suppress(ValueError, AttributeError):  # gone, or of a release that says nothing
-                ray.get_actor(name, NAMESPACE).tell_pools.remote(notes)
+                handle: Any = ray.get_actor(name, NAMESPACE)
+                handle.tell_pools.remote(notes)
 
     def _nodes(self) -> list[Node]:
         return [
