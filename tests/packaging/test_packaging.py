@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -112,3 +113,25 @@ assert not set(sys.modules) & {set(FOLDERS)!r}
     command = [sys.executable, "-I", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.cluster
+def test_the_wheel_runs_the_demo_from_another_folder(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    wheel.extractall(site)
+    code = f"""
+import lungfish, runpy, sys
+assert lungfish.__file__.startswith({str(site)!r}), lungfish.__file__
+runpy.run_module("lungfish.runtime.cli", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "demo", "--flights", "500", "--no-kill"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},  # before what is installed; Ray's workers inherit it
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "entities agree with the file" in done.stdout
