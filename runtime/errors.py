@@ -157,6 +157,10 @@ class CallCycle(UsageError):
     """A call chain came back to an actor that is waiting for it: it would never end."""
 
 
+#: The same class, under the name by which it is looked for; histories and messages say ``CallCycle``.
+CallCycleError = CallCycle
+
+
 class CriticalSectionError(UsageError):
     """A rule of critical sections was broken: what was asked for could wait in a circle."""
 
