@@ -604,6 +604,11 @@ def test_what_an_old_release_sends_to_a_pinned_entity_comes_to_where_that_is(hos
             assert {number for number in range(hub.state.meta.total) if snapshots_of(hub, number)} <= {
                 *pool_numbers(hub, "gpu")
             }, "no entity has a second state"
+            total = hub.state.meta.total
+            await hub.until(
+                lambda: not any(hub.state.partition(number).mailbox for number in range(total)),
+                "nothing is left to be passed on again",
+            )
 
     with_hub(test)
 
