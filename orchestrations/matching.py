@@ -42,7 +42,10 @@ from .events import (
 )
 
 #: Files whose frames are not the user's: ours and asyncio's.
-NOT_USERS: Final = (str(Path(__file__).parent), str(Path(asyncio.__file__).parent))
+NOT_USERS: Final = (
+    *(str(Path(__file__).parents[1] / name) for name in ("orchestrations", "runtime", "entities")),
+    str(Path(asyncio.__file__).parent),
+)
 
 
 #: Whether a file is one of those: asked for every step of a replay.

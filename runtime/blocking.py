@@ -21,7 +21,7 @@ from .client import Client, IfExists
 from .connection import TIMEOUT_S
 from .dead_letters import DeadLetter, DeadLetters
 from .definitions import Orchestration
-from .entering import EnteredBlocking
+from .entering import EnteredBlocking, check_place
 from .errors import UsageError
 from .hot import HotEntity
 from .instance_handle import OrchestrationHandle
@@ -344,6 +344,7 @@ class BlockingClient(BlockingBatches, BlockingBroadcasts, EnteredBlocking):
         self._loop: LoopThread | None = None
 
     def __enter__(self) -> BlockingClient:
+        check_place()
         self._loop = LoopThread()
         try:
             self._loop.run(self._client.__aenter__())

@@ -13,7 +13,7 @@ import contextlib
 import functools
 import importlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
 import click
 
@@ -34,6 +34,7 @@ from . import (
 )
 from .app import App
 from .cli_group import Commands
+from .cli_output import counted
 from .cli_where import Where, where_options
 from .embedded import start_child
 from .errors import UsageError
@@ -95,7 +96,7 @@ def demo(flights: int | None, no_kill: bool, keep: bool, seed: int) -> None:
 @main.command()
 @click.argument("target", metavar="MODULE:APP")
 @click.option(
-    "--metrics-port", type=click.IntRange(0), help="Tell figures at this port of 127.0.0.1/metrics."
+    "--metrics-port", type=click.IntRange(0, 65_535), help="Tell figures at this port of 127.0.0.1/metrics."
 )
 @where_options
 def dev(where: Where, metrics_port: int | None) -> None:
@@ -202,8 +203,12 @@ def drain(where: Where, node: str | None) -> None:
 
 
 def _announce(app: App, url: str) -> None:
-    entities, orchestrations, activities = len(app.entities), len(app.orchestrations), len(app.activities)
-    registered = f"{entities} entities, {orchestrations} orchestrations, {activities} activities"
+    tables: dict[str, Sized] = {
+        "entity": app.entities,
+        "orchestration": app.orchestrations,
+        "activity": app.activities,
+    }
+    registered = ", ".join(counted(len(table), one) for one, table in tables.items())
     click.echo(f"{click.style(app.hub, bold=True)} is up: {registered}")
     _say("store", url)
     _say("connect", f'lungfish.connect("{url}", hub="{app.hub}")')

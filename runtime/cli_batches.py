@@ -38,7 +38,7 @@ async def for_all(
     filters.setdefault("status", APPLIES[verb])
     first = (await client.instances_page(page_size=SHOWN, **filters)).items
     names = [found.instance_id for found in first]
-    await asyncio.to_thread(confirm, verb, "instances", names, yes=yes, count=count)
+    await asyncio.to_thread(confirm, verb, "instance", names, yes=yes, count=count)
     done = failed = 0
     async for step in client.batch_all(verb, reason=reason, recursive=recursive, **said, **filters):
         done += len(step.done)

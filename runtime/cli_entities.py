@@ -185,7 +185,7 @@ def purge(*, where: Where, name: str, keys: tuple[str, ...], reason: str, by: st
 
     async def work(client: Client) -> int:
         targets = [f"{name}/{key}" for key in keys]
-        await asyncio.to_thread(confirm, "purge", "entities", targets, yes=yes)
+        await asyncio.to_thread(confirm, "purge", "entity", targets, yes=yes)
         return await each("purge", keys, lambda key: client.entity(name, key).purge(reason=reason, by=by))
 
     raise SystemExit(at_hub(where, work))

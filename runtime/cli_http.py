@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 import click
 
 from .cli_where import Where, where_options
+from .client import Client
 from .errors import UsageError
 
 KEYS_VARIABLE: Final = "LUNGFISH_HTTP_KEYS"
@@ -53,4 +55,11 @@ def http(where: Where, host: str, port: int, keys: str | None) -> None:
         client = connect(where.app() if where.target else None, hub=hub, url=url)
         routes = http_server.make_router(client, keys=known, probes=True)
         api = http_server.make_server(routes, title=hub)
+        # Here it is told in a line; the server could only fail to start.
+        asyncio.run(_reach(client))
         http_server.serve(api, host=host, port=port, started=started, keys=known)
+
+
+async def _reach(client: Client) -> None:
+    async with client:
+        pass

@@ -13,7 +13,7 @@ from .batches import BatchVerb
 from .cli_batches import for_all
 from .cli_group import Commands
 from .cli_hub import at_hub, existing, hub_options
-from .cli_output import Form, output_option, show_json, show_rows
+from .cli_output import Form, counted, output_option, show_json, show_rows
 from .cli_select import Query, confirm, dry_run_option, named, one_of, query_options, yes_option
 from .cli_where import Where
 from .client import Client
@@ -91,7 +91,7 @@ def show(*, where: Where, instance: str, form: Form) -> None:
             _print_status(found)
             if not found.runtime_status.is_terminal:
                 click.echo(f"why: {(await handle.why()).text}")
-            click.echo(f"history: {len(history)} events")
+            click.echo(f"history: {counted(len(history), 'event')}")
             _print_events(history, 0)
 
     at_hub(where, work)
@@ -231,7 +231,7 @@ def _verb(
                 return await for_all(client, name, query, reason=reason, dry_run=dry_run, yes=yes)
             found = await named(client, ids)
             if asks:
-                await asyncio.to_thread(confirm, name, "instances", found, yes=yes)
+                await asyncio.to_thread(confirm, name, "instance", found, yes=yes)
             return await each(name, found, lambda one: act(client.orchestration(one), reason))
 
         raise SystemExit(at_hub(where, work))
@@ -316,7 +316,7 @@ def purge(
         if query:
             return await for_all(client, "purge", query, recursive=recursive, dry_run=dry_run, yes=yes)
         found = await named(client, ids)
-        await asyncio.to_thread(confirm, "purge", "instances", found, yes=yes)
+        await asyncio.to_thread(confirm, "purge", "instance", found, yes=yes)
         return await each("purge", found, lambda one: client.purge(one, recursive=recursive))
 
     raise SystemExit(at_hub(where, work))

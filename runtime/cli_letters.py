@@ -74,7 +74,7 @@ def delete(*, where: Where, ids: tuple[str, ...], letters_for: str | None, yes: 
 
     async def work(client: Client) -> int:
         letters = await _selected(client, ids, letters_for)
-        await asyncio.to_thread(confirm, "delete", "messages", list(letters), yes=yes)
+        await asyncio.to_thread(confirm, "delete", "message", list(letters), yes=yes)
         return await each("delete", list(letters), lambda one: letters[one].delete())
 
     raise SystemExit(at_hub(where, work))

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from .cli_output import counted
 from .cli_where import Where, where_options
 from .layout import Layout, serves
 from .overview import pool_notes
@@ -68,7 +69,7 @@ async def _show_status(console: Console, _view: RedisView, url: str, hub: str) -
         found = sum(
             beat.host in live and serves(HostRecord.decode(beat.record).pools, pool) for beat in beats
         )
-        what = f"{found} hosts" if found else "no host: what is sent there is kept until one runs"
+        what = counted(found, "host") if found else "no host: what is sent there is kept until one runs"
         note = f"; {notes[pool]}" if pool in notes else ""
         _line(console, f"pool {pool}: partitions {_ranges(numbers)}, {what}{note}", markup=False)
     _line(console, f"workers: {len(workers) or 'none'}")

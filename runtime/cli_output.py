@@ -55,6 +55,12 @@ def show_rows(form: Form, rows: Sequence[Mapping[str, Any]], *, empty: str) -> N
                 console().print(table_of(rows))
 
 
+def counted(count: int, one: str) -> str:
+    """Return a number of things in words: ``1 host``, ``2 hosts``, ``2 entities``."""
+    many = f"{one[:-1]}ies" if one.endswith("y") else f"{one}s"
+    return f"{count:,} {one if count == 1 else many}"
+
+
 def console() -> Console:
     """Return where tables go: as wide as the terminal; what goes into a pipe is never folded."""
     made = Console()

@@ -154,7 +154,7 @@ def delete(*, where: Where, ids: tuple[str, ...], yes: bool) -> None:
     """Delete schedules; runs that have begun go on."""
 
     async def work(client: Client) -> int:
-        await asyncio.to_thread(confirm, "delete", "schedules", ids, yes=yes)
+        await asyncio.to_thread(confirm, "delete", "schedule", ids, yes=yes)
         return await each("delete", ids, lambda one: client.schedules.get(one).delete())
 
     raise SystemExit(at_hub(where, work))

@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 from .cli_hub import existing
+from .cli_output import counted
 from .client import Client
 from .client_queries import InstanceFilters
 from .errors import UsageError
@@ -141,7 +142,7 @@ def confirm(verb: str, what: str, names: Sequence[str], *, yes: bool, count: int
         return
     count = len(names) if count is None else count
     shown = ", ".join(names[:SHOWN]) + (f" and {count - SHOWN} more" if count > SHOWN else "")
-    click.echo(f"{verb} {count} {what}: {shown}", err=True)
+    click.echo(f"{verb} {counted(count, what)}: {shown}", err=True)
     try:
         agreed = click.confirm("Go on?", err=True)
     except click.Abort:

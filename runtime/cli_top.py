@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 import click
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from .cli_hub import at_hub, hub_options
-from .cli_output import Form, output_option, show_rows, table_of
+from .cli_output import Form, console, counted, output_option, show_rows, table_of
 from .cli_where import Where
 from .client import Client
 from .hot import HotEntity
@@ -61,7 +61,7 @@ def top(*, where: Where, interval: float, once: bool) -> None:
         before = await client.hub_status()
         picture = await _picture(client, before, before)
         if once:
-            Console().print(picture)
+            console().print(picture)
             return
         with Live(picture, screen=True, auto_refresh=False) as live:
             while True:
@@ -86,12 +86,11 @@ def picture(now: HubStatus, before: HubStatus, hot: list[HotEntity]) -> Group:
     commits = sum(each.commits for each in now.partitions) - sum(each.commits for each in before.partitions)
     rate = f", {commits / seconds:,.0f} commits/s" if seconds > 0 else ""
     waiting = "  ".join(f"{name} {getattr(now.load, name):,}" for name in PartitionLoad.__slots__)
+    partitions = f"{counted(len(now.partitions), 'partition')}, {len(now.unowned)} without a host"
+    header = f"hub {now.hub}: {partitions}{rate}"
     parts: list[Any] = [
-        Text(
-            f"hub {now.hub}: {len(now.partitions)} partitions, {len(now.unowned)} without a host{rate}",
-            "bold",
-        ),
-        Text(f"waiting: {waiting}"),
+        Text(header, "bold", no_wrap=True, overflow="ellipsis"),
+        Text(f"waiting: {waiting}", no_wrap=True, overflow="ellipsis"),
     ]
     busy = sorted((each for each in now.partitions if each.load.inbox), key=lambda each: -each.load.inbox)
     for rows in (

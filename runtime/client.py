@@ -17,7 +17,7 @@ from .client_batches import ClientBatches
 from .connection import TIMEOUT_S, Connection, raise_usage_error
 from .dead_letters import DeadLetters
 from .definitions import EntityDefinition, Orchestration, as_duration
-from .entering import EnteredAsync
+from .entering import EnteredAsync, check_place
 from .errors import InstanceExists, OrchestrationFailed, UnknownPool, UsageError
 from .existing import HUB_WAIT_S, check_wait
 from .headers import Wire
@@ -90,6 +90,7 @@ class Client(ClientBatches, ClientBroadcasts, EnteredAsync):
             self._definitions = {known.cls: known for known in app.entities.values()}
 
     async def __aenter__(self) -> Client:
+        check_place()
         made = self._open_store()
         store = await made if isinstance(made, Awaitable) else made
         # A new session every time: its numbers begin at 1, and in a used one they would pass for repeats.

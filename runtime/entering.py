@@ -5,15 +5,25 @@ Checkers see none of this: to them these are mistakes, and they say so first.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from .errors import UsageError
+from .errors import NotDurable, UsageError
 
 #: How each of the two is entered.
 _ASYNC: Final = "'async with lungfish.connect(…)'"
 _BLOCKING: Final = "'with lungfish.connect_sync(…)'"
+
+
+def check_place() -> None:
+    """Raise ``NotDurable`` where the code of an orchestration runs: nobody would repeat what a client did."""
+    if getattr(asyncio._get_running_loop(), "runs_orchestration", False):
+        raise NotDurable(
+            "a client cannot be opened in an orchestration: replay would not repeat what it does. Use ctx "
+            "(call_activity, entity, start_orchestration, send_event), or open the client in an activity"
+        )
 
 
 class EnteredAsync(ABC):

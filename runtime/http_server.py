@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final
 
@@ -155,8 +156,7 @@ def serve(
         started: told of the port when requests are answered.
 
     Raises:
-        UsageError: an address that others can reach, without a key.
-        OSError: the address cannot be listened on.
+        UsageError: an address that others can reach, without a key, or that cannot be listened on.
     """
     import uvicorn
 
@@ -168,6 +168,24 @@ def serve(
             if self.started:
                 started(self.servers[0].sockets[0].getsockname()[1])
 
+    listening = _listen(host, port)
     # It stops gracefully, and then raises what it was stopped with once more.
     with contextlib.suppress(KeyboardInterrupt):
-        Announced(uvicorn.Config(api, host, port, log_level="warning", access_log=False)).run()
+        Announced(uvicorn.Config(api, log_level="warning", access_log=False)).run(sockets=listening)
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Listen on every address of a host; raises ``UsageError`` if that works on none."""
+    listening: list[socket.socket] = []
+    try:
+        # What is bound first decides for the others, if any port will do.
+        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            taken = listening[0].getsockname()[1] if listening else port
+            with contextlib.suppress(*([OSError] if listening else [])):
+                listening.append(socket.create_server((address[0], taken), family=family, backlog=2_048))
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}. "
+            "Choose another address with --host, another port with --port (0 takes a free one)"
+        ) from error
+    return listening

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,6 +64,10 @@ async def test_the_command_serves_a_hub(run_app: RunApp, valkey: Server, hub_nam
         ((), "which hub"),
         (("--hub", "h", "--host", "0.0.0.0"), "without API keys"),
         (("--hub", "h", "--keys", "me:read:short"), "16 characters"),
+        (
+            ("--hub", "h", "--redis", "redis://127.0.0.1:1"),
+            "error: cannot connect to the store at 127.0.0",
+        ),
     ],
 )
 def test_wrong_calls_say_what_to_do(arguments: tuple[str, ...], says: str) -> None:
@@ -70,6 +76,24 @@ def test_wrong_calls_say_what_to_do(arguments: tuple[str, ...], says: str) -> No
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
+async def test_an_address_that_cannot_be_listened_on(
+    run_app: RunApp, valkey: Server, hub_name: str, host: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "lungfish.runtime.cli", "http", "--host", host, "--port", str(port)]
+        command += ["--redis", valkey.url, "--hub", hub_name, "--keys", f"me:read:{SECRET}"]
+        async with run_app(app):
+            done = await asyncio.to_thread(
+                subprocess.run, command, capture_output=True, text=True, timeout=120, check=False
+            )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot listen on {host}:{port}: "), done.stderr
+    assert "another port with --port" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 async def test_in_an_app_of_ones_own(run_app: RunApp, valkey: Server, hub_name: str) -> None:

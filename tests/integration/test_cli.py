@@ -237,7 +237,7 @@ def in_folder(folder: Path, code: str) -> str:
 def test_dev_runs_an_app_and_keeps_its_state(folder: Path, run: Run, how: signal.Signals) -> None:
     with dev(folder) as process:
         said = announced(process)
-        assert said.startswith("shop is up: 1 entities, 1 orchestrations, 1 activities")
+        assert said.startswith("shop is up: 1 entity, 1 orchestration, 1 activity")
         # Whoever connects in this folder finds it, with nothing but the app.
         call = """
             import lungfish

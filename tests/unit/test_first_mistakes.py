@@ -10,6 +10,7 @@ import pytest
 
 import lungfish
 from lungfish import InvalidArguments, OrchestrationContext, UsageError
+from lungfish.runtime.client import Client
 from lungfish.testing import Environment, environment
 
 app = lungfish.App("first-mistakes")
@@ -59,6 +60,25 @@ async def astray(ctx: OrchestrationContext, verb: str, given: str) -> str:
 class Starter(lungfish.Entity):
     def begin(self, given: str) -> str:
         return self.context.start(OTHERS[given])
+
+
+@app.orchestration
+async def opens(ctx: OrchestrationContext, blocking: bool) -> None:
+    if blocking:
+        with lungfish.connect_sync(app, url="redis://127.0.0.1:1"):
+            pass
+    else:
+        async with lungfish.connect(app, url="redis://127.0.0.1:1"):
+            pass
+
+
+#: A client that was opened outside, and is used inside of an orchestration.
+CLIENTS: list[Client] = []
+
+
+@app.orchestration
+async def borrows(ctx: OrchestrationContext) -> None:
+    await CLIENTS[0].start(tour, "Cairo")
 
 
 @pytest.fixture
@@ -213,3 +233,21 @@ async def test_what_an_entity_cannot_start(env: Environment, given: str) -> None
     says = r"context.start takes an @app.orchestration or its name, not "
     with pytest.raises((UsageError, lungfish.EntityOperationFailed), match=says):
         await env.client.entity(Starter, "s").call(Starter.begin, given)
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_a_client_opened_in_an_orchestration(env: Environment, blocking: bool) -> None:
+    with pytest.raises(lungfish.OrchestrationFailed, match="a client cannot be opened in an orch") as failed:
+        await env.client.run(opens, blocking, timeout=60)
+    assert failed.value.details is not None
+    assert failed.value.details.error_type.endswith(".NotDurable")
+    assert "test_first_mistakes.py" in failed.value.details.traceback
+
+
+async def test_a_client_used_in_an_orchestration_is_told_with_the_users_line(env: Environment) -> None:
+    CLIENTS[:] = [env.client]
+    with pytest.raises(
+        lungfish.OrchestrationFailed,
+        match=r"orchestration waits at \S+test_first_mistakes\.py:\d",
+    ):
+        await env.client.run(borrows, timeout=60)
