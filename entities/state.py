@@ -208,7 +208,8 @@ def decode_state(plan: StatePlan, data: bytes, key: str = "") -> Any:
     except ValidationError as error:
         raise StateMismatch(
             f"{what} does not fit its model (schema version {plan.schema_version}): {explain(error)}. "
-            "Raise schema_version and define migrate() to change a stored state's shape."
+            "If the class has changed, raise schema_version and define migrate(); one wrong state is mended "
+            "with 'lungfish entities edit'."
         ) from error
     except Exception as error:  # a validator or model_post_init of the user's raised
         raise SerializationError(f"{what} cannot be read: {error!r}") from error
