@@ -12,7 +12,7 @@ from .cli_group import Commands, EntityCommand
 from .cli_hub import argument_options, arguments_of, at_hub, hub_options, value_of
 from .cli_instances import each
 from .cli_output import Form, output_option, show_json, show_rows
-from .cli_select import confirm, yes_option
+from .cli_select import confirm, dry_run_option, yes_option
 from .cli_where import Where
 from .client import Client
 from .errors import UsageError
@@ -175,17 +175,37 @@ def edit(*, where: Where, name: str, key: str, state: str, reason: str, by: str,
 
 @entities.command(cls=EntityCommand)
 @click.argument("name")
-@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@click.option("--prefix", default="", help="All whose key begins with this and that have a state.")
 @click.option("--reason", required=True, help="Why; logged by the owner.")
 @click.option("--by", default=getpass.getuser, help="Who; default: this user.")
+@dry_run_option
 @yes_option
 @hub_options
-def purge(*, where: Where, name: str, keys: tuple[str, ...], reason: str, by: str, yes: bool) -> None:
-    """Delete state, reminders and records of entities."""
+def purge(
+    *,
+    where: Where,
+    name: str,
+    keys: tuple[str, ...],
+    prefix: str,
+    reason: str,
+    by: str,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Delete state, reminders and records of entities: those with the KEYs, or with a prefix."""
+    if bool(keys) == bool(prefix):
+        raise UsageError(f"say which entities {name}: keys, or --prefix")
+    if keys and dry_run:
+        raise UsageError("--dry-run counts what a prefix finds; it takes no keys")
 
     async def work(client: Client) -> int:
-        targets = [f"{name}/{key}" for key in keys]
+        found = keys or [one.key async for one in client.entities(name, prefix=prefix, states=False)]
+        if dry_run:
+            click.echo(f"purge: {len(found)} to be done; nothing was")
+            return 0
+        targets = [f"{name}/{key}" for key in found]
         await asyncio.to_thread(confirm, "purge", "entity", targets, yes=yes)
-        return await each("purge", keys, lambda key: client.entity(name, key).purge(reason=reason, by=by))
+        return await each("purge", found, lambda key: client.entity(name, key).purge(reason=reason, by=by))
 
     raise SystemExit(at_hub(where, work))

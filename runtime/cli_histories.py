@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pdb
 from pathlib import Path
 from typing import Any, Final
@@ -11,10 +12,12 @@ from typing import Any, Final
 import click
 
 from .app import App
-from .cli_hub import at_hub, existing, hub_options
+from .cli_chosen import chosen, instance_argument
+from .cli_hub import at_hub, hub_options
+from .cli_select import Query, query_options
 from .cli_where import Where
 from .client import Client
-from .errors import NonDeterminism, UsageError
+from .errors import LungfishError, NonDeterminism, UsageError
 from .loading import load_app
 
 #: Loaded by name: the runtime imports nothing of the orchestrations.
@@ -23,24 +26,38 @@ _REPLAYER: Final = "lungfish.orchestrations.replayer"
 
 
 @click.command()
-@click.argument("instance")
+@instance_argument
+@query_options
 @click.option(
     "-f", "--file", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output."
 )
 @hub_options
-def export(*, where: Where, instance: str, file: Path | None) -> None:
-    """Write the history of INSTANCE as JSON, for lungfish replay."""
+def export(*, where: Where, instance: str | None, query: Query, file: Path | None) -> None:
+    """Write the history of INSTANCE as JSON, for lungfish replay.
 
-    async def work(client: Client) -> str:
-        text: str = await importlib.import_module(_EXPORTING).export_history(await existing(client, instance))
-        return text
+    With a query in the place of INSTANCE, of each that it finds, one per line; replay takes them all.
+    """
 
-    text = at_hub(where, work)
-    if file is None:
-        click.echo(text)
-    else:
+    async def work(client: Client) -> tuple[str, int]:
+        which, texts = await chosen(client, instance, query), []
+        exporting = importlib.import_module(_EXPORTING)
+        for id in which.ids:
+            try:
+                texts.append(await exporting.export_history(client.orchestration(id)))
+            except LungfishError as error:
+                if not which.many:
+                    raise
+                click.echo(f"{id}: {error}", err=True)
+        lines = [json.dumps(json.loads(text)) for text in texts] if which.many else texts
+        return "\n".join(lines), 0 if len(texts) == len(which.ids) else 1
+
+    text, code = at_hub(where, work)
+    if file is not None:
         file.write_text(text, "utf-8")
         click.echo(f"{file}: {len(text):,} bytes", err=True)
+    elif text:
+        click.echo(text)
+    raise SystemExit(code)
 
 
 @click.command()
@@ -52,17 +69,28 @@ def replay(file: Path, target: str, debug: bool) -> None:
 
     Runs no activity and changes nothing. With --pdb the code can be walked through, as it was.
     """
-    app, text = load_app(target), file.read_text("utf-8")
+    app, texts = load_app(target), _histories(file.read_text("utf-8"))
     replayer = importlib.import_module(_REPLAYER).Replayer(app)
-    try:
-        if debug:
-            _debugger(app, text).runcall(replayer.replay, text)
-        else:
-            replayer.replay(text)
-    except NonDeterminism as error:
-        click.echo(str(error), err=True)
-        raise SystemExit(1) from None
-    click.echo(f"{file}: today's code does what the history says", err=True)
+    other = 0
+    for text in texts:
+        try:
+            if debug:
+                _debugger(app, text).runcall(replayer.replay, text)
+            else:
+                replayer.replay(text)
+        except NonDeterminism as error:
+            click.echo(str(error), err=True)
+            other += 1
+    if other:
+        raise SystemExit(1)
+    count = f" ({len(texts)} histories)" if len(texts) > 1 else ""
+    click.echo(f"{file}: today's code does what the history says{count}", err=True)
+
+
+def _histories(text: str) -> list[str]:
+    """Return the histories of a file: one, or one per line, as ``export`` writes those of a query."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines if len(lines) > 1 and lines[0].rstrip().endswith("}") else [text]
 
 
 def _debugger(app: App, text: str) -> pdb.Pdb:

@@ -97,10 +97,13 @@ def arguments_of(words: tuple[str, ...], named: tuple[str, ...]) -> tuple[list[A
     return [value_of(word) for word in words], kwargs
 
 
+#: Gives a command arguments by name for somebody else: ``named``.
+named_option: Final = click.option(
+    "--named", metavar="NAME=VALUE", multiple=True, help="An argument by name; may be repeated."
+)
+
+
 def argument_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command arguments for somebody else: ``args`` and ``named``."""
-    named = click.option(
-        "--named", metavar="NAME=VALUE", multiple=True, help="An argument by name; may be repeated."
-    )
-    made: Callable[..., None] = click.argument("args", nargs=-1, metavar="[ARG]...")(named(command))
+    made: Callable[..., None] = click.argument("args", nargs=-1, metavar="[ARG]...")(named_option(command))
     return made

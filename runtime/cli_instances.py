@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -11,13 +12,14 @@ import click
 
 from .batches import BatchVerb
 from .cli_batches import for_all
+from .cli_chosen import ask_each, chosen, heading, instance_argument, tell
 from .cli_group import Commands
-from .cli_hub import at_hub, existing, hub_options
+from .cli_hub import at_hub, hub_options
 from .cli_output import Form, counted, output_option, show_json, show_rows
-from .cli_select import Query, confirm, dry_run_option, named, one_of, query_options, yes_option
+from .cli_select import SHOWN, Query, confirm, dry_run_option, named, one_of, query_options, yes_option
 from .cli_where import Where
 from .client import Client
-from .errors import LungfishError, OrchestrationFailed
+from .errors import LungfishError, OrchestrationFailed, UsageError
 from .instance_handle import OrchestrationHandle
 from .status import OrchestrationStatus
 
@@ -74,27 +76,49 @@ def row_of(found: OrchestrationStatus) -> dict[str, Any]:
 
 
 @instances.command()
-@click.argument("instance")
+@instance_argument
+@query_options
 @output_option
 @hub_options
-def show(*, where: Where, instance: str, form: Form) -> None:
-    """Print status, what it waits for, and history of INSTANCE."""
+def show(*, where: Where, instance: str | None, query: Query, form: Form) -> None:
+    """Print status, what it waits for, and history of INSTANCE, or of each that a query finds."""
 
-    async def work(client: Client) -> None:
-        handle = await existing(client, instance)
-        found, history = await handle.status(), await handle.history()
-        if form == "ids":
-            click.echo(found.instance_id)
-        elif form == "json":
-            show_json({**_fields(found), "history": [_json_event(event) for event in history]})
-        else:
-            _print_status(found)
-            if not found.runtime_status.is_terminal:
-                click.echo(f"why: {(await handle.why()).text}")
-            click.echo(f"history: {counted(len(history), 'event')}")
-            _print_events(history, 0)
+    async def work(client: Client) -> int:
+        which = await chosen(client, instance, query)
+        return await tell(which, form, lambda one: _look(client, one, form), _Seen.document, _Seen.show)
 
-    at_hub(where, work)
+    raise SystemExit(at_hub(where, work))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is shown of an instance."""
+
+    status: OrchestrationStatus
+    history: Sequence[Any]
+    #: What it waits for; nothing for an end, and where nobody reads it.
+    why: str
+    form: Form
+
+    def document(self) -> dict[str, Any]:
+        return {**_fields(self.status), "history": [_json_event(event) for event in self.history]}
+
+    def show(self) -> None:
+        if self.form == "ids":
+            click.echo(self.status.instance_id)
+            return
+        _print_status(self.status)
+        if self.why:
+            click.echo(f"why: {self.why}")
+        click.echo(f"history: {counted(len(self.history), 'event')}")
+        _print_events(self.history, 0)
+
+
+async def _look(client: Client, id: str, form: Form) -> _Seen:
+    handle = client.orchestration(id)
+    found, history = await handle.status(), await handle.history()
+    asked = form == "table" and not found.runtime_status.is_terminal
+    return _Seen(found, history, (await handle.why()).text if asked else "", form)
 
 
 def _fields(found: OrchestrationStatus) -> dict[str, Any]:
@@ -123,44 +147,75 @@ def _print_status(found: OrchestrationStatus) -> None:
 
 
 @instances.command()
-@click.argument("instance")
+@instance_argument
+@query_options
 @output_option
 @hub_options
-def history(*, where: Where, instance: str, form: Form) -> None:
-    """Print the events of INSTANCE's present execution, oldest first; with -o ids, their kinds."""
+def history(*, where: Where, instance: str | None, query: Query, form: Form) -> None:
+    """Print the events of INSTANCE's present execution, oldest first; with -o ids, their kinds.
 
-    async def work(client: Client) -> None:
-        found = await (await existing(client, instance)).history()
-        if form == "json":
-            show_json([_json_event(event) for event in found])
-        elif form == "ids":
+    With a query in the place of INSTANCE, of each that it finds.
+    """
+
+    def show(found: Sequence[Any]) -> None:
+        if form == "ids":
             for event in found:
                 click.echo(type(event).__name__)
         else:
             _print_events(found, 0)
 
-    at_hub(where, work)
+    async def work(client: Client) -> int:
+        which = await chosen(client, instance, query)
+        return await tell(
+            which,
+            form,
+            lambda one: client.orchestration(one).history(),
+            lambda found: [_json_event(event) for event in found],
+            show,
+            under="history",
+        )
+
+    raise SystemExit(at_hub(where, work))
 
 
 @instances.command()
-@click.argument("instance")
+@instance_argument
+@query_options
 @hub_options
-def events(*, where: Where, instance: str) -> None:
-    """Print the events of INSTANCE as they come, until it has ended."""
+def events(*, where: Where, instance: str | None, query: Query) -> None:
+    """Print the events of INSTANCE as they come, until it has ended.
 
-    async def work(client: Client) -> None:
-        handle, shown, execution = await existing(client, instance), 0, ""
-        while True:
-            status, found = await handle.status(), await handle.history()
-            if status.execution_id != execution:
-                execution, shown = status.execution_id, 0
-            _print_events(found[shown:], shown)
-            shown = len(found)
-            if status.runtime_status.is_terminal and len(found) >= status.history_events:
-                return
-            await asyncio.sleep(_FOLLOW_S)
+    With a query in the place of INSTANCE, of each that it finds, one after the other.
+    """
 
-    at_hub(where, work)
+    async def work(client: Client) -> int:
+        which, code = await chosen(client, instance, query), 0
+        for number, id in enumerate(which.ids):
+            if which.many:
+                heading(id, "table", first=number == 0)
+            try:
+                await _follow(client.orchestration(id))
+            except LungfishError as error:
+                if not which.many:
+                    raise
+                click.echo(f"{id}: {error}", err=True)
+                code = 1
+        return code
+
+    raise SystemExit(at_hub(where, work))
+
+
+async def _follow(handle: OrchestrationHandle[Any]) -> None:
+    shown, execution = 0, ""
+    while True:
+        status, found = await handle.status(), await handle.history()
+        if status.execution_id != execution:
+            execution, shown = status.execution_id, 0
+        _print_events(found[shown:], shown)
+        shown = len(found)
+        if status.runtime_status.is_terminal and len(found) >= status.history_events:
+            return
+        await asyncio.sleep(_FOLLOW_S)
 
 
 def _print_events(found: Sequence[Any], before: int) -> None:
@@ -185,16 +240,29 @@ def _json_event(event: Any) -> dict[str, Any]:
 
 
 @instances.command()
-@click.argument("instance")
-@click.option("--timeout", type=click.FloatRange(0), metavar="S", help="Longest wait (s).")
+@instance_argument
+@query_options
+@click.option("--timeout", type=click.FloatRange(0), metavar="S", help="Longest wait (s), for all of them.")
 @hub_options
-def wait(*, where: Where, instance: str, timeout: float | None) -> None:
-    """Wait for the end of INSTANCE and print its result; exit code 1 if it did not complete."""
+def wait(*, where: Where, instance: str | None, query: Query, timeout: float | None) -> None:
+    """Wait for the end of INSTANCE and print its result; exit code 1 if it did not complete.
+
+    With a query in the place of INSTANCE, for all that it finds when this begins: each result is printed as
+    it comes, one per line; exit code 1 if any did not complete, or not in time.
+    """
 
     async def work(client: Client) -> int:
-        handle = await existing(client, instance)
+        which = await chosen(client, instance, query)
+        end = None if timeout is None else time.monotonic() + timeout
+
+        async def result(id: str) -> Any:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            return await client.orchestration(id).result(left)
+
+        if which.many:
+            return await ask_each(which, result, "result")
         try:
-            show_json(await handle.result(timeout))
+            show_json(await result(which.ids[0]))
         except OrchestrationFailed as error:
             click.echo(str(error), err=True)
             return 1
@@ -283,17 +351,28 @@ _verb(
 
 
 @instances.command()
-@click.argument("instance")
+@instance_argument
+@query_options
 @click.option(
     "--at", type=click.IntRange(1), required=True, help="How many events of the history it begins with."
 )
 @click.option("--id", "new_id", help="Its id; default: a new one.")
 @hub_options
-def fork(*, where: Where, instance: str, at: int, new_id: str | None) -> None:
-    """Start a new instance with the beginning of INSTANCE's history, and print its id."""
+def fork(*, where: Where, instance: str | None, query: Query, at: int, new_id: str | None) -> None:
+    """Start a new instance with the beginning of INSTANCE's history, and print its id.
+
+    A query in the place of INSTANCE must find just one.
+    """
 
     async def work(client: Client) -> None:
-        made = await (await existing(client, instance)).fork(at=at, id=new_id)
+        which = await chosen(client, instance, query)
+        if len(which.ids) != 1:
+            shown = ", ".join(which.ids[:SHOWN]) or "none"
+            raise UsageError(
+                f"fork is about one instance, and the query finds {len(which.ids)}: {shown}"
+                f"{' ...' if len(which.ids) > SHOWN else ''}; nothing was done. Name one, or ask for less"
+            )
+        made = await client.orchestration(which.ids[0]).fork(at=at, id=new_id)
         click.echo(made.id)
 
     at_hub(where, work)

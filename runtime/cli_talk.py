@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import click
 
+from .batches import APPLIES
 from .cli_batches import for_all
+from .cli_chosen import Chosen, ask_each, chosen, tell
 from .cli_group import did_you_mean
-from .cli_hub import argument_options, arguments_of, at_hub, existing, hub_options, not_there, value_of
+from .cli_hub import (
+    argument_options,
+    arguments_of,
+    at_hub,
+    existing,
+    hub_options,
+    named_option,
+    not_there,
+    value_of,
+)
 from .cli_output import Form, output_option, show_json
-from .cli_select import Query, dry_run_option, one_of, query_options, tag_of, yes_option
+from .cli_select import Query, confirm, dry_run_option, one_of, query_options, tag_of, yes_option
 from .cli_where import Where
 from .client import Client
 from .errors import InstanceNotFound, NotRegistered, OrchestrationFailed, UsageError
+from .why import Why
+
+#: Those that can take an update.
+_UNDER_WAY: Final = tuple(each.value for each in APPLIES["raise_event"])
 
 
 @click.command()
@@ -109,70 +126,126 @@ def raise_event(*, where: Where, words: tuple[str, ...], query: Query, dry_run: 
 
 
 @click.command()
-@click.argument("instance")
-@click.argument("query")
-@argument_options
+@click.argument("words", nargs=-1, metavar="[INSTANCE] QUERY [ARG]...")
+@query_options
+@named_option
 @hub_options
-def query(*, where: Where, instance: str, query: str, args: tuple[str, ...], named: tuple[str, ...]) -> None:
-    """Ask INSTANCE's code the QUERY, and print the answer; changes nothing."""
+def query(*, where: Where, words: tuple[str, ...], query: Query, named: tuple[str, ...]) -> None:
+    """Ask INSTANCE's code the QUERY, and print the answer; changes nothing.
 
-    async def work(client: Client) -> None:
+    With a query in the place of INSTANCE (--status, --name ...) all that are found are asked: a line each.
+    """
+
+    async def work(client: Client) -> int:
+        instance, asked, args = _split("query", words, query)
         positional, kwargs = arguments_of(args, named)
-        show_json(await (await existing(client, instance)).query(query, *positional, **kwargs))
+        which = await chosen(client, instance, query)
 
-    at_hub(where, work)
+        async def answer(id: str) -> Any:
+            return await client.orchestration(id).query(asked, *positional, **kwargs)
+
+        if which.many:
+            return await ask_each(which, answer, "answer")
+        show_json(await answer(which.ids[0]))
+        return 0
+
+    raise SystemExit(at_hub(where, work))
+
+
+def _split(verb: str, words: tuple[str, ...], query: Query) -> tuple[str | None, str, tuple[str, ...]]:
+    """Return the instance, unless a query stands for it; what is asked of it; and the arguments."""
+    at = 0 if query else 1
+    if len(words) <= at:
+        what = verb.upper()
+        raise UsageError(f"{verb} takes INSTANCE {what} [ARG]..., or a query and {what} [ARG]...")
+    return (words[0] if at else None), words[at], words[at + 1 :]
 
 
 @click.command()
-@click.argument("instance")
-@click.argument("update")
-@argument_options
+@click.argument("words", nargs=-1, metavar="[INSTANCE] UPDATE [ARG]...")
+@query_options
+@named_option
 @click.option("--id", "update_id", help="Of this update: with the same id it is done once.")
+@dry_run_option
+@yes_option
 @hub_options
 def update(
     *,
     where: Where,
-    instance: str,
-    update: str,
-    args: tuple[str, ...],
+    words: tuple[str, ...],
+    query: Query,
     named: tuple[str, ...],
     update_id: str | None,
+    dry_run: bool,
+    yes: bool,
 ) -> None:
-    """Ask INSTANCE's code for the UPDATE, and print what came of it."""
+    """Ask INSTANCE's code for the UPDATE, and print what came of it.
 
-    async def work(client: Client) -> None:
+    With a query in the place of INSTANCE (--status, --name ...) it goes to all that are found and have not
+    ended: an answer per line.
+    """
+
+    async def work(client: Client) -> int:
+        instance, asked, args = _split("update", words, query)
+        one_of(() if instance is None else (instance,), query, dry_run=dry_run)
         positional, kwargs = arguments_of(args, named)
-        handle = await existing(client, instance)
-        show_json(await handle.update(update, *positional, id=update_id, **kwargs))
+        open_only = query if query.status or not query else replace(query, status=_UNDER_WAY)
+        which = await chosen(client, instance, open_only)
+        if dry_run:
+            click.echo(f"update: {len(which.ids)} to be done; nothing was")
+            return 0
 
-    at_hub(where, work)
+        async def answer(id: str) -> Any:
+            return await client.orchestration(id).update(asked, *positional, id=update_id, **kwargs)
+
+        if which.many:
+            await asyncio.to_thread(confirm, "update", "instance", which.ids, yes=yes)
+            return await ask_each(which, answer, "answer")
+        show_json(await answer(which.ids[0]))
+        return 0
+
+    raise SystemExit(at_hub(where, work))
 
 
 @click.command()
-@click.argument("whom", metavar="TARGET")
+@click.argument("whom", metavar="[TARGET]", required=False)
+@query_options
 @output_option
 @hub_options
-def why(*, where: Where, whom: str, form: Form) -> None:
+def why(*, where: Where, whom: str | None, query: Query, form: Form) -> None:
     """Say why TARGET waits: an instance id, an entity (Type/key), or a queue (q:name).
 
-    Since when, until when, and who can unblock it; through whatever it waits for.
+    Since when, until when, and who can unblock it; through whatever it waits for. With a query in the place
+    of TARGET, each instance that it finds.
     """
 
-    async def work(client: Client) -> None:
+    async def look(client: Client, id: str) -> Why:
         try:
-            found = await client.why(whom)
+            return await client.why(id)
         except InstanceNotFound:
-            raise InstanceNotFound(await not_there(client, whom)) from None
-        if form == "json":
-            show_json({"text": found.text, "chain": found.chain})
-        elif form == "ids":
-            for subject in dict.fromkeys(reason.subject for reason in found.chain):
-                click.echo(subject)
-        else:
-            click.echo(found.text)
-            if len(found.chain) > 1 or any(reason.who for reason in found.chain):
-                click.echo()
-                for line in found.lines():
-                    click.echo(f"  {line}")
+            raise InstanceNotFound(await not_there(client, id)) from None
 
-    at_hub(where, work)
+    async def work(client: Client) -> int:
+        one_of(() if whom is None else (whom,), query, dry_run=False)
+        which = await chosen(client, None, query) if whom is None else Chosen((whom,), many=False)
+        return await tell(
+            which,
+            form,
+            lambda one: look(client, one),
+            lambda found: {"text": found.text, "chain": found.chain},
+            lambda found: _show_why(found, form),
+        )
+
+    raise SystemExit(at_hub(where, work))
+
+
+def _show_why(found: Why, form: Form) -> None:
+    if form == "ids":
+        for subject in dict.fromkeys(reason.subject for reason in found.chain):
+            click.echo(subject)
+        return
+    click.echo(found.text)
+    if len(found.chain) > 1 or any(reason.who for reason in found.chain):
+        click.echo()
+        for line in found.lines():
+            click.echo(f"  {line}")
