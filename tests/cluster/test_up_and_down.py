@@ -52,7 +52,7 @@ def test_an_app_comes_up_changes_and_goes_down(ray_cluster: Any, tmp_path: Path)
     at = ["--address", ray_cluster.address]
     up = run(tmp_path, PROGRAM, "up", "kiosk:app", *at)
     assert up.returncode == 0, up.stderr
-    assert "kiosk is up: 1 entities" in up.stdout
+    assert "kiosk is up: 1 entity, " in up.stdout
     assert f"lungfish down --hub kiosk --address {ray_cluster.address}" in up.stdout
     assert sell(tmp_path) == "5"
     elsewhere = tmp_path / "elsewhere"
