@@ -5,6 +5,8 @@ Rules:
 * Of several starts with one id exactly one creates the instance: they are taken one after the other, here.
 * Whether an id may be used again is decided in the same commit that uses it. The instance before leaves
   nothing behind.
+* A start for the same call of the same parent creates nothing more: one that a failover took back in time
+  asks again for what it asked for. The child goes on, or tells its outcome again.
 * A new instance has a new execution id, so that what is still under way for the one before finds nobody.
 """
 
@@ -31,7 +33,7 @@ def start(instance: Instance, message: Start) -> None:
         if message.reuse == "adopt" and instance.row is not None:
             adopt(instance, message)
             return
-        if message.reuse == "again" and instance.row is not None and is_same(instance.row, message):
+        if message.parent is not None and instance.row is not None and is_same(instance.row, message):
             tell_again(instance, instance.row)
             return
         _check_free(instance, message)

@@ -5,8 +5,8 @@ Rules:
 * A host is silent when its heartbeat is older than the lease, on the store's clock. That alone is no death:
   while the store stood still nobody was heard, and nobody died.
 * So a host tells the dead from the living (it *judges*) only when it has itself been heard for a whole lease
-  without a gap of a lease; and, after a gap of half a lease, when the others have had a heartbeat's time to
-  be heard again. A jump of the store's clock is a gap like any other.
+  without a gap of a lease; and, after a gap of half a lease, when the others have had the time of two
+  heartbeats to be heard again. A jump of the store's clock is a gap like any other.
 * A host that may not judge leaves the lead to one that may: leading is judging.
 * Nobody looks more often than once per heartbeat while everybody is heard. The next look comes at the very
   millisecond at which a host that is not heard again becomes silent; and then soon and ever later, for as
@@ -50,7 +50,8 @@ class Witness:
     def judges_in_s(self, settings: HostSettings) -> float:
         """Return how long it must still be heard before it may judge (s); 0 if it may by what it saw last."""
         steady_s = self.steady_since_s + settings.lease_ms / 1_000
-        others_back_s = self.back_since_s + settings.heartbeat_ms / 1_000
+        # Two: who was refused just before the store came back tries again after one, and then has to connect.
+        others_back_s = self.back_since_s + 2 * settings.heartbeat_ms / 1_000
         return max(0.0, steady_s - self.heard_s, others_back_s - self.heard_s)
 
 

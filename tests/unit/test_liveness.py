@@ -56,9 +56,11 @@ def look_ms(ages_ms: dict[str, int], *, witness: Witness = OLD, hurry: Hurry = H
         pytest.param(regularly(2.5), 0.5, id="half a second early"),
         pytest.param(regularly(3.0), 0.0, id="after a whole lease"),
         pytest.param([*regularly(10), 11.4], 0.0, id="after a small gap"),
-        pytest.param([*regularly(10), 11.6], 0.5, id="after half a lease the others have a heartbeat's time"),
-        pytest.param([*regularly(10), 11.6, 12.0], 0.1, id="not yet"),
-        pytest.param([*regularly(10), 11.6, 12.1], 0.0, id="they had it"),
+        pytest.param(
+            [*regularly(10), 11.6], 1.0, id="after half a lease the others have two heartbeats' time"
+        ),
+        pytest.param([*regularly(10), 11.6, 12.1, 12.5], 0.1, id="not yet"),
+        pytest.param([*regularly(10), 11.6, 12.1, 12.6], 0.0, id="they had it"),
         pytest.param([*regularly(10), 13.1], 3.0, id="after a lease it begins anew"),
     ],
 )

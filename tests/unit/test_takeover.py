@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import lungfish
+from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.ownership import HostRecord
 from lungfish.runtime.store import ClusterView
 from tests.unit.hub import HEARTBEAT_MS, LEASE_MS, PARTITIONS, SETTINGS, Hub, hub_of
@@ -225,6 +226,39 @@ def test_a_store_that_stands_still_is_nobodys_death(stall: float, first: str) ->
 
         for turn, name in enumerate(order):
             hub.stores[name].heartbeat = stalled(turn, name)  # type: ignore[method-assign]
+        await stay(hub, before)
+
+    with_hub(test)
+
+
+@pytest.mark.parametrize("late_s", [0.005, 0.02])
+@pytest.mark.parametrize("outage", [0.6, 0.75, 0.85, 0.95, 1.05, 2.0])
+def test_one_that_was_refused_just_before_the_store_came_back_is_not_dead(
+    outage: float, late_s: float
+) -> None:
+    """It tries again a heartbeat later, and connects first: the leader, who came in time, waits."""
+
+    async def test(hub: Hub) -> None:
+        await start_steady(hub, "a", "b", "c")
+        refused, before = follower_of(hub), hub.running()
+        hub.log.clear()
+        back_s = asyncio.get_running_loop().time() + outage * LEASE_S
+
+        def away(name: str) -> Any:
+            genuine, tries = hub.stores[name].heartbeat, itertools.count(1)
+
+            async def heartbeat(*args: Any, **options: Any) -> ClusterView:
+                await asyncio.sleep(max(0.0, back_s - asyncio.get_running_loop().time()))
+                if name == refused:
+                    if next(tries) == 1:
+                        raise StoreUnavailable("refused")
+                    await asyncio.sleep(late_s)
+                return await genuine(*args, **options)
+
+            return heartbeat
+
+        for name in hub.hosts:
+            hub.stores[name].heartbeat = away(name)  # type: ignore[method-assign]
         await stay(hub, before)
 
     with_hub(test)

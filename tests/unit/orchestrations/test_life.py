@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -13,10 +14,12 @@ import pytest
 
 from lungfish.orchestrations import OrchestrationContext, events
 from lungfish.orchestrations.row import InstanceRow, Status
+from lungfish.runtime import codec
 from lungfish.runtime.app import App
 from lungfish.runtime.errors import FailureDetails, InternalError, OrchestrationCanceled, qualified_name
 from lungfish.runtime.messages import Control, RaiseEvent, Response, Start, Watch
 from lungfish.runtime.retry import RetryPolicy
+from lungfish.runtime.signatures import encode_arguments
 from tests.unit.orchestrations.fakes import CLIENT_ID, FakeHost, instance
 
 app = App("life")
@@ -343,3 +346,41 @@ def test_rows_of_earlier_releases_are_filled() -> None:
     assert InstanceRow.unpack(row.pack()) == row
     older = msgpack.packb(msgpack.unpackb(row.pack())[: -len(later) - 2])
     assert InstanceRow.unpack(older) == InstanceRow("n", Status.RUNNING, 1, 2, "x", b"")
+
+
+# --- a start of a child that arrives twice ----------------------------------------------------------
+
+
+def kid_start() -> Start:
+    given = encode_arguments((7,), {}, "one_step")
+    return Start(instance("kid"), "one_step", given, parent=instance("i"), parent_request="x1:1")
+
+
+def outcomes(host: FakeHost) -> list[Any]:
+    told = host.responses("x1:1")
+    return [each.failure if each.result is None else codec.decode(each.result) for each in told]
+
+
+@pytest.mark.parametrize("reuse", ["", "restart"])
+def test_a_child_that_has_ended_is_not_run_again_by_the_start_it_came_from(
+    host: FakeHost, reuse: str
+) -> None:
+    """A parent that a failover took back in time asks again for the same call: it is told the outcome."""
+    asked = kid_start()
+    host.deliver(asked)
+    host.finish(70)
+    execution = host.row("kid").execution
+    host.deliver(replace(asked, reuse=reuse))
+    assert host.row("kid").execution == execution
+    assert not host.effects.dispatched
+    assert outcomes(host) == [70, 70]
+    host.deliver(replace(asked, parent_request="x1:2"))
+    assert host.row("kid").execution != execution
+
+
+def test_a_child_that_runs_goes_on_when_its_start_arrives_again(host: FakeHost) -> None:
+    asked = kid_start()
+    host.deliver(asked, asked)
+    assert not outcomes(host)  # the parent would take a refusal for the end of it
+    host.finish(70)
+    assert outcomes(host) == [70]
