@@ -4,7 +4,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -24,6 +28,15 @@ from tests.integration.test_cli_verbs import (  # noqa: F401 - fixtures
     waits,
 )
 
+WALKED = """import lungfish
+app = lungfish.App("verbs")
+@app.activity
+def double(n: int) -> int: ...
+@app.orchestration
+async def twice(ctx, n: int) -> int:
+    doubled = await ctx.call_activity(double, n)
+    return doubled
+"""
 PREFIX = ("--prefix", "o-")
 
 
@@ -150,6 +163,30 @@ async def test_what_is_exported_of_many_is_replayed(run: Run, client: Client, tm
     await said(run, "export", *PREFIX, "-f", str(file))
     result = CliRunner().invoke(main, ["replay", str(file), "tests.integration.test_cli_verbs:app"])
     assert (result.exit_code, "history says (2 histories)" in result.stderr) == (0, True), result.output
+
+
+async def test_a_replay_stops_in_the_debugger(run: Run, client: Client, tmp_path: Path) -> None:
+    await client.run(twice, 4, id="t")
+    file = tmp_path / "t.json"
+    await said(run, "export", "t", "-f", str(file))
+    (tmp_path / "walked.py").write_text(WALKED)
+    command = [sys.executable, "-m", "lungfish.runtime.cli", "replay", str(file), "walked:app", "--pdb"]
+    done = await asyncio.to_thread(
+        subprocess.run,  # it kills what has not ended in time
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        input="p f'n is {n}'\nnext\np f'twice is {doubled}'\ncontinue\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    stopped, _, after = done.stdout.partition("n is 4")
+    assert "walked.py(7)twice()" in stopped
+    assert "twice is 8" in after
+    assert "does what the history says" in done.stderr
 
 
 async def test_entities_with_a_prefix_are_purged(run: Run, client: Client) -> None:
