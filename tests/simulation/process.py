@@ -252,7 +252,7 @@ class Cluster:
         # Announced by Ray, or only noticed by its silence.
         if process.sort == "host" and self._rng.random() < self._profile.death_notice:
             self._after(self._rng.expovariate(4.0), lambda: self._announce(process))
-        if self._missing(process.sort) > 0:
+        if self._missing(process.sort) > 0 or self._lacks_a_pool():
             self._after(self._rng.expovariate(2.0), lambda: self._replace(process.sort))
 
     def _announce(self, process: Process) -> None:
@@ -271,9 +271,18 @@ class Cluster:
         wanted = {"host": self._shape.hosts, "worker": self._shape.workers}[sort]
         return wanted - len(self.of(sort))
 
+    def _lacks_a_pool(self) -> bool:
+        """True if a pool is left without a host that will stay, with no more faults to bring one."""
+        staying = {process.pools for process in self.of("host") if not process.draining}
+        return self.network.over and self._shape.pooled and not staying.issuperset(_SERVED)
+
     def _replace(self, sort: str) -> None:
-        if not self.closing and self._missing(sort) > 0:
+        if self.closing:
+            return
+        if self._missing(sort) > 0:
             self.start_host() if sort == "host" else self.start_worker()
+        if self._lacks_a_pool():
+            self.start_host()
 
     # --- faults ----------------------------------------------------------------------------
 
@@ -477,8 +486,5 @@ class Cluster:
         for sort in ("host", "worker"):
             if not [process for process in self.of(sort) if not process.draining]:
                 self._replace(sort) if self._missing(sort) > 0 else self.start_host()
-        for pools in _SERVED if self._shape.pooled else ():
-            if not [
-                process for process in self.of("host") if process.pools == pools and not process.draining
-            ]:
-                self.start_host()
+        while self._lacks_a_pool():
+            self.start_host()

@@ -255,7 +255,8 @@ class Simulation:
     def _unrest(self) -> list[str]:
         hub = self.server.hub(app.hub)
         hosts = {p.name: p.host for p in self.cluster.of("host") if p.host is not None}
-        return [*invariants.unrest(hub), *purging.unrest(hub), *invariants.memory(hosts, hub)]
+        starting = [f"{p.name} is about to start" for p in self.cluster.of("host") if p.host is None]
+        return [*starting, *invariants.unrest(hub), *purging.unrest(hub), *invariants.memory(hosts, hub)]
 
     def _check(self) -> Iterator[str]:
         stored = invariants.Stored(self.server.hub(app.hub))
