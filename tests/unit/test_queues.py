@@ -135,7 +135,7 @@ def test_an_app_declares_queues() -> None:
         ({"heartbeat_timeout": -1}, "heartbeat_timeout must be more"),
         ({"schedule_to_start": 0}, "schedule_to_start must be more"),
         ({"schedule_to_close": 0}, "schedule_to_close must be more"),
-        ({"heartbeat_timeout": "soon"}, "a duration is"),
+        ({"heartbeat_timeout": "soon"}, "heartbeat_timeout is a timedelta or a number of seconds"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_where_they_are_given(
