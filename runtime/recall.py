@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from . import kinds
-from .errors import StoreUnavailable
+from .errors import Unavailable
 from .ids import ORCHESTRATION, ActorId
 from .index import Scan, by_status, instance_of
 from .layout import Layout
@@ -101,7 +101,7 @@ class Recall:
             await asyncio.sleep(self._interval_ms / 1_000)
             try:
                 await self.look()
-            except StoreUnavailable as error:
+            except Unavailable as error:  # also of an inbox that stays full: its host must not die of that
                 logger.warning("looking for what the store has forgotten: %s; later", error)
 
     async def look(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -99,6 +100,37 @@ async def test_a_child_that_its_shard_forgot_is_started_again(hub: Hub, client: 
     assert await handle.result(timeout=60) == 7
     assert begun == [CHILD, CHILD]
     assert len(await handle.history()) == 6, "at no cost to history"
+
+
+@pytest.mark.parametrize("error", [lungfish.Overloaded("p:0 is full"), lungfish.StoreUnavailable("away")])
+def test_an_inbox_that_takes_nothing_is_tried_again_and_kills_no_host(
+    error: lungfish.LungfishError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with cluster() as (hub, client):
+            refused: list[str] = []
+            for host in hub.hosts.values():
+                sender = host._recall._sender
+
+                async def send(target: str, news: Any, *, kept: Any = sender.send) -> None:
+                    if not refused:
+                        refused.append(target)
+                        raise error
+                    await kept(target, news)
+
+                monkeypatch.setattr(sender, "send", send)
+            before = hub.server.checkpoint()
+            handle = await client.start(parent, CHILD, False, id=PARENT)
+            await hub.until(lambda: begun, "begun")
+            hub.server.rollback(before, [1])
+            assert await handle.result(timeout=60) == 7
+            assert refused == ["p:0"]
+            assert [host.failed is None or host.failed.done() for host in hub.hosts.values()] == [
+                False,
+                False,
+            ]
+
+    virtually(main)
 
 
 @on_a_cluster
