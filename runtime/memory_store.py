@@ -182,13 +182,15 @@ class MemoryStore:
         placed = (hub.placement_version, hub.placement) == (version, placement)
         return await _soon(leads and placed)
 
-    async def remove_host(self, host: str) -> None:
+    async def remove_host(self, host: str, seen_ms: int | None = None) -> bool:
         """See ``Store.remove_host``."""
         hub = self._hub()
+        if seen_ms is not None and (host not in hub.hosts or hub.hosts[host][0] != seen_ms):
+            return await _soon(False)
         hub.hosts.pop(host, None)
         if hub.leader == host:
             hub.leader = ""
-        await _soon(None)
+        return await _soon(True)
 
     async def now_ms(self) -> int:
         """See ``Store.now_ms``."""

@@ -227,9 +227,11 @@ class Ownership:
             return
         # After the placement: who stood still meanwhile, and leads no more, must not bury the living.
         for beat in view.hosts:
-            if beat.host not in alive:
+            if beat.host in alive:
+                continue
+            # And not who was heard since: a leader stands still as any host does.
+            if await self._store.remove_host(beat.host, view.now_ms - beat.age_ms):
                 logger.warning("host %s is dead: silent for %d ms", beat.host, beat.age_ms)
-                await self._store.remove_host(beat.host)
 
     async def _place(self, view: ClusterView, alive: dict[str, HostRecord], *, rewrite: bool) -> bool:
         """Give the partitions to those who are there; False if another host leads by now."""

@@ -288,10 +288,10 @@ class RedisStore:
         keys = [self._keys.leader, self._keys.placement]
         return bool(await self._one(ADMIN, keys[0], script("place", keys, leader, version, placement)))
 
-    async def remove_host(self, host: str) -> None:
+    async def remove_host(self, host: str, seen_ms: int | None = None) -> bool:
         """See ``Store.remove_host``."""
-        keys = [self._keys.hosts, self._keys.leader]
-        await self._one(ADMIN, keys[0], script("remove_host", keys, host))
+        keys, seen = [self._keys.hosts, self._keys.leader], "" if seen_ms is None else seen_ms
+        return bool(await self._one(ADMIN, keys[0], script("remove_host", keys, host, seen)))
 
     async def dead(self, partition: int, after: str, count: int) -> list[Entry]:
         """See ``Store.dead``."""

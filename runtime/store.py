@@ -467,8 +467,8 @@ class Store(Protocol):
         """Replace the placement if ``leader`` still leads and ``version`` is the stored one + 1."""
         ...
 
-    async def remove_host(self, host: str) -> None:
-        """Forget a host's heartbeat (it left, or is known to be dead) and its leadership."""
+    async def remove_host(self, host: str, seen_ms: int | None = None) -> bool:
+        """Forget a host and its leadership; given when it last beat, as was seen, not if it has since."""
         ...
 
     async def now_ms(self) -> int:

@@ -825,6 +825,19 @@ class TestHosts:
         await store.remove_host("B")
         assert (await store.heartbeat("A", b"", lease_ms=60_000)).leader == "A"
 
+    async def test_a_host_that_has_beaten_since_is_not_removed(self, store: Store) -> None:
+        await store.heartbeat("A", b"ra", lease_ms=60_000)
+        view = await store.heartbeat("B", b"rb", lease_ms=60_000)
+        seen_ms = {beat.host: view.now_ms - beat.age_ms for beat in view.hosts}
+        await clock_moves(store)
+        await store.heartbeat("A", b"ra", lease_ms=60_000)
+        assert await store.remove_host("A", seen_ms["A"]) is False
+        assert await store.remove_host("B", seen_ms["B"]) is True
+        assert await store.remove_host("B", seen_ms["B"]) is False, "nothing is left to be removed"
+        view = await store.heartbeat("C", b"rc", lease_ms=60_000)
+        assert [beat.host for beat in view.hosts] == ["A", "C"]
+        assert view.leader == "A", "who is not removed still leads"
+
     async def test_who_only_looks_is_no_host(self, store: Store) -> None:
         await store.heartbeat("A", b"ra", lease_ms=60_000)
         view = await store.heartbeat("", b"", lease_ms=1, lead=False)

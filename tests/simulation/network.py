@@ -369,8 +369,8 @@ class FaultyStore:
     async def place(self, leader: str, version: int, placement: bytes) -> bool:
         return await self._call(f"place {version}", lambda: self._inner.place(leader, version, placement))
 
-    async def remove_host(self, host: str) -> None:
-        await self._call(f"remove_host {host}", lambda: self._inner.remove_host(host))
+    async def remove_host(self, host: str, seen_ms: int | None = None) -> bool:
+        return await self._call(f"remove_host {host}", lambda: self._inner.remove_host(host, seen_ms))
 
     async def now_ms(self) -> int:
         return await self._call("now_ms", self._inner.now_ms)

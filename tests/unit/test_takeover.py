@@ -313,9 +313,9 @@ def test_a_leader_that_was_replaced_does_not_bury_the_living() -> None:
             await asyncio.sleep(2 * LEASE_S)
             return await genuine_place(host, version, placement)
 
-        async def noted_remove(host: str) -> None:
+        async def noted_remove(host: str, seen_ms: int | None = None) -> bool:
             removed.append(host)
-            await genuine_remove(host)
+            return await genuine_remove(host, seen_ms)
 
         store.place = late_place  # type: ignore[assignment, method-assign]
         store.remove_host = noted_remove  # type: ignore[method-assign]
@@ -325,6 +325,31 @@ def test_a_leader_that_was_replaced_does_not_bury_the_living() -> None:
         await asyncio.sleep(4 * LEASE_S)
         assert quiet not in removed
         assert set(hub.state.hosts) == {"a", "b", "c"}
+
+    with_hub(test)
+
+
+def test_a_leader_does_not_bury_a_host_that_came_back_meanwhile() -> None:
+    """It still leads, and stood still for a moment between its placement and what follows from it."""
+
+    async def test(hub: Hub) -> None:
+        await start_steady(hub, "a", "b", "c")
+        quiet, store = follower_of(hub), hub.stores[hub.state.leader]
+        genuine, answers = store.remove_host, list[bool]()
+
+        async def late(host: str, seen_ms: int | None = None) -> bool:
+            beaten_ms, _record = hub.state.hosts[quiet]
+            hub.stores[quiet].cut_off = False
+            await hub.until(lambda: hub.state.hosts[quiet][0] > beaten_ms, "a beat of who came back")
+            answers.append(await genuine(host, seen_ms))
+            return answers[-1]
+
+        store.remove_host = late  # type: ignore[method-assign]
+        hub.stores[quiet].cut_off = True
+        await hub.until(lambda: answers, "the burial")
+        assert answers == [False]
+        assert set(hub.state.hosts) == {"a", "b", "c"}
+        await hub.settled()
 
     with_hub(test)
 
