@@ -7,7 +7,8 @@ targets have seen under the owner before, and they would drop them as repeats.
 Rules:
 
 * Every claim begins a generation, whose numbers lie behind a base: the time of the claim, on the clock of the
-  partition's server. So they are higher than any that an earlier owner used, also a forgotten one.
+  partition's server. So they are higher than any that an earlier owner used, also a forgotten one. Where that
+  clock was set back, the claim counts as made right after the one before it that is known.
 * Nobody is asked for that: a target may be away, or still get what an earlier owner has under way.
 * What waits in the outbox keeps the number under which it may have arrived before.
 * The first number of a generation does not follow on the last one. A target takes it only when all that is

@@ -337,7 +337,8 @@ class MemoryServer:
             now_ms = self.now_ms()
             is_soon = now_ms - row.claimed_ms <= CALM_MS
             row.deaths = (row.deaths + 1 if is_soon else 1) if row.token else 0
-            row.token, row.epoch, row.released, row.claimed_ms = token, row.epoch + 1, "", now_ms
+            row.token, row.epoch, row.released = token, row.epoch + 1, ""
+            row.claimed_ms = max(now_ms, row.claimed_ms + 1)
         row.host = host
         return PartitionImage(
             partition=partition,

@@ -89,7 +89,20 @@ async def open_store(new_store: MakeStore) -> AsyncIterator[Callable[[], object]
 
 
 @pytest.fixture
-def lose(kind: str, store: Store, request: pytest.FixtureRequest) -> Lose:
+def port_of(kind: str, request: pytest.FixtureRequest) -> Callable[[str], int]:
+    """Return who tells the port of the server that holds a key."""
+
+    def found(key: str) -> int:
+        if kind == "single":
+            return int(request.getfixturevalue("valkey").port)
+        servers = request.getfixturevalue("valkey_cluster")
+        return int(servers[min(2, key_slot(key.encode()) // 5461)].port)
+
+    return found
+
+
+@pytest.fixture
+def lose(store: Store, port_of: Callable[[str], int]) -> Lose:
     @contextmanager
     def losing(target: str) -> Iterator[None]:
         if isinstance(store, MemoryStore):
@@ -97,17 +110,12 @@ def lose(kind: str, store: Store, request: pytest.FixtureRequest) -> Lose:
             yield
             store.server.rollback(checkpoint)
             return
-        cluster = kind == "cluster"
-        servers = (
-            request.getfixturevalue("valkey_cluster") if cluster else [request.getfixturevalue("valkey")]
-        )
         inbox, producers = Keys(store.hub).stream(target), Keys(store.hub).producers(target)
-        server = servers[min(2, key_slot(inbox.encode()) // 5461) if cluster else 0]
         for key in (inbox, producers):
-            ask(server.port, f"COPY {key} {key}:kept")
+            ask(port_of(key), f"COPY {key} {key}:kept")
         yield
         for key in (inbox, producers):
-            ask(server.port, f"RENAME {key}:kept {key}")
+            ask(port_of(key), f"RENAME {key}:kept {key}")
 
     return losing
 
@@ -531,6 +539,21 @@ class TestOwnership:
         second = await store.claim(3, "B", "t2")
         assert since_ms * PER_MS <= second.base <= await store.now_ms() * PER_MS
         assert first.base < second.base
+
+    @pytest.mark.parametrize("kind", ["memory-outbox", "cluster"])
+    async def test_a_clock_that_jumped_back_begins_no_earlier_generation(
+        self, store: Store, port_of: Callable[[str], int]
+    ) -> None:
+        """What the owner before has sent must not have the numbers of the next one."""
+        await store.claim(3, "A", "t1")
+        claimed_ms = await store.now_ms() + 3_600_000
+        if isinstance(store, MemoryStore):
+            store.server.hub(store.hub).partition(3).claimed_ms = claimed_ms
+        else:
+            owner = Keys(store.hub).partition(3).owner
+            ask(port_of(owner), f"HSET {owner} claimed {claimed_ms}")
+        bases = [(await store.claim(3, "B", token)).base for token in ("t1", "t2", "t2", "t3")]
+        assert bases == [base_at(claimed_ms + later) for later in (0, 1, 1, 2)]
 
     async def test_numbers_of_a_generation_are_told_apart(self, store: Store) -> None:
         base = base_at(1_800_000_000_123)
