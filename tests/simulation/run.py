@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from unittest.mock import patch
 
 from lungfish.entities import locking
-from lungfish.runtime import host
+from lungfish.runtime import host, memory_store
 from lungfish.runtime.errors import LungfishError
 from lungfish.runtime.sender import Sender
 from lungfish.runtime.store import HubMeta
@@ -38,6 +38,9 @@ OPERATOR_S = 45.0
 LATE_MS_MAX = 1_000
 #: How often that is looked at (virtual s).
 REST_POLL_S = 0.5
+#: How often a worker looks whether a queue that has limits lets it take more (virtual s). As often as outside
+#: of simulations (50/s), it would be half of the work of a run.
+LIMITED_POLL_S = 0.1
 
 
 @dataclass(slots=True)
@@ -151,9 +154,11 @@ class Simulation:
         logger.propagate = False
         enter(self.world)
         app.tracing = self.tales
-        # What a host does now and then, it does often here.
-        often = patch.multiple(host, PASSIVATION_S=0.7, PRODUCER_SWEEP_S=1.1)
+        # What a host does now and then, it does often here; what this machine runs is not in a seed.
+        often = patch.multiple(host, PASSIVATION_S=0.7, PRODUCER_SWEEP_S=1.1, read_memory=lambda: None)
         often.start()
+        seldom = patch.object(memory_store, "LIMITED_POLL_S", LIMITED_POLL_S)
+        seldom.start()
         asks = patch.object(locking, "CHECK_MS", self.shape.lock_check_ms)
         asks.start()
         # Nobody but a simulation needs to say this.
@@ -169,6 +174,7 @@ class Simulation:
         finally:
             gives_up.stop()
             often.stop()
+            seldom.stop()
             asks.stop()
             logger.removeHandler(errors)
             logger.propagate = True
