@@ -136,8 +136,13 @@ def _cancel(instance: Instance, row: InstanceRow, item: Item, reason: str) -> bo
     return True
 
 
+def _find(_instance: Instance, _row: InstanceRow, _reason: str) -> None:
+    """The answer is all: this came after what was in the inbox, a start perhaps."""
+
+
 _VERBS: Final[dict[str, Callable[[Instance, InstanceRow, str], None]]] = {
     "terminate": terminate,
     "suspend": _suspend,
     "resume": _resume,
+    "find": _find,
 }

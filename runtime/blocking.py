@@ -199,7 +199,7 @@ class BlockingOrchestrationHandle(Generic[T]):
         return self._loop.run(self._handle.result(timeout))
 
     def raise_event(self, name: str, payload: Any = None) -> None:
-        """Send an external event; durable when this returns."""
+        """Send an external event; durable when this returns. Raises as that of ``OrchestrationHandle``."""
         self._loop.run(self._handle.raise_event(name, payload))
 
     def query(

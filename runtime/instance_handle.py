@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from .errors import (
     OrchestrationTerminated,
     Overloaded,
     QueryFailed,
+    StoreUnavailable,
     UpdateFailed,
     UsageError,
 )
@@ -26,6 +28,7 @@ from .ids import ActorId, check_id
 from .messages import Control, Query, RaiseEvent, Start, Update, Watch
 from .signatures import Signature, encode_arguments
 from .status import OrchestrationStatus, StatusReader
+from .store import StoredInstance
 from .whole import with_values
 from .why_handle import Explained
 
@@ -72,12 +75,16 @@ class OrchestrationHandle(Explained, Generic[R]):
             InstanceNotFound: there is no such instance.
             StoreUnavailable: the store cannot be reached.
         """
+        row = await self._row()
+        whole = await with_values(self._connection.store, StoredInstance(row, []))
+        return self._read_status(self.id, whole.row or row)
+
+    async def _row(self) -> bytes:
         partition = self._connection.partition(self._actor)
         (stored,) = await self._connection.store.instances([(partition, self.id)], history=False)
         if stored.row is None:
             raise InstanceNotFound(f"no orchestration instance {self.id!r}")
-        whole = await with_values(self._connection.store, stored)
-        return self._read_status(self.id, whole.row or stored.row)
+        return stored.row
 
     async def history(self) -> list[Any]:
         """Return the events of the current execution, oldest first; of a purged one, from the app's archive.
@@ -129,17 +136,41 @@ class OrchestrationHandle(Explained, Generic[R]):
     async def raise_event(self, name: str, payload: Any = None) -> None:
         """Send an external event; durable when this returns.
 
-        It is kept until the instance waits for it. One for an instance that does not exist or has
-        ended is dropped.
+        It is kept until the instance waits for it. One for an instance that has ended is dropped, as in
+        Durable Functions, so an event whose outcome is unknown may be sent again. Needs a host only where
+        the store does not show the instance (yet): the host tells whether its start is under way.
+
+        Raises:
+            InstanceNotFound: there is no such instance (any more); nothing was sent.
+            DeadlineExceeded: no host told whether there is; nothing was sent.
+            Overloaded: the instance's inbox stayed full; nothing was accepted.
+            StoreUnavailable: the outcome is unknown.
         """
         what = f"payload of event {check_id('event name', name)}"
         data = codec.encode(payload, what, self._connection.payloads.bytes_max)
 
         async def send(travelling: Wire) -> None:
+            with contextlib.suppress(StoreUnavailable):  # the send waits for the store for longer than a read
+                await self._find()
             sent = await self._connection.written_ahead(self._actor, data)
             await self._connection.send(self._actor, [RaiseEvent(self._actor, name, sent, travelling)])
 
         await self._connection.through("event", "", self._actor.key, name, send)
+
+    async def _find(self) -> None:
+        try:
+            await self._row()
+        except InstanceNotFound:
+            # A start by an entity may still wait in the inbox: the host takes it before this question.
+            await self._find_by_host()
+
+    async def _find_by_host(self) -> None:
+        try:
+            await self._control("find", "")
+        except InstanceNotFound:
+            raise
+        except UsageError:
+            pass  # it has ended meanwhile, or its host is of a release that does not know the verb
 
     async def query(
         self, query: Callable[..., Any] | str, *args: Any, timeout: float | None = TIMEOUT_S, **kwargs: Any

@@ -114,6 +114,58 @@ async def sums(ctx: OrchestrationContext, count: int) -> list[Any]:
     return got
 
 
+async def test_an_event_for_nobody_is_refused(env: Environment) -> None:
+    nobody = env.client.orchestration("nobody")
+    with pytest.raises(lungfish.InstanceNotFound, match="no instance 'nobody'"):
+        await nobody.raise_event("number", 1)
+    handle = await env.client.start(sums, 1, id="nobody")
+    await handle.raise_event("number", 2)
+    assert await handle.result(timeout=60) == [2], "what was refused was not sent"
+
+
+async def test_an_event_for_an_instance_that_has_ended_is_dropped(env: Environment) -> None:
+    """Whoever does not know whether the first arrived sends it again: that must do no harm."""
+    handle = await env.client.start(sums, 1)
+    await handle.raise_event("number", 1)
+    assert await handle.result(timeout=60) == [1]
+    await handle.raise_event("number", 1)
+    assert await handle.result(timeout=60) == [1]
+    await env.client.purge(handle.id)
+    with pytest.raises(lungfish.InstanceNotFound):
+        await handle.raise_event("number", 1)
+
+
+@app.entity
+class Opener(lungfish.Entity):
+    def open(self, id: str) -> None:
+        self.context.start(sums, 1, id=id)
+
+
+async def test_an_event_finds_an_instance_whose_start_is_under_way(env: Environment) -> None:
+    """The operation is answered when its start is in the inbox; the instance may not be in the store then."""
+    for number in range(10):
+        await env.client.entity(Opener, "o").call(Opener.open, f"opened {number}")
+        handle = env.client.orchestration(f"opened {number}")
+        await handle.raise_event("number", number)
+        assert await handle.result(timeout=60) == [number]
+
+
+async def test_an_event_is_sent_also_when_the_store_cannot_be_asked_before(
+    env: Environment,
+) -> None:
+    """Sending waits for a store that is away; the question before it must not make it fail."""
+    handle = await env.client.start(sums, 1)
+    store: Any = env.client._open.store
+
+    async def away(*_args: Any, **_options: Any) -> Any:
+        raise lungfish.StoreUnavailable("away")
+
+    store.instances = away
+    await handle.raise_event("number", 1)
+    del store.instances
+    assert await handle.result(timeout=60) == [1]
+
+
 @app.orchestration
 async def impatient(ctx: OrchestrationContext) -> list[int]:
     with contextlib.suppress(TimeoutError):

@@ -263,12 +263,14 @@ async def test_a_delayed_start_finds_its_input() -> None:
 async def test_what_nobody_takes_is_swept() -> None:
     async with environment(make_app()) as env:
         client = env.client
-        await client.orchestration("nobody").raise_event("go", text("a"))
+        ended = await client.start("asked", "i")
+        await ended.terminate("enough")
+        await ended.raise_event("go", text("a"))
         payload = payloads.Payload(0, "orphan", b"x")
         await client._open.store.put_payloads([payload])
         hub = hub_of(client)
-        with pytest.raises(lungfish.InstanceNotFound):
-            await client.orchestration("nobody").result(timeout=60)
+        with pytest.raises(lungfish.OrchestrationTerminated):
+            await ended.result(timeout=60)
         assert stored(hub) == ["orphan"]  # the other was deleted with the event that nobody took
         await env.advance(3_600)
         assert await sweep(env, older_s=3_700) == 0
