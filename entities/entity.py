@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Final, Self, Unpack
 
 from pydantic import BaseModel, ConfigDict
 
-from lungfish.runtime.definitions import EntityDefinition, operations_of, with_reentrant_reads
+from lungfish.runtime.definitions import EntityDefinition, Operation, operations_of, with_reentrant_reads
 from lungfish.runtime.errors import StateMismatch, UsageError
+from lungfish.runtime.kinds import RESERVED
+from lungfish.runtime.signatures import Signature
 
 from .context import EntityContext
 from .ephemeral import EPHEMERAL_SLOT, check_ephemeral
@@ -40,6 +42,9 @@ class Entity(BaseModel):
     What lives as long as the entity is in memory, and no longer, is declared with ``lungfish.ephemeral``.
     Private attributes (``_cache``) are not stored either, but may be lost whenever something is rolled back.
     Outside the runtime a subclass is a plain model, so that its methods can be tested by calling them.
+
+    ``"delete"`` is an operation of every class that has no method of that name: it deletes the state, as
+    ``self.context.delete()`` does, and passes over what it is given (as in Durable Entities).
 
     Two methods are called by the runtime and are no operations (Orleans: ``OnActivateAsync`` and
     ``OnDeactivateAsync``); they take nothing but ``self`` and may be async. ``on_activate`` runs before the
@@ -144,6 +149,8 @@ class Entity(BaseModel):
         )
         if cls.lungfish_options.reentrant:
             operations = with_reentrant_reads(operations, name)
+        if not name.startswith(RESERVED):
+            operations.setdefault("delete", _deletion(name))
         return EntityDefinition(name, cls, operations)
 
     @classmethod
@@ -187,3 +194,12 @@ class Entity(BaseModel):
         for field in (_OWN | NAMES).intersection(cls.model_fields):
             hint = f"; write {field}: ClassVar[int]" if field == "schema_version" else ""
             raise UsageError(f"entity {cls.__name__}: a field cannot be named {field!r}{hint}")
+
+
+def _delete(entity: Entity, *_given: Any) -> None:
+    entity.context.delete()
+
+
+def _deletion(name: str) -> Operation:
+    signature = Signature.of(_delete, f"{name}.delete", skip=1)
+    return Operation("delete", _delete, signature, shared=False, is_async=False, built_in=True)

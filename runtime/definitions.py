@@ -182,7 +182,11 @@ def _returned(annotation: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation of an entity class."""
+    """One operation of an entity class.
+
+    Attributes:
+        built_in: every class has it, and this one does not say otherwise.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -190,6 +194,7 @@ class Operation:
     shared: bool
     is_async: bool
     reentrant: bool = False
+    built_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)

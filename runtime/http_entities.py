@@ -180,6 +180,7 @@ def _acting(service: Service) -> APIRouter:
     )
     async def send(request: Request, name: Name, key: Key, op: Op) -> Response:
         """Signal an entity; the body is the operation's input. Durable when this answers."""
+        _check_deletion(service, request, name, op)
         value = await service.body(request)
         return await service.once(request, lambda: _signal(service, name, key, op, value))
 
@@ -194,6 +195,7 @@ def _acting(service: Service) -> APIRouter:
     )
     async def call(request: Request, name: Name, key: Key, operation: Operation) -> Response:
         """Call an operation and answer with its result; ``timeout`` is the longest wait (s)."""
+        _check_deletion(service, request, name, operation)
         value = await service.body(request)
         timeout_s = seconds(request, "timeout", 30.0, 300.0)
 
@@ -307,6 +309,11 @@ def _listed(found: Any) -> dict[str, Any]:
 def _signature(service: Service, ref: EntityRef[Any], operation: str) -> Signature | None:
     """Return an operation's parameters where the app is known; raises ``NotRegistered``."""
     app = service.client.app
-    if app is None or operation == DELETE:
-        return None
-    return app.find_operation(ref.name, operation).signature
+    return None if app is None else app.find_operation(ref.name, operation).signature
+
+
+def _check_deletion(service: Service, request: Request, name: str, operation: str) -> None:
+    """Refuse the built-in deletion to whoever may not purge; without the app, whatever has its name."""
+    app = service.client.app
+    if operation == DELETE and (app is None or app.find_operation(name, operation).built_in):
+        service.may_administer(request)

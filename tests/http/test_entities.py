@@ -157,6 +157,15 @@ async def test_a_state_is_edited_and_purged_by_hand(serve_app: ServeApp) -> None
         assert (await http.get(f"{url}/edits", headers=reader)).json() == []
 
 
+async def test_delete_is_an_operation(serve_app: ServeApp) -> None:
+    async with serve_app(app, keys=KEYS) as served:
+        http, url, admin = served.http, "/entities/Counter/kept", code(Scope.ADMIN)
+        for asked in (f"{url}/call/delete", f"{url}?op=delete"):
+            await http.post(f"{url}/call/add", json=5, headers=admin)
+            assert (await http.post(asked, headers=admin)).status_code in (200, 202)
+            assert (await http.post(f"{url}/call/get", headers=admin)).json() == 0
+
+
 @pytest.mark.parametrize("scope", [Scope.READ, Scope.OPERATE])
 async def test_only_administrators_edit(serve_app: ServeApp, scope: Scope) -> None:
     async with serve_app(app, keys=KEYS) as served:
@@ -165,6 +174,8 @@ async def test_only_administrators_edit(serve_app: ServeApp, scope: Scope) -> No
         for asked in (
             served.http.put(f"{url}?reason=x", json={"value": 1}, headers=code(scope)),
             served.http.delete(url, headers=code(scope)),
+            served.http.post(f"{url}?op=delete", headers=code(scope)),
+            served.http.post(f"{url}/call/delete", headers=code(scope)),
         ):
             problem(await asked, 403, "")
         assert (await served.http.get(url, headers=code(scope))).json() == {"value": 5}

@@ -236,6 +236,18 @@ async def test_falsy_is_not_deleted_and_deleted_is_gone(client: lungfish.Client)
     assert await ref.call(Counter.add) == 1
 
 
+async def test_delete_is_an_operation_of_every_class(client: lungfish.Client) -> None:
+    called, signalled = client.entity(Counter, "called"), client.entity(Counter, "signalled")
+    for ref in (called, signalled):
+        await ref.call(Counter.add, 3)
+    assert await called.call("delete") is None
+    await signalled.signal("delete")
+    assert await signalled.call(Counter.get) == 0
+    assert [await ref.state() for ref in (called, signalled)] == [None, None]
+    with pytest.raises(lungfish.NotRegistered):
+        await client.entity("lungfish.schedules", "s").call("delete")
+
+
 async def test_one_operation_at_a_time_also_across_await(client: lungfish.Client) -> None:
     log = client.entity(Log, "a")
     await asyncio.gather(*(log.call(Log.write_slowly, str(number)) for number in range(10)))

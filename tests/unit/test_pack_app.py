@@ -65,4 +65,4 @@ def test_code_of_main_travels_by_value() -> None:
     assert payment.lines == []
     counter = app.find_entity("Counter")
     assert counter.cls().add(2) == 2
-    assert set(counter.operations) == {"add"}
+    assert set(counter.operations) == {"add", "delete"}

@@ -46,7 +46,8 @@ class Counter(Entity):
 
 def operations(cls: type[Entity]) -> dict[str, tuple[bool, bool]]:
     found = cls.lungfish_definition("E").operations
-    return {name: (operation.shared, operation.is_async) for name, operation in found.items()}
+    own = {name: operation for name, operation in found.items() if not operation.built_in}
+    return {name: (operation.shared, operation.is_async) for name, operation in own.items()}
 
 
 def test_public_methods_are_operations() -> None:
@@ -271,5 +272,7 @@ def test_aliases_do_not_show_in_what_is_stored() -> None:
 def test_find_by_method_or_name() -> None:
     definition = Counter.lungfish_definition("E")
     assert definition.find(Counter.add) is definition.find("add")
-    with pytest.raises(UsageError, match=r"no operation of E named 'nope'; there are: add, get, later"):
+    with pytest.raises(
+        UsageError, match=r"no operation of E named 'nope'; there are: add, delete, get, later"
+    ):
         definition.find("nope")

@@ -448,7 +448,7 @@ def test_unknown_operations(caplog: pytest.LogCaptureFixture) -> None:
     assert answer.failure is not None
     assert (
         answer.failure.message
-        == "no operation of Door named 'nope'; there are: add, get, hold, instant, watch"
+        == "no operation of Door named 'nope'; there are: add, delete, get, hold, instant, watch"
     )
     item = host.signal("nope", [1], [2])
     host.run()

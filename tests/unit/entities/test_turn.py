@@ -436,6 +436,39 @@ def test_whatever_an_operation_raises_is_a_failure(
     assert value(host.call("get"))[0] in ([1], 1)
 
 
+def test_the_operation_delete_is_built_in() -> None:
+    class Kept(Entity):
+        value: int = 0
+
+        def put(self, n: int) -> None:
+            self.value = n
+
+    host = Host(Kept)
+    for given in ([], [None], ["passed over"]):
+        host.call("put", 3)
+        assert host.fields == {"value": 3}
+        assert value(host.call("delete", *given)) is None
+        assert not exists(host)
+        host.reactivate()
+    host.signal("put", [1], [2])
+    host.signal("delete", [])
+    host.run()
+    assert not exists(host)
+
+
+def test_a_class_may_say_itself_what_delete_is() -> None:
+    class Kept(Entity):
+        value: int = 0
+
+        def delete(self, by: int) -> int:
+            self.value -= by
+            return self.value
+
+    host = Host(Kept)
+    assert value(host.call("delete", 3)) == -3
+    assert host.fields == {"value": -3}
+
+
 def test_delete() -> None:
     class Gone(Entity):
         value: int = 0
