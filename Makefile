@@ -3,7 +3,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed-for-lungfish
-# Narrow a run: make test ARGS="tests/unit -x"
+# Narrow a run: make test ARGS="tests/unit -x"; that is one process, and without ARGS it is two (docs/adr/0051).
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -18,7 +18,7 @@ demo: $(STAMP)
 
 ## test     all tests
 test: $(STAMP)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m $(if $(strip $(ARGS)),pytest $(ARGS),tests.lanes)
 
 ## browser  tests of the dashboard in a Chromium of this machine (docs/adr/0040)
 browser: $(STAMP)

@@ -390,7 +390,7 @@ async def test_shards_that_are_well_answer_while_one_is_away() -> None:
         servers = [stack.enter_context(running(*options)) for _ in range(3)]
         join_cluster(servers)
         places = [min(2, key_slot(f"{{{hub}:{p}}}:owner".encode()) // 5461) for p in range(8)]
-        queues = ["a", "b", "c", "d", "e", "f", "g", "h"]
+        queues = ["a", "b", "c"]  # each on a server of its own; every lane of the lost one takes a time-out
         at_queues = [min(2, key_slot(f"{{{hub}:q:{q}}}".encode()) // 5461) for q in queues]
         # Not the one that has the hub's own keys.
         gone = next(at for at in range(3) if at != min(2, key_slot(f"{{{hub}}}:meta".encode()) // 5461))
@@ -402,7 +402,7 @@ async def test_shards_that_are_well_answer_while_one_is_away() -> None:
             assert await worker.take(queues, block_ms=0, count=99) == []
             appends = [message(1, f"p:{partition}") for partition in range(8)]
             fills = [message(1, f"q:{queue}") for queue in queues]
-            assert await store.append([*appends, *fills]) == [Appended.OK] * 16
+            assert await store.append([*appends, *fills]) == [Appended.OK] * 11
             commits = [Commit(partition, "t", 1) for partition in range(8)]
             positions = {f"p:{partition}": START for partition in range(8)}
             servers[gone].process.send_signal(signal.SIGSTOP)
