@@ -29,7 +29,7 @@ from .definitions import (
 )
 from .errors import NotRegistered, UsageError
 from .headers import Carried
-from .ids import ENTITY, check_id
+from .ids import ENTITY, check_hub, check_id
 from .kinds import RESERVED, built_in
 from .layout import POOL_MARK
 from .payloads import PayloadSettings, check_payloads
@@ -86,10 +86,7 @@ class App(AppMiddleware):
             InvalidId: a name that cannot be part of a store key.
             UsageError: a name that no hub, or no pool, can have.
         """
-        check_id("hub", hub)
-        if any(not (c.isalnum() or c in "-_.") for c in hub):
-            raise UsageError(f"hub {hub!r}: only letters, digits, '-', '_' and '.' are allowed")
-        self.hub = hub
+        self.hub = check_hub(hub)
         self.version = check_id("version", version) if version != "" else ""
         self.payloads = check_payloads(payloads)
         self.pools = check_pools(pools)

@@ -144,7 +144,7 @@ def up(where: Where, hosts_per_node: int, workers_per_node: int) -> None:
     runtime = start(app, url=url, hosts_per_node=hosts_per_node, workers_per_node=workers_per_node)
     _announce(app, runtime.url)
     hosts = runtime.hosts()
-    _say("hosts", f"{len(hosts)} on {len({host.node for host in hosts})} node(s)")
+    _say("hosts", f"{len(hosts)} on {counted(len({host.node for host in hosts}), 'node')}")
     at = f" --address {where.address}" if where.address else ""
     _say("stop", f"lungfish down --hub {app.hub}{at}")
 

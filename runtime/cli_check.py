@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import click
 
+from .cli_output import counted
 from .errors import UsageError
 from .loading import load_app
 
@@ -38,7 +39,7 @@ def check(targets: Sequence[str], form: str) -> None:
     else:
         for finding in findings:
             click.echo(str(finding))
-        click.echo(f"{len(files)} file(s) checked, {len(findings)} finding(s)", err=True)
+        click.echo(f"{counted(len(files), 'file')} checked, {counted(len(findings), 'finding')}", err=True)
     raise SystemExit(1 if findings else 0)
 
 

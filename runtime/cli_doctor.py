@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+from .cli_output import counted
 from .cli_where import Where, where_options
 from .doctor import (
     PACKAGES,
@@ -72,16 +73,19 @@ def _print(facts: Facts, findings: list[Finding]) -> None:
     if store.write_ms is not None:
         click.echo(f"       a durable write takes {store.write_ms:.2f} ms; clock {store.skew_ms:+d} ms")
     if facts.hub is not None and (status := facts.hub.status) is not None:
-        hosts = sum(host.alive for host in status.hosts)
-        workers = sum(worker.alive for worker in status.workers)
-        text = f"{len(status.partitions)} partitions, {hosts} hosts, {workers} workers"
+        counts = {
+            "partition": len(status.partitions),
+            "host": sum(host.alive for host in status.hosts),
+            "worker": sum(worker.alive for worker in status.workers),
+        }
+        text = ", ".join(counted(count, one) for one, count in counts.items())
         click.echo(f"hub    {status.hub}: {text}")
     for finding in findings:
         color = "red" if finding.severity is Severity.ERROR else "yellow"
         label = click.style(f"{finding.severity}: ", fg=color, bold=True)
         click.echo(f"{label}{finding.text} [{finding.code}]")
         click.echo(f"  → {finding.advice}")
-    click.echo(f"{len(findings)} finding(s)" if findings else "nothing to find fault with")
+    click.echo(counted(len(findings), "finding") if findings else "nothing to find fault with")
 
 
 # --- facts --------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from .amounts import check_whole
 from .app import App
 from .blocking import BlockingClient
 from .client import Client
@@ -150,7 +151,13 @@ class Runtime:
         """Change how many hosts and workers each node runs; returns when that is so.
 
         Planned moves finish running operations, commit, and lose nothing.
+
+        Raises:
+            UsageError: not a whole number of 0 or more.
         """
+        for what, count in (("hosts_per_node", hosts_per_node), ("workers_per_node", workers_per_node)):
+            if count is not None:
+                check_whole(what, count)
         self._ask("scale", hosts_per_node, workers_per_node)
         self.wait_ready()
 

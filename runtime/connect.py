@@ -7,7 +7,8 @@ from .blocking import BlockingClient
 from .client import Client
 from .errors import UsageError
 from .existing import HUB_WAIT_S
-from .open_store import find_url, open_store
+from .ids import check_hub
+from .open_store import check_url, find_url, open_store
 from .store import Store
 
 
@@ -31,7 +32,8 @@ def connect(
             one, since the hosts' number of partitions is fixed in it for ever.
 
     Raises:
-        UsageError: neither an app nor a hub is given, or what is given is neither an app nor an address.
+        UsageError: neither an app nor a hub is given, or what is given is neither an app nor an address, or
+            is no name of a hub (``InvalidId``).
         HubNotFound: on entering the block: no host has made the hub within ``wait_s``.
         StoreUnavailable, HubMismatch, UnsafeStore: on entering the block.
     """
@@ -41,10 +43,11 @@ def connect(
         app, url = None, app
     elif app is not None and not isinstance(app, App):
         raise UsageError(f"connect takes an app or an address such as redis://host:6379, not {app!r}")
-    name = hub or (app.hub if app is not None else None)
+    name = app.hub if app is not None and hub is None else hub
     if name is None:
         raise UsageError("connect needs an app, or an address and hub=…")
-    hub_name = name
+    hub_name = check_hub(name)
+    check_url(url)
 
     async def open_found() -> Store:
         return open_store(await find_url(hub_name, url), hub_name)

@@ -350,7 +350,7 @@ def _hosts(status: HubStatus, machine: MachineFacts) -> Iterator[Finding]:
             advice = "free it there, or leave it: the pool's other hosts have its entities"
             yield _warning("pool-host-waits", f"pool {pool!r} has fewer hosts than it should: {note}", advice)
     if dead:
-        text = f"{len(dead)} hosts do not beat any more: {', '.join(sorted(dead)[:5])}"
+        text = f"no heartbeat any more ({len(dead)}): {', '.join(sorted(dead)[:5])}"
         yield _warning("hosts-dead", text, "others have their partitions; look why they died")
     releases = {host.release for host in live if host.release}
     if len(releases) > 1:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import zlib
 from typing import Final, NamedTuple
 
-from .errors import InvalidId
+from .errors import InvalidId, UsageError
 
 ENTITY: Final = "e"
 ORCHESTRATION: Final = "o"
@@ -117,3 +117,11 @@ def check_id(what: str, text: str) -> str:
     if not text.isprintable():
         raise InvalidId(f"{what} has control or unprintable characters: {text!r}")
     return text
+
+
+def check_hub(hub: str) -> str:
+    """Return ``hub`` if a hub can have that name; raise ``InvalidId`` or ``UsageError`` if it cannot."""
+    check_id("hub", hub)
+    if any(not (c.isalnum() or c in "-_.") for c in hub):
+        raise UsageError(f"hub {hub!r}: only letters, digits, '-', '_' and '.' are allowed")
+    return hub

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .amounts import check_whole
 from .app import App
+from .errors import UsageError
+from .open_store import check_url
 from .settings import HostSettings
 
 if TYPE_CHECKING:
@@ -42,10 +45,21 @@ def start(
         settings: bounds and times of the hosts.
 
     Raises:
+        UsageError: an argument that makes no sense; nothing was started.
         HubMismatch: the hub exists with another partition count or format.
         UnsafeStore: the store evicts keys when memory is short.
         StoreUnavailable: the store cannot be reached from here.
     """
+    _check_app("start", app)
+    check_url(url)
+    check_whole("replicas", replicas)
+    if partitions is not None:
+        check_whole("partitions", partitions, 1)
+    check_whole("hosts_per_node", hosts_per_node)
+    check_whole("workers_per_node", workers_per_node)
+    check_whole("concurrency", concurrency, 1)
+    if settings is not None and not isinstance(settings, HostSettings):
+        raise UsageError(f"settings is a HostSettings(…), not {settings!r}")
     from . import cluster
     from .fingerprint import fingerprint
     from .processes import Deployment
@@ -65,8 +79,15 @@ def attach(app: App) -> Runtime:
     """Return the runtime of the app's hub that is up on this process's Ray cluster.
 
     Raises:
+        UsageError: not an app.
         RuntimeNotFound: there is none.
     """
+    _check_app("attach", app)
     from . import cluster
 
     return cluster.attach(app)
+
+
+def _check_app(verb: str, app: App) -> None:
+    if not isinstance(app, App):
+        raise UsageError(f"{verb} takes an App, not {app!r}")

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from .errors import UsageError
+from .redis_link import Address
 from .redis_store import RedisStore
 from .store import Store
 
@@ -18,6 +20,15 @@ DATA_FOLDER: Final = ".lungfish"
 def open_store(url: str, hub: str, *, replicas: int = 0) -> Store:
     """Return a store handle for an address; nothing is connected yet."""
     return RedisStore(url, hub, replicas=replicas)
+
+
+def check_url(url: str | None) -> None:
+    """Raise ``UsageError`` for what is no store's address; None is one that is looked for."""
+    if url is None:
+        return
+    if not isinstance(url, str):
+        raise UsageError(f"url is an address such as redis://host:6379, not {url!r}")
+    Address.of(url)
 
 
 def ray_is_up() -> bool:

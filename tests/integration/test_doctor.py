@@ -51,7 +51,7 @@ async def test_a_hub_that_is_well_and_then_is_not(run_app: RunApp, valkey: Serve
         await runtime.client.entity(Counter, "a").call(Counter.add, 1)
         well = await asyncio.to_thread(run, *where)
         assert well.exit_code == 0, well.output
-        assert "1 hosts, 1 workers" in well.output
+        assert " partitions, 1 host, 1 worker\n" in well.output
         assert "a durable write takes" in well.output
         assert well.output.endswith("nothing to find fault with\n")
         opened = await asyncio.to_thread(run, *where, "--http", "0.0.0.0", "--format", "json")

@@ -140,6 +140,49 @@ def test_a_client_of_something_else_than_an_app(connect: Callable[[Any], Any], g
         connect(given)
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"hub": ""}, "hub must not be empty"),
+        ({"hub": "a b"}, "hub 'a b': only letters"),
+        ({"hub": 17}, "hub must be a str"),
+        ({"url": ""}, "not the URL of a Redis server: ''"),
+        ({"url": "localhost:6379"}, "not the URL of a Redis server"),
+        ({"url": 6379}, "url is an address such as redis://host:6379, not 6379"),
+    ],
+)
+@pytest.mark.parametrize("connect", [lungfish.connect, lungfish.connect_sync])
+def test_a_client_of_what_is_no_hub(connect: Callable[..., Any], given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        connect(app, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"app": Cart}, "start takes an App, not <class"),
+        ({"url": "localhost:6379"}, "not the URL of a Redis server"),
+        ({"replicas": -1}, "replicas is a whole number of 0 or more, not -1"),
+        ({"partitions": 0}, "partitions is a whole number of 1 or more, not 0"),
+        ({"partitions": "32"}, "partitions is a whole number of 1 or more, not '32'"),
+        ({"hosts_per_node": -1}, "hosts_per_node is a whole number of 0 or more, not -1"),
+        ({"workers_per_node": 1.5}, "workers_per_node is a whole number of 0 or more, not 1.5"),
+        ({"concurrency": 0}, "concurrency is a whole number of 1 or more, not 0"),
+        ({"settings": {"lease_ms": 1_000}}, "settings is a HostSettings"),
+    ],
+)
+def test_a_runtime_that_cannot_be(given: dict[str, Any], says: str) -> None:
+    """Told before Ray, or the store, is asked for anything."""
+    with pytest.raises(UsageError, match=says):
+        lungfish.start(**{"app": app, **given})
+
+
+def test_a_runtime_of_no_app() -> None:
+    given: Any = "shop"
+    with pytest.raises(UsageError, match="attach takes an App, not 'shop'"):
+        lungfish.attach(given)
+
+
 async def test_a_start_of_what_is_no_orchestration(env: Environment) -> None:
     for given in (greet, bare, Cart, None):
         with pytest.raises(UsageError, match=r"an orchestration is a function with @app\.orchestration"):

@@ -188,8 +188,8 @@ BAD = "import time\n@app.orchestration\nasync def f(ctx): time.sleep(1)\n"
     ("targets", "code", "text"),
     [
         (["bad.py"], 1, "bad.py:3:19: blocking-sleep: time.sleep in orchestration 'f'"),
-        (["."], 1, "2 file(s) checked, 1 finding(s)"),
-        (["good.py"], 0, "1 file(s) checked, 0 finding(s)"),
+        (["."], 1, "2 files checked, 1 finding\n"),
+        (["good.py"], 0, "1 file checked, 0 findings\n"),
         (["none.py"], 2, "there is no file 'none.py'"),
         (["checked_app:app"], 2, "there is no module"),
     ],
@@ -219,4 +219,4 @@ def test_the_command_speaks_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_command_takes_an_app() -> None:
     done = CliRunner().invoke(main, ["check", "benchmarks.app:app"])
-    assert (done.exit_code, "1 file(s) checked, 0 finding(s)" in done.output) == (0, True), done.output
+    assert (done.exit_code, "1 file checked, 0 findings" in done.output) == (0, True), done.output
