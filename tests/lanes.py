@@ -22,8 +22,8 @@ from tests.servers import die_with_parent
 ROOT = Path(__file__).resolve().parents[1]
 #: Where ``pytest --last-failed`` looks.
 CACHE = Path(".pytest_cache")
-#: Folders whose tests start no server and no host in a process of its own, in their order.
-VIRTUAL = ("simulation", "properties", "peers", "golden", "unit")
+#: Folders and files whose tests start no server and no host in a process of its own, in their order.
+VIRTUAL = ("simulation", "properties", "peers", "golden", "examples/test_crashes_in_sagas.py", "unit")
 #: The first of the others run beside the simulation, which does not mind to stand still for a while, the next
 #: beside the unit tests, and the last, which want both processors, beside nothing.
 REAL_FIRST = ("faults", "contract", "integration", "http", "examples")
@@ -43,6 +43,7 @@ class Lane:
     """Some folders of tests, and the process that runs them.
 
     Attributes:
+        without: what of the folders is not in this lane.
         cache: where pytest keeps what it notes: two at once would write over each other.
         code: how pytest ended; None: not by itself.
         last: its last line.
@@ -50,6 +51,7 @@ class Lane:
 
     name: str
     folders: Sequence[str]
+    without: Sequence[str] = ()
     cache: Path = CACHE
     nice: int = 0
     code: int | None = None
@@ -62,7 +64,8 @@ class Lane:
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         """Start its process."""
-        paths = [f"tests/{folder}" for folder in self.folders]
+        paths = [f"tests/{path}" for path in self.folders]
+        paths += [f"--ignore=tests/{path}" for path in self.without]
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", "-o", f"cache_dir={self.cache}", *options, *paths],
             cwd=ROOT,
@@ -97,7 +100,7 @@ def lanes() -> tuple[Lane, Lane]:
     found = {path.relative_to(ROOT / "tests").parts[0] for path in ROOT.glob("tests/*/**/test_*.py")}
     others = found.difference(VIRTUAL, APART, REAL_FIRST, REAL_LAST)
     real = (*REAL_FIRST, *sorted(others), *REAL_LAST)
-    return Lane("real", real), Lane("virtual", VIRTUAL, CACHE / "virtual", NICE)
+    return Lane("real", real, VIRTUAL), Lane("virtual", VIRTUAL, cache=CACHE / "virtual", nice=NICE)
 
 
 def remember(lanes: Sequence[Lane]) -> None:

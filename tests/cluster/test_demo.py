@@ -61,32 +61,6 @@ def test_every_figure_is_exact_although_a_host_is_killed(tmp_path: Path) -> None
     assert running_daemon(tmp_path / STORE) is None
 
 
-def test_a_wrong_figure_is_found(tmp_path: Path) -> None:
-    code = """
-import sys
-from lungfish.demo import run
-
-def wrong(flights, tally=run.tally):
-    found = tally(flights)
-    found["Carrier", "UA"].delay += 1
-    return found
-
-run.tally = wrong
-sys.exit(run.run(flights=500, kill=False))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT_S,
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r"WRONG +Carrier/UA: the file says Figures\(.*, the entity Figures\(", done.stdout)
-    assert done.stdout.count("WRONG") == 1
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_takes_all_that_it_started_along(tmp_path: Path, how: signal.Signals) -> None:
     command = [PROGRAM, "demo", "--flights", "100000"]

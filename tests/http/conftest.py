@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -37,10 +38,31 @@ class Served:
         return self.runtime.client
 
 
+class PromptServer(uvicorn.Server):
+    """Ends at once: uvicorn looks ten times a second whether it is to, and then sleeps for another tenth."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.end = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)  # makes the headers that every answer has
+        await self.end.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        while self.server_state.connections or self.server_state.tasks:
+            await asyncio.sleep(0.005)
+        await self.lifespan.shutdown()
+
+
 @contextlib.asynccontextmanager
 async def listening(api: Any) -> AsyncIterator[str]:
     """Serve an ASGI app on a free port of loopback; yield its origin."""
-    server = uvicorn.Server(uvicorn.Config(api, "127.0.0.1", 0, log_level="warning", lifespan="on"))
+    server = PromptServer(uvicorn.Config(api, "127.0.0.1", 0, log_level="warning", lifespan="on"))
     # Handlers of signals belong to the test runner.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     task = asyncio.create_task(server.serve())
@@ -51,7 +73,7 @@ async def listening(api: Any) -> AsyncIterator[str]:
                 await asyncio.sleep(0.01)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.end.set()
         await task
 
 

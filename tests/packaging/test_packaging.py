@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,12 +117,23 @@ assert not set(sys.modules) & {set(FOLDERS)!r}
 
 
 @pytest.mark.cluster
-def test_the_wheel_runs_the_demo_from_another_folder(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+def test_the_wheel_runs_the_demo_from_another_folder_which_finds_a_wrong_figure(
+    wheel: zipfile.ZipFile, tmp_path: Path
+) -> None:
+    # One figure of the file is made wrong: exactly that is found, so everything else has run and is right.
     site = tmp_path / "site"
     wheel.extractall(site)
     code = f"""
 import lungfish, runpy, sys
+from lungfish.demo import run
 assert lungfish.__file__.startswith({str(site)!r}), lungfish.__file__
+
+def wrong(flights, tally=run.tally):
+    found = tally(flights)
+    found["Carrier", "UA"].delay += 1
+    return found
+
+run.tally = wrong
 runpy.run_module("lungfish.runtime.cli", run_name="__main__")
 """
     done = subprocess.run(
@@ -133,5 +145,10 @@ runpy.run_module("lungfish.runtime.cli", run_name="__main__")
         check=False,
         timeout=150,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "entities agree with the file" in done.stdout
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"WRONG +Carrier/UA: the file says Figures\(.*, the entity Figures\(", done.stdout)
+    assert done.stdout.count("WRONG") == 1
+    agree = re.search(r"([\d,]+) of ([\d,]+) entities agree with the file", done.stdout)
+    assert agree is not None
+    right, all_of_them = (int(number.replace(",", "")) for number in agree.groups())
+    assert right == all_of_them - 1 > 100
