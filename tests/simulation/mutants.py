@@ -16,7 +16,7 @@ from lungfish.entities.hooks import Step, Waking
 from lungfish.entities.jobs import Job
 from lungfish.entities.locking import Holding
 from lungfish.entities.running import Running
-from lungfish.orchestrations import context, outgoing
+from lungfish.orchestrations import context, outgoing, processor
 from lungfish.runtime import placement
 from lungfish.runtime.kinds import Effects
 from lungfish.runtime.memory_server import MemoryServer, Stream
@@ -299,9 +299,12 @@ def gap_accepted() -> Any:
     return patch.object(Relay, "_settle", settle)
 
 
-def locks_kept() -> Any:
-    """An orchestration that leaves a critical section, or ends in one, does not let go."""
-    return patch.object(outgoing, "release_lock", lambda *_, **__: None)
+@contextlib.contextmanager
+def locks_kept() -> Iterator[None]:
+    """An orchestration that leaves a critical section, or ends in one, does not let go, asked or not."""
+    kept = patch.object(outgoing, "release_lock", lambda *_, **__: None)
+    with kept, patch.object(processor, "disclaim", lambda *_: None):
+        yield
 
 
 def locks_in_any_order() -> Any:

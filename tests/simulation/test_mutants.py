@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -26,11 +27,18 @@ def restless(seed: int) -> Report:
 
 
 def mortal(seed: int) -> Report:
-    """Workers die while the store is hard to reach."""
-    calls = {"break_before": 0.1, "slow_before": 0.1}
-    return simulate(
-        seed, profile=Profile(calls=calls, nemeses={"worker_crash": 0.5}, slow_s=0.5, until_s=8.0)
-    )
+    """Workers die again and again, while what they report waits for room in the inboxes."""
+    shape = replace(shape_of(seed), work={"start": 1.0}, operations=12, clients=2, lanes=3)
+    profile = Profile(calls={"slow_before": 0.1}, nemeses={"worker_crash": 0.2}, slow_s=0.5, until_s=6.0)
+    return simulate(seed, profile=profile, shape=replace(shape, inbox_length_max=2))
+
+
+def abrupt(seed: int) -> Report:
+    """Clients die with signals on their way to a store that is hard to reach."""
+    shape = replace(shape_of(seed), work={"signal": 1.0}, operations=30, clients=3, lanes=3)
+    calls = {"break_before": 0.3, "slow_before": 0.2}
+    profile = Profile(calls=calls, nemeses={"client_crash": 2.0}, slow_s=0.5, until_s=4.0)
+    return simulate(seed, profile=profile, shape=shape)
 
 
 def deaf(seed: int) -> Report:
@@ -56,9 +64,9 @@ def cramped(seed: int) -> Report:
     return simulate(seed, profile=profile, shape=shape)
 
 
-def crowded(seed: int) -> Report:
+def crowded(seed: int, operations: int = 40) -> Report:
     """Many orchestrations at once, a third of which want some of four purses for themselves."""
-    shape = replace(shape_of(seed), work={"start": 1.0}, operations=40, clients=3, lanes=3)
+    shape = replace(shape_of(seed), work={"start": 1.0}, operations=operations, clients=3, lanes=3)
     return simulate(seed, shape=shape)
 
 
@@ -126,7 +134,9 @@ RUNS: dict[str, Callable[[int], Report]] = {
     "finished_before_reported": mortal,
     "lost_takes_forgotten": deaf,
     "new_number_for_a_retry": deaf,
+    "acknowledged_too_soon": abrupt,
     "gap_accepted": narrow,
+    "locks_kept": partial(crowded, operations=20),
     "locks_in_any_order": crowded,
     "locks_keep_nobody_out": crowded,
     "operations_while_asleep": poured,
@@ -151,7 +161,7 @@ def test_the_mutant_is_caught(name: str) -> None:
         assert first_red(name) is not None
 
 
-@pytest.mark.parametrize("run", [restless, mortal, deaf, cramped, crowded, poured, toilsome, narrow])
+@pytest.mark.parametrize("run", [restless, mortal, abrupt, deaf, cramped, crowded, poured, toilsome, narrow])
 def test_those_runs_are_well_without_a_mutant(run: Callable[[int], Report]) -> None:
     assert not {seed: report.violations[:3] for seed in range(1, 16) if (report := run(seed)).violations}
 
