@@ -61,7 +61,13 @@ def test_all_green(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "  right | " in said
 
 
-def test_red_in_any_lane_is_red_and_known_to_last_failed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("texts", [(GREEN, RED), (RED, GREEN)])
+def test_one_red_lane_is_enough(texts: tuple[str, str], tmp_path: Path) -> None:
+    assert run(two(tmp_path, *texts)) == 1
+    assert len(noted(tmp_path)) == 1
+
+
+def test_what_failed_in_any_lane_is_known_to_last_failed(tmp_path: Path) -> None:
     assert run(two(tmp_path, GREEN + RED, RED)) == 1
     assert noted(tmp_path) == {"tests/left/test_left.py::test_red", "tests/right/test_right.py::test_red"}
     alone = Lane("again", ["left", "right"])
