@@ -140,6 +140,11 @@ class Client(ClientBatches, ClientBroadcasts, EnteredAsync):
         return self._connection.waiting if self._connection is not None else 0
 
     @property
+    def handing(self) -> bool:
+        """Whether a request of this client is on its way to a host, and nowhere else."""
+        return self._connection is not None and self._connection.handing
+
+    @property
     def _is_entered(self) -> bool:
         return self._connection is not None
 

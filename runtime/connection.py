@@ -22,6 +22,7 @@ from typing import Final, TypeVar
 from . import headers, wire
 from .allowance import Allowance
 from .deadlines import Deadlines
+from .direct import read_note
 from .errors import DeadlineExceeded, FailureDetails, StoreUnavailable, UnknownPool, usage_error
 from .existing import HUB_WAIT_S, open_existing
 from .headers import Wire
@@ -29,6 +30,7 @@ from .ids import CLIENT, ActorId
 from .layout import HubMeta, Layout
 from .messages import Message, Response
 from .middleware import Chain, Outgoing, Sort, wait_through
+from .owners import Owners
 from .payloads import DEFAULT, Payload, PayloadSettings, is_token
 from .sender import Sender
 from .store import START, Reader, Store, client_target, partition_target
@@ -67,6 +69,7 @@ class Connection:
         #: Middleware around what is sent.
         self.around = around
         self._sender = Sender(store, f"c:{self.session}", yields=True)
+        self._owners: Owners | None = None
         self._waiting: dict[str, asyncio.Future[Response]] = {}
         self._deadlines = Deadlines(self._waiting)
         self._watches: dict[ActorId, asyncio.Future[Response]] = {}
@@ -83,6 +86,8 @@ class Connection:
     async def open(self, wait_s: float = HUB_WAIT_S) -> None:
         """Connect to the store; raises as ``open_existing``."""
         self.layout.learn(await open_existing(self.store, wait_s))
+        if self.store.hands_over:
+            self._sender.owners = self._owners = Owners(self.store)
 
     async def refresh(self) -> None:
         """Learn of pools that were added to the hub."""
@@ -95,6 +100,8 @@ class Connection:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
         await self._sender.close()
+        if self._owners is not None:
+            await self._owners.close()
         if self._reader is not None:
             await self._reader.close()
         for future in self._waiting.values():
@@ -109,6 +116,11 @@ class Connection:
     def waiting(self) -> int:
         """How many callers wait for a response."""
         return len(self._waiting) - len(self._watches) + self._watchers
+
+    @property
+    def handing(self) -> bool:
+        """Whether something was handed to a host of which nobody knows yet whether it arrived."""
+        return self._sender.handing > 0
 
     def headers(self) -> headers.Wire:
         """Return what a message that is sent here and now takes along; raises as ``headers.outgoing``."""
@@ -320,6 +332,8 @@ class Connection:
             for entry in found.get(target, ()):
                 position = entry.id
                 self._take(entry.payload)
+            if found:
+                self._sender.answered()
             # First those who were answered, and what they send next; only then this read's own business.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -337,6 +351,9 @@ class Connection:
                     waiting.set_result(message)
                 elif message.request in self._subscribers:
                     self._tell(message)
+                elif waiting is None and (note := read_note(message.request)) is not None:
+                    taken, partition, sequence = note
+                    self._sender.note(taken=taken, partition=partition, sequence=sequence)
 
     def _tell(self, message: Response) -> None:
         take = self._subscribers[message.request]()

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from . import wire
 from .errors import InvalidArguments, Overloaded, StoreUnavailable, UsageError
 from .ids import ActorId
 from .letters import described, unpack_letter
@@ -67,7 +68,9 @@ class DeadLetter:
         partition, entry = self._place()
         # Not where it was found: what a host could send nowhere lies with its sender.
         owner = await self._connection.place(self._actor)
-        append = Append(partition_target(owner), f"r:{self.id}", 1, (self._payload,))
+        # Packed anew: under the number of its first sender its owner might take it for a repeat.
+        payload = wire.pack(wire.unpack(self._payload))
+        append = Append(partition_target(owner), f"r:{self.id}", 1, (payload,))
         (outcome,) = await self._connection.store.append([append])
         match outcome:
             case Appended.OK:

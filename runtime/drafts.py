@@ -22,7 +22,8 @@ from typing import Any
 from . import wire
 from .ahead import PartitionPayloads
 from .deliveries import delivery_of
-from .ids import ActorId
+from .direct import Handed, taken_note
+from .ids import CLIENT, ActorId
 from .kinds import Effects, Item
 from .layout import Layout
 from .letters import pack_letter
@@ -110,6 +111,8 @@ class Drafting(Effects):
         draft = self._draft
         self._number += 1
         draft.number = self._number
+        if self._receipts:
+            self._acknowledge_unanswered()
         for row, item in self._fresh.items():
             draft.mailbox[row_name(row)] = pack_item(item)
         self._kept.update(self._fresh)
@@ -121,6 +124,22 @@ class Drafting(Effects):
         self._gated, self._afterwards = self._afterwards, []
         self._new_draft()
         return draft
+
+    def taking(self, batch: Handed, rows: range) -> None:
+        """Note that a batch which was handed over is taken with this draft; its messages have these rows."""
+        lane = batch.producer
+        first, _ = self._draft.direct.get(lane, (batch.sequence, 0))
+        self._draft.direct[lane] = (first, batch.sequence)
+        self._receipts.append((lane, batch.sequence, rows))
+        self._urgent = True
+
+    def _acknowledge_unanswered(self) -> None:
+        """Tell those lanes that their batch is durable to whom no answer in this commit does."""
+        for lane, sequence, rows in self._receipts:
+            if all(row in self._fresh for row in rows):
+                target = lane.rpartition(":")[0]  # a client's lane is named after its replies
+                receipt = Response(ActorId(CLIENT, "", target[2:]), taken_note(self.number, sequence))
+                self._queue(target, receipt)
 
     def take_gated(self) -> list[Callable[[], None]]:
         """Return what waits for the commit that was taken last: it is in the store now."""
@@ -136,6 +155,8 @@ class Drafting(Effects):
         self._outgoing: dict[str, list[list[Any]]] = {}
         #: Where in ``_outgoing`` a response is that a later one replaces, by client and request.
         self._published: dict[tuple[str, str], int] = {}
+        #: Batches that were handed over: lane, number, rows of its messages.
+        self._receipts: list[tuple[str, int, range]] = []
         self._urgent = False
         #: About how many bytes the next commit carries.
         self.draft_bytes = 0

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import uuid
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -50,6 +50,8 @@ MEMORY_S: Final = 1.0
 SHED_PAUSE_S: Final = 0.01
 #: How often old producers are forgotten, one partition at a time (s).
 PRODUCER_SWEEP_S: Final = 60.0
+#: How many of these go by before clients that were idle meanwhile are forgotten by their hosts.
+LANES_SWEEP: Final = 5
 
 
 def new_id() -> str:
@@ -137,7 +139,14 @@ class Host:
             self._clock.sync(await self._store.now_ms())
             self._relay = Relay(self._store)
             self._walk = Walk(self._store, self._layout)
-            self._rounds = Rounds(self._store, self.settings, self._clock.now_ms, self._relay, self._lost)
+            self._rounds = Rounds(
+                self._store,
+                self.settings,
+                self._clock.now_ms,
+                self._relay,
+                self._lost,
+                host_id=self.host_id,
+            )
             self._lately = Lately(self._rounds.commits.times_s)
             undo.push_async_callback(self._rounds.close)
             self._patrol = self._make_patrol(self._rounds)
@@ -150,6 +159,8 @@ class Host:
             undo.pop_all()
         self._begin(self._ownership.beat_forever, "heartbeat")
         self._begin(self._rounds.read_forever, "reader")
+        if self._store.hands_over:
+            self._begin(self._rounds.listen_forever, "listener")
         self._begin(self._rounds.run_forever, "rounds")
         self._begin(self._rounds.commits.lazily_forever, "lazy flush")
         self._begin(self._relay.run_forever, "relay")
@@ -371,8 +382,16 @@ class Host:
             await asyncio.sleep(PRODUCER_SWEEP_S)
             partitions = self._rounds.partitions
             if partitions:
-                at = (at + 1) % len(partitions)
+                at += 1
+                chosen = partitions[at % len(partitions)]
                 try:
-                    await self._store.sweep_producers(partitions[at].number, self.settings.producer_idle_ms)
+                    if at % LANES_SWEEP == 0:
+                        await self._forget_lanes(partitions)
+                    await self._store.sweep_producers(chosen.number, self.settings.producer_idle_ms)
                 except StoreUnavailable as error:
                     logger.warning("forgetting old producers: %s; later", error)
+
+    async def _forget_lanes(self, partitions: Sequence[Partition]) -> None:
+        for partition in partitions:
+            if idle := partition.idle_lanes():
+                partition.direct.forget(idle, await self._store.doubled(partition.number))

@@ -74,6 +74,7 @@ class PartitionKeys:
         "_tag",
         "activities",
         "dead",
+        "doubled",
         "inbox",
         "instances",
         "mailbox",
@@ -90,6 +91,7 @@ class PartitionKeys:
         self.owner = f"{tag}:owner"
         self.inbox = f"{tag}:inbox"
         self.producers = f"{tag}:producers"
+        self.doubled = f"{tag}:doubled"
         self.instances = f"{tag}:instances"
         self.mailbox = f"{tag}:mailbox"
         self.activities = f"{tag}:activities"
@@ -148,6 +150,10 @@ class Keys:
         name, priority = split_lane(queue)
         tag = f"{{{self.hub}:q:{name}}}"
         return tag if priority == DEFAULT_PRIORITY else f"{tag}:{priority}"
+
+    def channel(self, host: str) -> str:
+        """Return the channel on which things are handed to a host."""
+        return f"{{{self.hub}}}:host:{host}"
 
     def details(self, queue: str) -> str:
         """Return the hash with what the heartbeats of a lane's attempts said."""

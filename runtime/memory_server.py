@@ -46,6 +46,7 @@ from .store import (
     PartitionImage,
     QueueEntry,
     StoreBehind,
+    Take,
     partition_target,
 )
 
@@ -138,6 +139,7 @@ class Partition:
     dead: Stream = field(default_factory=Stream)
     indexes: dict[str, dict[str, int]] = field(default_factory=dict)
     payloads: dict[str, bytes] = field(default_factory=dict)
+    doubled: dict[str, int] = field(default_factory=dict)
     claimed_ms: int = 0
     deaths: int = 0
 
@@ -213,6 +215,8 @@ class MemoryServer:
         #: Partitions whose server is away, as a shard of a Cluster can be; for tests.
         self.away: set[int] = set()
         self._waiters: dict[tuple[str, str], set[asyncio.Future[None]]] = {}
+        #: Who takes what is handed to a host, by hub and host. No part of the state: nothing of it is stored.
+        self.listeners: dict[tuple[str, str], Take] = {}
 
     def hub(self, name: str) -> Hub:
         """Return the named hub's state, for the store and for tests that look inside."""
@@ -317,6 +321,14 @@ class MemoryServer:
         found = {t: state.stream(t, now_ms).after(parse_id(at), count) for t, at in positions.items()}
         return {target: entries for target, entries in found.items() if entries}
 
+    def hand(self, hub: str, host: str, partitions: Sequence[int], payload: bytes) -> bool:
+        """Give batches to who listens for a host."""
+        inboxes = [self.hub(hub).stream(partition_target(number), self.now_ms()) for number in partitions]
+        take = self.listeners.get((hub, host))
+        if take is not None:
+            take([format_id(inbox.ids[-1]) if inbox.ids else "" for inbox in inboxes], payload)
+        return take is not None
+
     def sweep_producers(self, hub: str, partition: int, older_ms: int) -> int:
         """Forget producers not seen lately, but never partitions and sinks: those count on for ever."""
         producers = self.hub(hub).producers.get(partition_target(partition), {})
@@ -326,6 +338,7 @@ class MemoryServer:
         ]
         for name in old:
             del producers[name]
+            self.hub(hub).partition(partition).doubled.pop(name, None)
         return len(old)
 
     # --- owning and committing -----------------------------------------------------------
@@ -352,6 +365,7 @@ class MemoryServer:
             activities=dict(row.activities),
             outbox=list(row.outbox.values()),
             deaths=row.deaths,
+            doubled=dict(row.doubled),
             base=0 if self.delivers_in_place else base_at(row.claimed_ms),
         )
 
@@ -370,9 +384,10 @@ class MemoryServer:
         if row.number + 1 < commit.number:
             return StoreBehind(row.number, commit.number - 1)
         if row.number + 1 == commit.number:
-            if not self._has_consumed(hub, commit):
+            if not (self._has_consumed(hub, commit) and self._follows(hub, commit)):
                 return StoreBehind(row.number, commit.number - 1)
             self._apply_rows(row, commit)
+            self._apply_direct(hub, row, commit)
             for index, delivery in enumerate(commit.deliveries):
                 self._deliver(hub, row, commit, f"{commit.number}-{index}", delivery)
             self._apply_inbox(hub, row, commit)
@@ -385,6 +400,23 @@ class MemoryServer:
             return True
         inbox = self.hub(hub).stream(partition_target(commit.partition), self.now_ms())
         return inbox.find(parse_id(commit.position)) is not None
+
+    def _follows(self, hub: str, commit: Commit) -> bool:
+        """Tell whether what is taken directly comes next on its lanes, or is in the inbox, too."""
+        marks = self.hub(hub).producers.get(partition_target(commit.partition), {})
+        return all(marks.get(lane, (0, 0))[0] >= first - 1 for lane, (first, _) in commit.direct.items())
+
+    def _apply_direct(self, hub: str, row: Partition, commit: Commit) -> None:
+        target = partition_target(commit.partition)
+        for lane, (first, last) in commit.direct.items():
+            marks = self.hub(hub).producers.setdefault(target, {})
+            mark = marks.get(lane, (0, 0))[0]
+            if mark >= first:
+                row.doubled[lane] = min(last, mark)
+            marks[lane] = (max(last, mark), self.now_ms())
+        for lane, number in commit.undoubled.items():
+            if row.doubled.get(lane, number + 1) <= number:
+                del row.doubled[lane]
 
     def _apply_rows(self, row: Partition, commit: Commit) -> None:
         row.number = commit.number

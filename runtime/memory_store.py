@@ -38,6 +38,7 @@ from .store import (
     PartitionLoad,
     QueueEntry,
     StoredInstance,
+    Take,
     Unknown,
     partition_target,
     queue_target,
@@ -67,6 +68,11 @@ class MemoryStore:
     def hub(self) -> str:
         """Name of the hub."""
         return self._name
+
+    @property
+    def hands_over(self) -> bool:
+        """See ``Store.hands_over``."""
+        return self.server.delivers_in_place
 
     async def open(self, wanted: HubMeta | None = None, *, create: bool = True) -> HubMeta:
         """See ``Store.open``."""
@@ -116,6 +122,15 @@ class MemoryStore:
             for commit in commits
         ]
         return await _soon(_some(outcomes, _AWAY))
+
+    async def hand(self, host: str, partitions: Sequence[int], payload: bytes) -> bool:
+        """See ``Store.hand``."""
+        self._hub()
+        return await _soon(self.server.hand(self._name, host, partitions, payload))
+
+    def listener(self, host: str) -> MemoryListener:
+        """See ``Store.listener``."""
+        return MemoryListener(self, host)
 
     def _is_away(self, target: str) -> bool:
         return target[:2] == "p:" and int(target[2:]) in self.server.away
@@ -293,6 +308,10 @@ class MemoryStore:
                 rows.payloads.pop(payload_id, None)
                 swept += 1
         return await _soon(swept)
+
+    async def doubled(self, partition: int) -> dict[str, int]:
+        """See ``Store.doubled``."""
+        return await _soon(dict(self._hub().partition(partition).doubled))
 
     async def sweep_producers(self, partition: int, older_ms: int) -> int:
         """See ``Store.sweep_producers``."""
@@ -480,6 +499,26 @@ class MemoryReader(_Waiting):
             raise StoreUnavailable(_AWAY.reason)
         self.away = positions.keys() - here.keys()
         return await self._poll(lambda: server.read(hub, here, count), here, block_ms)
+
+
+class MemoryListener(_Waiting):
+    """See ``Listener``."""
+
+    def __init__(self, store: MemoryStore, host: str) -> None:
+        """Listen for ``host``."""
+        super().__init__(store)
+        self._host = host
+
+    async def listen(self, take: Take) -> None:
+        """See ``Listener.listen``."""
+        at, listeners = (self._store.hub, self._host), self._store.server.listeners
+        listeners[at] = take
+        try:
+            while True:
+                await self._poll(lambda: None, (), 3_600_000)
+        finally:
+            if listeners.get(at) is take:
+                del listeners[at]
 
 
 class MemoryQueueReader(_Waiting):

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from . import wire
 from .caution import PATIENCE_MS, SUSPECTED, Caution, Step, Trials, cautious
+from .direct import DirectLanes, Handed
 from .drafts import Drafting
 from .errors import InternalError, UnknownPool
 from .hot import SAMPLED, Hottest
@@ -41,6 +42,8 @@ from .store import Entry, PartitionImage, client_target, partition_target
 
 logger = logging.getLogger(__name__)
 
+#: So many unfinished messages make a partition refuse what is handed over: inboxes tell clients when to stop.
+BACKLOG_MAX: Final = 1_000
 #: A timer that fires later than this (ms) must not overtake what came before its time.
 LATE_MS: Final = 250
 
@@ -86,6 +89,10 @@ class Partition(Drafting):
         #: Actors to run, in order; a dict for its order and its uniqueness.
         self._ready: dict[ActorId, None] = {}
         self._buffer: deque[Entry] = deque()
+        #: The last entry that was taken from it.
+        self._accepted = image.position
+        #: What clients hand over past the inbox.
+        self.direct = DirectLanes(image.doubled)
         #: All that came to the inbox before this time (Unix ms) was accepted.
         self._seen_ms = 0
         #: Timers wait until all that came before this time (Unix ms) is accepted; 0: they do not.
@@ -119,18 +126,42 @@ class Partition(Drafting):
         while self._buffer and taken < messages_max:
             entry = self._buffer.popleft()
             taken += self._receive_entry(entry)
+        if self.direct.ready:
+            self._receive_handed()
         self._pinned_ms = 0
+
+    def hand(self, batch: Handed) -> None:
+        """Take a batch past the inbox, when it is its turn; see ``direct``."""
+        if self._caution is None and self.backlog < BACKLOG_MAX:
+            self.direct.hand(batch)
+        else:
+            self.direct.refuse(batch)
+
+    def _receive_handed(self) -> None:
+        if self._looking_ms:
+            return  # timers come first that wait for what the inbox has
+        for batch in self.direct.sift(self._accepted, self.now_ms):
+            first_row = self._rows + 1
+            self._receive_rows(batch.rows)
+            self.taking(batch, range(first_row, self._rows + 1))
 
     def _receive_entry(self, entry: Entry) -> int:
         if self._looking_ms:
             self._keep_order(_time_of(entry))
         # The position moves with the messages, in one commit: an entry is consumed exactly once.
-        self._draft.position = entry.id
+        self._draft.position = self._accepted = entry.id
+        self.direct.ready = bool(self.direct.waiting)
         try:
-            rows = wire.unpack_rows(entry.payload)
+            rows, producer, sequence = wire.unpack_batch(entry.payload)
         except wire.MalformedBytes:
             self._set_aside(entry.payload, UNREADABLE)
             return 1
+        if producer and not self.direct.read(producer, sequence):
+            self._draft.undoubled[producer] = sequence
+            return 1
+        return self._receive_rows(rows)
+
+    def _receive_rows(self, rows: list[Any]) -> int:
         taken = 0
         for row in rows:
             try:
@@ -164,6 +195,10 @@ class Partition(Drafting):
         if came_ms >= self._looking_ms:
             self._seen_ms = max(self._seen_ms, self._looking_ms)
             self._looking_ms = 0
+
+    def idle_lanes(self) -> list[str]:
+        """Return the clients' lanes that were idle since the last call; see ``DirectLanes.age``."""
+        return self.direct.age(self.committed, self.commit_number)
 
     def fire_timers(self, until_ms: int | None = None) -> None:
         """Accept the messages of all timers that are due, or were due until a time."""
@@ -248,11 +283,14 @@ class Partition(Drafting):
     @property
     def busy(self) -> bool:
         """True while something can be run now, or must be loaded first."""
-        if self._ready or self._unloaded or self._buffer:
+        if self._ready or self._unloaded or self._buffer or self._has_direct():
             return True
         return self._caution is not None and self._caution.has_step(
             self.now_ms, self.committed, is_running=self._is_running(self._caution.current)
         )
+
+    def _has_direct(self) -> bool:
+        return self.direct.ready and not self._looking_ms
 
     @property
     def running(self) -> int:
@@ -356,6 +394,7 @@ class Partition(Drafting):
         self._ready.clear()
         self._unloaded.clear()
         self._buffer.clear()
+        self.direct.waiting.clear()
         self._new_draft()
         self._fresh.clear()
 

@@ -163,8 +163,15 @@ class _CommitPacker:
             rows += _cut("HSET", owner, owner_fields[ARGUMENTS_MAX:])
             del owner_fields[ARGUMENTS_MAX:]
         producer = partition_target(commit.partition)
-        last = (inbox, commit.position or "")
+        last = (inbox, commit.position or "", self._direct(names, commit))
         return owner, commit.token, number, owner_fields, outbox, rows, deliveries, producer, *last
+
+    def _direct(self, names: PartitionKeys, commit: Commit) -> Any:
+        if not (commit.direct or commit.undoubled):
+            return 0
+        lanes = [part for lane, span in commit.direct.items() for part in (lane, *span)]
+        passed = [part for lane, number in commit.undoubled.items() for part in (lane, number)]
+        return self.numbers[names.producers], self.numbers[names.doubled], lanes, passed
 
     def _delivery(self, entry_id: str, delivery: Delivery) -> tuple[Any, ...]:
         target, sequence, payloads = delivery.target, delivery.sequence, delivery.payloads
@@ -316,6 +323,7 @@ def claim_commands(keys: Keys, partition: int, host: str, token: str) -> list[Co
         ("HGETALL", names.timer_rows),
         ("HGETALL", names.activities),
         ("XRANGE", names.outbox, "-", "+"),
+        ("HGETALL", names.doubled),
     ]
 
 
@@ -325,7 +333,7 @@ def read_image(partition: int, token: str, replies: Sequence[Reply], *, counts_o
     Args:
         counts_on: no generation begins: all partitions are on one server.
     """
-    row, mailbox, due, payloads, activities, outbox = replies
+    row, mailbox, due, payloads, activities, outbox, doubled = replies
     owner = pairs(row)
     due_ms = {timer: int(float(score)) for timer, score in pairs(due).items()}
     return PartitionImage(
@@ -340,6 +348,7 @@ def read_image(partition: int, token: str, replies: Sequence[Reply], *, counts_o
         activities=pairs(activities),
         outbox=[_read_outbox(entry_id, fields) for entry_id, fields in outbox],
         deaths=int(owner.get("deaths", 0)),
+        doubled=numbers_in(doubled),
         base=0 if counts_on else base_at(int(owner.get("claimed", 0))),
     )
 
@@ -348,6 +357,11 @@ def _read_outbox(entry_id: bytes, fields: list[bytes]) -> OutboxEntry:
     _, target, _, sequence, _, payloads = fields
     unpacked = msgpack.unpackb(payloads, raw=True)
     return OutboxEntry(entry_id.decode(), target.decode(), int(sequence), tuple(unpacked))
+
+
+def numbers_in(flat: list[bytes]) -> dict[str, int]:
+    """Read a hash of numbers."""
+    return {field: int(number) for field, number in pairs(flat).items()}
 
 
 def pairs(flat: list[bytes]) -> dict[str, bytes]:

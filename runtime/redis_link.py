@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -40,6 +40,8 @@ from .redis_session import Command, Reply, Session, describe
 CONNECT_TIMEOUT_S: Final = 5.0
 #: A server that is silent for this long is taken for gone.
 CALL_TIMEOUT_S: Final = 10.0
+#: How often one that only listens asks whether the server is still there (s).
+LISTEN_PING_S: Final = 5.0
 
 _MOVED: Final = (AskError, ClusterDownError, MovedError, TryAgainError)
 #: Refusals that pass: during a failover, a move of slots, a start, or until memory is freed.
@@ -165,6 +167,25 @@ class Link:
         request = session.send(commands, wait_s)
         session.limit(request, self._call_timeout_s + session.wait_s)
         return await request.future
+
+    async def listen(self, channel: str, take: Callable[[bytes], None]) -> None:
+        """Listen on a channel, on this connection and for nothing else, until it breaks.
+
+        Raises:
+            InternalError: the server does not let this user listen.
+            StoreUnavailable: the connection broke, or could not be made.
+        """
+        session = await self._connected()
+        session.pushed = take
+        check((await self.call([("SUBSCRIBE", channel)]))[0])
+        while session.lost is None:
+            # A connection that is gone without a word would be listened to for ever.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LISTEN_PING_S):
+                    await session.ended()
+            if session.lost is None:
+                await self.call([("PING",)])
+        raise StoreUnavailable(f"lost the store at {self._address}: {describe(session.lost)}")
 
     async def _connected(self) -> Session:
         # The lock's waiters are first come, first served, and while there are any, newcomers queue behind

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Any, Final
 
-from .errors import StoreUnavailable
+from .errors import InternalError, StoreUnavailable
 from .keys import Keys
 from .redis_link import Command, Link, Reply, check
 from .redis_servers import ADMIN, Call, ServerAway, Servers, run_on
-from .store import Entry
+from .store import Entry, Take
+
+logger = logging.getLogger(__name__)
 
 #: How often a Cluster is looked at: at first, and after nothing came for a while.
 POLL_S: Final = 0.005
@@ -215,6 +218,49 @@ class SingleReader:
     async def close(self) -> None:
         """See ``Reader.close``."""
         await self._blocking.close()
+
+
+class RedisListener:
+    """See ``Listener``; on a single server."""
+
+    def __init__(
+        self,
+        connected: Callable[[], Awaitable[Servers]],
+        channel: str,
+        closed: Callable[[RedisListener], None],
+    ) -> None:
+        """Nothing is connected before ``listen``; ``closed`` is told when no more will come."""
+        self._connected = connected
+        self._channel = channel
+        self._tell_closed = closed
+        self._link: Link | None = None
+        self._closed = False
+
+    async def listen(self, take: Take) -> None:
+        """See ``Listener.listen``."""
+
+        def passed(message: bytes) -> None:
+            ends, _, payload = message.partition(b"\n")
+            take(ends.decode().split(" "), payload)
+
+        servers = await self._connected()
+        if self._closed:
+            raise StoreUnavailable("this listener is closed")
+        if self._link is None:
+            self._link = servers.link(f"listen{next(_serial)}")
+        try:
+            await self._link.listen(self._channel, passed)
+        except InternalError as error:
+            # A user without rights to channels: everything goes through the inboxes, as it may at any time.
+            logger.info("not listening on %s: %s", self._channel, error)
+            await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        """See ``Listener.close``."""
+        self._closed = True
+        self._tell_closed(self)
+        if self._link is not None:
+            await self._link.close()
 
 
 class ClusterReader:

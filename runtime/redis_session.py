@@ -7,6 +7,7 @@ Rules:
 * Replies are read where the event loop delivers them, in ``data_received``. A stream and a task
   that reads it cost another turn of the loop and some 20 µs per reply, and a lone call of an
   entity waits for four of them.
+* What a server sends unasked, to who listens on a channel, goes straight to ``pushed``; only then.
 * Nothing is retried: the first error fails everything that is in flight.
 * One timer serves the time limits of all requests: it is set for the earliest, and when it rings it is set
   again. A timer for each took 3 µs, and is needed by next to none.
@@ -72,6 +73,8 @@ class Session(asyncio.Protocol):
         self.lost: BaseException | None = None
         #: How long the server may wait, of its own will, before it has answered everything in flight (s).
         self.wait_s = 0.0
+        #: Takes what comes on the channels that this connection listens to; None: it listens to none.
+        self.pushed: Callable[[bytes], None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_s = math.inf
         writer.transport.set_protocol(self)
@@ -122,7 +125,10 @@ class Session(asyncio.Protocol):
         try:
             self._parsed.feed(data)
             while (reply := self._parsed.gets()) is not False:  # False: not enough data
-                self._hand_out(reply)
+                if self.pushed is not None and isinstance(reply, list) and reply[0] == b"message":
+                    self.pushed(reply[2])
+                else:
+                    self._hand_out(reply)
         except (hiredis.HiredisError, LookupError) as error:
             self.drop(error)
 

@@ -16,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ from .redis_commit import (
     append_command,
     claim_commands,
     commit_command,
+    numbers_in,
     pairs,
     read_appended,
     read_image,
@@ -50,7 +52,7 @@ from .redis_queues import (
     state_of,
     take_over,
 )
-from .redis_readers import RedisReader
+from .redis_readers import RedisListener, RedisReader
 from .redis_scripts import script
 from .redis_servers import ADMIN, WRITE, Call, Confirmation, Servers, connect
 from .store import (
@@ -68,6 +70,8 @@ from .store import (
     QueueEntry,
     StoredInstance,
 )
+
+logger = logging.getLogger(__name__)
 
 B = TypeVar("B", Append, Commit)
 
@@ -113,7 +117,8 @@ class RedisStore:
         self._confirmation: Confirmation | None = None
         self._connecting = asyncio.Lock()
         self._partitions = 0
-        self._readers: set[RedisReader | RedisQueueReader] = set()
+        self._readers: set[RedisReader | RedisQueueReader | RedisListener] = set()
+        self._may_hand_over = True
         self._closed = False
         self._durability = Durability.UNKNOWN
         self._is_judged = False
@@ -122,6 +127,11 @@ class RedisStore:
     def hub(self) -> str:
         """Name of the hub."""
         return self._keys.hub
+
+    @property
+    def hands_over(self) -> bool:
+        """See ``Store.hands_over``: on one server, and if the user has rights to channels."""
+        return self._may_hand_over and self._servers is not None and self._servers.is_single
 
     @property
     def durability(self) -> str:
@@ -230,6 +240,25 @@ class RedisStore:
             read_outcome(commit, found.next(self._keys.partition(commit.partition).owner))
             for commit in commits
         ]
+
+    async def hand(self, host: str, partitions: Sequence[int], payload: bytes) -> bool:
+        """See ``Store.hand``."""
+        servers = await self._connected()
+        inboxes = [self._keys.partition(partition).inbox for partition in partitions]
+        call = ("", script("hand", inboxes, self._keys.channel(host), payload))
+        try:
+            return bool((await servers.run(WRITE, [call]))[0])
+        except InternalError as error:
+            # A user without rights to channels, or a server without PUBLISH: inboxes are always there.
+            logger.info("nothing is handed over to hosts: %s", error)
+            self._may_hand_over = False
+            return False
+
+    def listener(self, host: str) -> RedisListener:
+        """See ``Store.listener``."""
+        listener = RedisListener(self._connected, self._keys.channel(host), self._readers.discard)
+        self._readers.add(listener)
+        return listener
 
     def reader(self) -> RedisReader:
         """See ``Store.reader``."""
@@ -385,10 +414,16 @@ class RedisStore:
         calls = sweep_calls(self._keys, partition, ids, before_ms)
         return sum(map(int, await (await self._connected()).run(ADMIN, calls))) if calls else 0
 
+    async def doubled(self, partition: int) -> dict[str, int]:
+        """See ``Store.doubled``."""
+        key = self._keys.partition(partition).doubled
+        return numbers_in(await self._one(ADMIN, key, ("HGETALL", key)))
+
     async def sweep_producers(self, partition: int, older_ms: int) -> int:
         """See ``Store.sweep_producers``."""
-        key = self._keys.partition(partition).producers
-        return int(await self._one(ADMIN, key, script("sweep", [key], older_ms)))
+        keys = self._keys.partition(partition)
+        command = script("sweep", [keys.producers, keys.doubled], older_ms)
+        return int(await self._one(ADMIN, keys.producers, command))
 
     async def marks(self, producer: str, partitions: Sequence[int]) -> list[int]:
         """See ``Store.marks``."""

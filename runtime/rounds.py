@@ -7,6 +7,8 @@ Rules:
 * A partition whose server does not answer, for a commit or for loading state, is left out of rounds until it
   does: the servers of the others may be well.
 * A round is bounded in messages, in runs and in the bytes of its drafts. What is left goes on in the next.
+* What clients hand over goes to its partition at once, and into a round like what was read; what is for a
+  partition that is not run here is refused.
 * Whatever goes wrong with a partition ends in ``lost``: the partition object is dropped and ownership
   decides whether it is claimed and loaded again.
 """
@@ -20,16 +22,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from . import wire
 from .commits import Commits
+from .direct import Handed
 from .errors import StoreUnavailable
 from .ids import ENTITY, ActorId
 from .kinds import Stored
 from .metrics import Distribution
+from .notes import Notes
 from .partition import Partition
 from .relay import Relay
 from .settings import HostSettings
 from .slots import ActivationBroke
-from .store import Reader, Store
+from .store import Listener, Reader, Store
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +57,8 @@ class Rounds:
         now_ms: Callable[[], int],
         relay: Relay,
         lost: Callable[[Partition, str, ActorId | None], None],
+        *,
+        host_id: str = "",
     ) -> None:
         self._store = store
         self._settings = settings
@@ -59,6 +66,8 @@ class Rounds:
         self._relay = relay
         self._lost = lost
         self._reader: Reader = store.reader()
+        self._listener: Listener = store.listener(host_id)
+        self._notes = Notes(store)
         self._partitions: dict[int, Partition] = {}
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -147,6 +156,40 @@ class Rounds:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, BACKOFF_S[1])
 
+    async def listen_forever(self) -> None:
+        """Take what clients hand over, past the inboxes."""
+        wait_s = BACKOFF_S[0]
+        while True:
+            began_s = asyncio.get_running_loop().time()
+            try:
+                await self._listener.listen(self._hand)
+            except StoreUnavailable as error:
+                if asyncio.get_running_loop().time() - began_s > BACKOFF_S[1]:
+                    wait_s = BACKOFF_S[0]
+                logger.warning("listening to clients: %s; again in %.2f s", error, wait_s)
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, BACKOFF_S[1])
+
+    def _hand(self, ends: list[str], payload: bytes) -> None:
+        try:
+            producer, batches = wire.unpack_handed(payload)
+        except wire.MalformedBytes as error:
+            logger.warning("passed over: %s", error)
+            return
+        for (number, sequence, rows), end in zip(batches, ends, strict=False):
+            partition = self._partitions.get(number)
+            if partition is None or number in self._taking:
+                self._notes.refused(number, producer, sequence)
+            else:
+                partition.hand(Handed(producer, sequence, rows, end, self._now_ms()))
+                self._tell_refused(partition)
+        self._wake.set()
+
+    def _tell_refused(self, partition: Partition) -> None:
+        if partition.direct.refused:
+            for lane, sequence in partition.direct.take_refused():
+                self._notes.refused(partition.number, lane, sequence)
+
     async def _read_once(self) -> None:
         waiting = self.commits.held or self._loading
         reading = {
@@ -230,6 +273,7 @@ class Rounds:
                     else:
                         partition.fire_timers()
                 partition.receive(self._settings.round_messages_max)
+                self._tell_refused(partition)
             if now_s() - self._slice_s > SLICE_S:
                 await self._let_others_run()
         self._room.set()
@@ -398,4 +442,6 @@ class Rounds:
             self._alarm.cancel()
         for partition in self.partitions:
             self.forget(partition)
+        await self._notes.close()
+        await self._listener.close()
         await self._reader.close()

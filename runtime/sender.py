@@ -13,6 +13,9 @@ Rules:
   send to entities has a lane of its own, so that nothing else waits behind it. What ends the waiting there (a
   call that is given up, a state mended by hand) keeps its place, and goes once what was before it has been
   given up.
+* A batch of calls of which the owner of the partition is known is *handed over*: straight to it, past the
+  inbox (see ``direct``). It has a number like any other. An answer to one of its calls, or a receipt, says
+  that it is durable; if it is refused, or there is neither in time, it is appended under its number.
 * "Full" promises that nothing was accepted, so it is only said of a batch all of whose tries were answered:
   a try that was not may arrive yet.
 """
@@ -30,7 +33,8 @@ from . import wire
 from .errors import InternalError, LungfishError, Overloaded, SerializationError, StoreUnavailable
 from .ids import ENTITY
 from .messages import Call, Inspect, Message, Signal
-from .store import Append, Appended, Store
+from .owners import Owners
+from .store import Append, Appended, Store, partition_target
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +49,12 @@ CROWDED: Final = (
     "busy, or not registered with any host; nothing more is taken until some are finished "
     "('lungfish why' says what one waits for)"
 )
+#: How long an answer to what was handed over may take before it is appended (s).
+ANSWER_S: Final = 0.25
+#: For how long nothing is handed over after such a silence (s): doubled from the first to the second.
+SILENCE_S: Final = (0.25, 60.0)
+#: The largest batch that is handed over (bytes): others lose nothing by the way through the inbox.
+HANDED_BYTES_MAX: Final = 64_000
 #: Waits between tries (s): doubled from the first to the second.
 BACKOFF_S: Final = (0.005, 0.5)
 
@@ -57,6 +67,7 @@ class _Waiting:
         outcome: gets the error if they cannot be sent.
         is_acknowledged: ``outcome`` is done when they are durable; else it is somebody else's to end.
         yields: see ``Append.yields``.
+        is_call: nobody needs it to be durable before it is answered, and ``outcome`` is the answer.
     """
 
     rows: list[list[Any]]
@@ -64,6 +75,7 @@ class _Waiting:
     outcome: asyncio.Future[Any]
     is_acknowledged: bool
     yields: bool
+    is_call: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +85,9 @@ class _Lane:
     Attributes:
         is_entities: it is the one for entities, of a sender that yields.
         is_unsure: a try of this batch was not answered, and may yet arrive.
+        handed: who the batch that is under way was handed to; empty: it goes through the inbox.
+        direct_s: nothing is handed over before this time.
+        penalty_s: for how long nothing is when the owner is silent once more.
     """
 
     target: str
@@ -87,12 +102,41 @@ class _Lane:
     not_before_s: float = 0.0
     wait_s: float = BACKOFF_S[0]
     since_s: float = 0.0
+    handed: str = ""
+    direct_s: float = 0.0
+    penalty_s: float = SILENCE_S[0]
+
+    @property
+    def partition(self) -> int:
+        """Number of the partition; only of a lane for entities."""
+        return int(self.target[2:])
+
+    @property
+    def rows(self) -> list[list[Any]]:
+        """The messages of the batch that is under way."""
+        return [row for waiting in self.batch for row in waiting.rows]
+
+    @property
+    def is_answered(self) -> bool:
+        """An answer to some message of the batch has come, so all of it is durable."""
+        for waiting in self.batch:
+            outcome = waiting.outcome
+            if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
+                return True
+        return False
 
 
 class Sender:
     """Sends messages under one producer name. Not shared between event loops."""
 
-    def __init__(self, store: Store, producer: str, *, give_up_s: float = 30.0, yields: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        producer: str,
+        *,
+        give_up_s: float = 30.0,
+        yields: bool = False,
+    ) -> None:
         """Make a sender.
 
         Args:
@@ -105,6 +149,10 @@ class Sender:
         self._producer = producer
         self._give_up_s = give_up_s
         self._yields = yields
+        #: Whom to hand calls to; None: everything goes through the inboxes.
+        self.owners: Owners | None = None
+        #: Lanes whose batch was handed over.
+        self._handed: dict[_Lane, None] = {}
         self._lanes: dict[tuple[str, bool], _Lane] = {}
         self._active: dict[tuple[str, bool], _Lane] = {}
         self._pump: asyncio.Task[None] | None = None
@@ -141,7 +189,8 @@ class Sender:
         rows = [wire.to_row(message) for message in messages]
         is_entities = self._yields and bool(messages) and _is_for_entity(messages[0])
         yields = is_entities and isinstance(messages[0], Call | Signal)
-        waiting = _Waiting(rows, sum(map(wire.size_of, messages)), outcome, is_acknowledged, yields)
+        is_call = yields and not is_acknowledged and isinstance(messages[0], Call)
+        waiting = _Waiting(rows, sum(map(wire.size_of, messages)), outcome, is_acknowledged, yields, is_call)
         key = target, is_entities
         lane = self._lanes.get(key)
         if lane is None:
@@ -156,6 +205,11 @@ class Sender:
         # Two lanes to one target count for themselves, so each is a producer.
         producer = f"{self._producer}:e" if is_entities else self._producer
         return _Lane(target, producer, is_entities)
+
+    @property
+    def handing(self) -> int:
+        """How many lanes have handed something over and do not know what became of it."""
+        return len(self._handed)
 
     async def close(self) -> None:
         """Stop sending; what has no outcome yet fails with ``StoreUnavailable``."""
@@ -175,6 +229,8 @@ class Sender:
             if not lanes:
                 await self._wait(min(lane.not_before_s for lane in self._active.values()) - now_s)
                 continue
+            if self.owners is not None:
+                lanes = await self._hand_over(self.owners, lanes, now_s)
             lanes, appends = self._appends(lanes, now_s)
             if not lanes:
                 continue
@@ -201,6 +257,120 @@ class Sender:
         sent = [(lane, append) for lane, append in pairs if append is not None]
         return [lane for lane, _ in sent], [append for _, append in sent]
 
+    # --- handing over ----------------------------------------------------------------------
+
+    def answered(self) -> None:
+        """Go on where an answer has come to what was handed over."""
+        if self._handed:
+            for lane in [lane for lane in self._handed if lane.is_answered]:
+                self._arrived(lane)
+
+    def note(self, *, taken: bool, partition: int, sequence: int) -> None:
+        """Take what a host says of a batch that was handed over."""
+        lane = self._lanes.get((partition_target(partition), True))
+        if lane is None or lane not in self._handed or lane.sequence != sequence:
+            return
+        if taken:
+            self._arrived(lane)
+        else:
+            self._append_instead(lane)
+            self._more.set()
+
+    async def _hand_over(self, owners: Owners, lanes: list[_Lane], now_s: float) -> list[_Lane]:
+        """Hand over what can be; return the lanes whose batch is to be appended."""
+        left: list[_Lane] = []
+        chosen: dict[str, list[_Lane]] = {}
+        for lane in lanes:
+            if lane.handed:
+                lane.is_unsure = True
+                lane.direct_s = now_s + lane.penalty_s
+                lane.penalty_s = min(2 * lane.penalty_s, SILENCE_S[1])
+                self._append_instead(lane)
+                left.append(lane)
+            elif self._may_hand(lane, now_s) and (host := owners.of(lane.partition)):
+                chosen.setdefault(host, []).append(lane)
+            else:
+                left.append(lane)
+        # All batches are made before anything is waited for: what is sent meanwhile is for the next ones.
+        packed = {host: self._pack_handed(host, of_host, now_s) for host, of_host in chosen.items()}
+        for host, payload in packed.items():
+            if payload is None:  # appending finds out whose message cannot be packed
+                left += chosen[host]
+            else:
+                left += await self._hand(owners, host, chosen[host], payload)
+        return left
+
+    def _may_hand(self, lane: _Lane, now_s: float) -> bool:
+        # The first batch of a lane, and one that leaves a gap, can only be judged by the inbox's mark.
+        if not lane.is_entities or lane.append is not None or not lane.sequence or lane.resync:
+            return False
+        if lane.direct_s > now_s or not self._store.hands_over or len(lane.waiting) > BATCH_MESSAGES_MAX:
+            return False
+        waiting = lane.waiting
+        return (
+            all(each.is_call for each in waiting) and sum(each.size for each in waiting) <= HANDED_BYTES_MAX
+        )
+
+    def _pack_handed(self, host: str, lanes: list[_Lane], now_s: float) -> bytes | None:
+        """Begin batches of all that waits in lanes, and pack them for a host; None: they cannot be packed."""
+        for lane in lanes:
+            lane.batch.extend(lane.waiting)
+        try:
+            batches = [(lane.partition, lane.sequence + 1, lane.rows) for lane in lanes]
+            payload = wire.pack_handed(lanes[0].producer, batches)
+        except (TypeError, ValueError, OverflowError):
+            for lane in lanes:
+                lane.batch.clear()
+            return None
+        for lane in lanes:
+            lane.waiting.clear()
+            lane.sequence += 1
+            lane.since_s = now_s
+            lane.handed = host
+            lane.not_before_s = now_s + ANSWER_S
+            self._handed[lane] = None
+        return payload
+
+    async def _hand(self, owners: Owners, host: str, lanes: list[_Lane], payload: bytes) -> list[_Lane]:
+        """Hand batches to a host; return the lanes that must append theirs instead."""
+        try:
+            is_heard = await self._store.hand(host, [lane.partition for lane in lanes], payload)
+        except Exception as error:  # whatever it is: without this loop nothing would ever be sent again
+            if not isinstance(error, StoreUnavailable):
+                logger.exception("handing over to %s", host)
+            for lane in lanes:
+                lane.is_unsure = lane in self._handed
+        else:
+            if is_heard:
+                return []
+            owners.deaf(host)
+        silent = [lane for lane in lanes if lane in self._handed]
+        for lane in silent:
+            self._append_instead(lane)
+        return silent
+
+    def _append_instead(self, lane: _Lane) -> None:
+        """Append a batch that was handed over, under its number: the store knows whether it was taken."""
+        del self._handed[lane]
+        lane.handed = ""
+        lane.not_before_s = 0.0
+        payload = wire.pack_rows(lane.rows, lane.producer, lane.sequence)
+        lane.append = Append(lane.target, lane.producer, lane.sequence, (payload,), yields=True)
+        if self.owners is not None:
+            self.owners.forget(lane.partition)
+
+    def _arrived(self, lane: _Lane) -> None:
+        del self._handed[lane]
+        lane.handed = ""
+        lane.penalty_s = SILENCE_S[0]
+        self._acknowledge(lane)
+        if self.owners is not None:
+            self.owners.answered()
+        if lane.waiting:
+            self._more.set()
+
+    # --- outcomes --------------------------------------------------------------------------
+
     async def _wait(self, delay_s: float) -> None:
         # New messages for another target must not wait for a full one.
         try:
@@ -220,7 +390,7 @@ class Sender:
             lane.batch.append(waiting)
             count += len(waiting.rows)
             size += waiting.size
-        payload = self._pack(lane)
+        payload = self._pack(lane, lane.sequence + 1)
         if not lane.batch:
             self._finish_batch(lane, resync=lane.resync)
             return None
@@ -231,13 +401,15 @@ class Sender:
         )
         return lane.append
 
-    def _pack(self, lane: _Lane) -> bytes:
+    def _pack(self, lane: _Lane, sequence: int) -> bytes:
+        # Owners learn from the inbox how far a lane has come, and know what they were also handed.
+        origin = (lane.producer, sequence) if lane.is_entities and self.owners is not None else ()
         try:
-            return wire.pack_rows([row for waiting in lane.batch for row in waiting.rows])
+            return wire.pack_rows(lane.rows, *origin)
         except (TypeError, ValueError, OverflowError):
             # Some message has a name that is not UTF-8, or not a str: it fails, the others go.
             lane.batch = [waiting for waiting in lane.batch if self._fits(lane, waiting)]
-            return wire.pack_rows([row for waiting in lane.batch for row in waiting.rows])
+            return wire.pack_rows(lane.rows, *origin)
 
     def _fits(self, lane: _Lane, waiting: _Waiting) -> bool:
         try:
@@ -250,10 +422,7 @@ class Sender:
     def _settle(self, lane: _Lane, outcome: Appended) -> None:
         match outcome:
             case Appended.OK:
-                for waiting in lane.batch:
-                    if waiting.is_acknowledged and not waiting.outcome.done():
-                        waiting.outcome.set_result(None)
-                self._finish_batch(lane, resync=False)
+                self._acknowledge(lane)
             case Appended.UNKNOWN:
                 self._later(lane, StoreUnavailable(f"the server of {lane.target} does not answer"))
             case Appended.FULL:
@@ -265,6 +434,12 @@ class Sender:
                 logger.warning("%s lost acknowledged messages of %s", lane.target, lane.producer)
                 assert lane.append is not None
                 lane.append = replace(lane.append, resync=True)
+
+    def _acknowledge(self, lane: _Lane) -> None:
+        for waiting in lane.batch:
+            if waiting.is_acknowledged and not waiting.outcome.done():
+                waiting.outcome.set_result(None)
+        self._finish_batch(lane, resync=False)
 
     def _later(
         self,

@@ -19,7 +19,7 @@ Rules (each implementation is held to them by one contract suite):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol, TypeAlias
@@ -28,6 +28,12 @@ from .index import Counted, Found, Scan
 from .layout import HubMeta as HubMeta  # noqa: PLC0414 - part of this protocol
 from .payloads import Payload
 from .queues import QueueState
+from .readers import Entry as Entry  # noqa: PLC0414 - part of this protocol
+from .readers import Listener as Listener  # noqa: PLC0414
+from .readers import QueueEntry as QueueEntry  # noqa: PLC0414
+from .readers import QueueReader as QueueReader  # noqa: PLC0414
+from .readers import Reader as Reader  # noqa: PLC0414
+from .readers import Take as Take  # noqa: PLC0414
 
 #: The position before the first entry of any stream.
 START: Final = "0-0"
@@ -91,42 +97,6 @@ class Appended(Enum):
     CROWDED = "crowded"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One stream entry as read: its id in the stream and its payload."""
-
-    id: str
-    payload: bytes
-
-
-class Reader(Protocol):
-    """A connection of its own for blocking reads, so that no write waits behind one."""
-
-    @property
-    def away(self) -> Set[str]:
-        """The targets whose server did not answer the last read: it tells nothing of them."""
-        ...
-
-    async def read(
-        self, positions: Mapping[str, str], *, block_ms: int, count: int
-    ) -> dict[str, list[Entry]]:
-        """Return up to ``count`` entries per target after the given positions.
-
-        May return fewer than there are: an answer must be small enough to come in time.
-        Waits up to ``block_ms`` for the first one (0: not at all) and returns ``{}`` when
-        none came or ``wake`` was called. Repeatable: reading consumes nothing.
-        """
-        ...
-
-    async def wake(self) -> None:
-        """Make a ``read`` that waits return soon. A hint: it may be lost."""
-        ...
-
-    async def close(self) -> None:
-        """Release the connection; a waiting ``read`` raises ``StoreUnavailable``."""
-        ...
-
-
 # --- ownership -------------------------------------------------------------------------
 
 
@@ -150,6 +120,7 @@ class PartitionImage:
         mailbox: accepted, unfinished messages by row id; timers: id → (due ms, payload).
         deaths: how many owners in a row did not let go, each soon after its claim (see ``caution``).
         base: the numbers of this owner lie behind it (see ``generations``); 0: it counts on.
+        doubled: lane → batches up to this number were taken although they are in the inbox, too (``direct``).
     """
 
     partition: int
@@ -164,6 +135,7 @@ class PartitionImage:
     outbox: list[OutboxEntry]
     deaths: int = 0
     base: int = 0
+    doubled: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +205,9 @@ class Commit:
         index: (index, member) → score: entries of the partition's indexes (see ``index``).
         delivered: outbox ids that have reached their target and can go.
         dead: messages that are set aside, as ``letters`` packs them.
+        direct: lane → first and last number of its batches that were handed over and are taken with this
+            commit. The lane's mark must be the number before, or higher: then some are in the inbox, too.
+        undoubled: lane → number of its last such double that ``position`` has passed.
         ahead: not part of it: payloads that must be in the store before it is sent (``put_payloads``).
         forgotten: ids of payloads to delete.
     """
@@ -252,6 +227,8 @@ class Commit:
     delivered: list[str] = field(default_factory=list)
     dead: list[bytes] = field(default_factory=list)
     index: dict[tuple[str, str], int | None] = field(default_factory=dict)
+    direct: dict[str, tuple[int, int]] = field(default_factory=dict)
+    undoubled: dict[str, int] = field(default_factory=dict)
     ahead: list[Payload] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
 
@@ -279,7 +256,8 @@ class StoreBehind:
     """The store lost writes: reload. Nothing was written.
 
     Its commit number is not the one before; or it is (``stored == expected``), and the inbox entry at the
-    commit's position is gone. A sender that had no answer yet sends that entry again.
+    commit's position, or the mark of a lane that it takes directly, is gone. A sender that had no answer
+    yet sends that again.
     """
 
     stored: int
@@ -332,53 +310,17 @@ class StoredInstance:
     history: list[bytes]
 
 
-# --- queues ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class QueueEntry:
-    """An entry taken from a lane of a queue; ``deliveries`` counts how often it was taken."""
-
-    queue: str
-    id: str
-    payload: bytes
-    deliveries: int = 1
-
-
-class QueueReader(Protocol):
-    """Takes entries from queues for one worker; on a connection of its own.
-
-    Entries come from all lanes of a queue, by priority, and within the queue's limits (see ``queues``). A
-    queue without limits and priorities is told from others by a look twice a second.
-    """
-
-    async def take(self, queues: Sequence[str], *, block_ms: int, count: int) -> list[QueueEntry]:
-        """Take up to ``count`` new entries; they stay this worker's until ``finish_entries``.
-
-        Waits up to ``block_ms`` for the first one. Not repeatable: entries of a take
-        whose answer was lost are found by ``claim_entries`` after the worker is gone, or by
-        ``retake`` when it reconnects.
-        """
-        ...
-
-    async def retake(self, queues: Sequence[str], *, count: int) -> list[QueueEntry]:
-        """Return entries that are this worker's already (taken, not finished).
-
-        Their ``deliveries`` is 2 or more, but asking often does not raise it.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Release the connection."""
-        ...
-
-
 class Store(Protocol):
     """A hub's durable half. See the rules at the top of this module."""
 
     @property
     def hub(self) -> str:
         """Name of the hub."""
+        ...
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether ``hand`` reaches hosts; known once the store is open."""
         ...
 
     async def open(self, wanted: HubMeta | None = None, *, create: bool = True) -> HubMeta:
@@ -425,6 +367,18 @@ class Store(Protocol):
         A commit whose number is already applied under the same token answers as it
         did the first time. In ``replicated`` mode returns after the replicas have it.
         """
+        ...
+
+    async def hand(self, host: str, partitions: Sequence[int], payload: bytes) -> bool:
+        """Hand batches for these partitions straight to a host; False: it does not listen. Not durable.
+
+        The host is also told where the inboxes of the partitions end now. True says that it is on its way,
+        and no more: only an answer of the host does.
+        """
+        ...
+
+    def listener(self, host: str) -> Listener:
+        """Return what takes batches that are handed to ``host``."""
         ...
 
     async def dead(self, partition: int, after: str, count: int) -> list[Entry]:
@@ -527,6 +481,10 @@ class Store(Protocol):
 
     async def sweep_payloads(self, partition: int, ids: Sequence[str], before_ms: int) -> int:
         """Delete those that are pending and were written before that time (Unix ms); return how many."""
+        ...
+
+    async def doubled(self, partition: int) -> dict[str, int]:
+        """Return what ``PartitionImage.doubled`` holds, as it is now."""
         ...
 
     async def sweep_producers(self, partition: int, older_ms: int) -> int:

@@ -132,6 +132,8 @@ class Environment:
     def _is_idle(self) -> bool:
         owned = {part.number: part for host in self._hosts.values() for part in host.partitions}
         pooled = sum(pool.partitions for pool in self.app.pools.values())
+        if any(client.handing for client in self._clients):
+            return False
         if len(owned) < _META.partitions + pooled or (self._workers and self._server.has_tasks):
             return False
         return not any(

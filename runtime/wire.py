@@ -3,7 +3,9 @@
 Rules:
 
 * A batch is ``[WIRE_VERSION, [row, row, ...]]`` in msgpack; a row is the message's tag
-  followed by its fields in order. Positional and short, for one msgpack call per batch.
+  followed by its fields in order. Positional and short, for one msgpack call per batch. A batch of a lane
+  that may also hand its batches over says who it is, and its number: ``[..., producer, sequence]``.
+* What is handed straight to a host is ``[WIRE_VERSION, producer, [[partition, sequence, rows], ...]]``.
 * Decoding checks everything that comes from the store: bytes that no release ever wrote raise
   ``MalformedBytes``, and the caller sets them aside; they never stop a partition.
 * Fields are only ever added at the end of a class, with a default: a longer row is cut
@@ -281,13 +283,36 @@ def from_row(row: Any) -> Any:
 _pack_plain: Final[Callable[[Any], bytes]] = msgpack.Packer().pack
 
 
-def pack_rows(rows: Sequence[Sequence[Any]]) -> bytes:
-    """Encode rows made by ``to_row`` as one batch."""
+def pack_rows(rows: Sequence[Sequence[Any]], *origin: Any) -> bytes:
+    """Encode rows made by ``to_row`` as one batch.
+
+    Args:
+        origin: the lane and the number of the batch, where its reader wants to know.
+    """
     try:
-        return _pack_plain([WIRE_VERSION, rows])
+        return _pack_plain([WIRE_VERSION, rows, *origin])
     except TypeError:  # one of them carries a failure
-        packed: bytes = msgpack.packb([WIRE_VERSION, rows], default=_pack_extra)
+        packed: bytes = msgpack.packb([WIRE_VERSION, rows, *origin], default=_pack_extra)
         return packed
+
+
+def pack_handed(producer: str, batches: Sequence[Sequence[Any]]) -> bytes:
+    """Encode batches ``(partition, sequence, rows)`` that are handed to one host."""
+    return _pack_plain([WIRE_VERSION, producer, batches])
+
+
+def unpack_handed(payload: bytes) -> tuple[str, list[tuple[int, int, list[Any]]]]:
+    """Read what ``pack_handed`` made: producer and batches; raises ``MalformedBytes`` for anything else."""
+    try:
+        version, producer, batches = msgpack.unpackb(payload, use_list=True, strict_map_key=False)
+    except Exception as error:  # msgpack raises many kinds for bytes that are not its own
+        raise MalformedBytes(f"not handed over by a client: {error!r}") from error
+    if version != WIRE_VERSION or not isinstance(producer, str) or not isinstance(batches, list):
+        raise MalformedBytes(f"handed over in version {version!r}; this release reads {WIRE_VERSION}")
+    for batch in batches:
+        if not isinstance(batch, list) or tuple(map(type, batch)) != (int, int, list):
+            raise MalformedBytes(f"not a batch: {batch!r:.100}")
+    return producer, batches
 
 
 def pack(messages: Iterable[Message | ActivityTask]) -> bytes:
@@ -295,15 +320,29 @@ def pack(messages: Iterable[Message | ActivityTask]) -> bytes:
     return pack_rows([to_row(message) for message in messages])
 
 
-def unpack_rows(payload: bytes) -> list[Any]:
-    """Return the rows of a batch, not yet read; raises ``MalformedBytes`` if it is not one."""
+def unpack_batch(payload: bytes) -> tuple[list[Any], str, int]:
+    """Return the rows of a batch, not yet read, its lane and its number ('' and 0: it does not say).
+
+    Raises:
+        MalformedBytes: it is no batch.
+    """
     try:
-        version, rows = msgpack.unpackb(payload, use_list=True, strict_map_key=False)
+        version, rows, *origin = msgpack.unpackb(payload, use_list=True, strict_map_key=False)
     except Exception as error:  # msgpack raises many kinds for bytes that are not its own
         raise MalformedBytes(f"not a batch of messages: {error!r}") from error
     if version != WIRE_VERSION or not isinstance(rows, list):
         raise MalformedBytes(f"batch of version {version!r}; this release reads {WIRE_VERSION}")
-    return rows
+    match origin:
+        case [str(producer), int(sequence), *_]:
+            return rows, producer, sequence
+        case []:
+            return rows, "", 0
+    raise MalformedBytes(f"batch of {origin!r:.100}")
+
+
+def unpack_rows(payload: bytes) -> list[Any]:
+    """Return the rows of a batch, not yet read; raises ``MalformedBytes`` if it is not one."""
+    return unpack_batch(payload)[0]
 
 
 def message_from_row(row: Any) -> Message:

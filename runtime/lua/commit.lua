@@ -2,7 +2,7 @@
 --
 -- KEYS     all keys that the commits name, in any order
 -- ARGV[1]  msgpack list, one item per commit:
---          {owner, token, number, owner_fields, outbox, rows, deliveries, producer, inbox, position}
+--          {owner, token, number, owner_fields, outbox, rows, deliveries, producer, inbox, position, direct}
 --          owner, outbox  index in KEYS; outbox 0: it has no delivery that could have to wait
 --          inbox          index in KEYS; 0: it consumes nothing, else position is the last entry it consumes
 --          owner_fields   {field, value, ...} for the owner row: n (this number), pos, s:<target>
@@ -10,13 +10,15 @@
 --          deliveries     list of {id, target, sequence, payloads [, stream, producers, length_max]}
 --                         with a stream they go straight into it if it is their turn there and
 --                         there is room (producers 0: a client's replies), else into the outbox
+--          direct         0, or {producers, doubled, {lane, first, last, ...}, {lane, number, ...}}: batches that
+--                         were handed over and are taken with this commit; doubles of such that it consumes
 -- ARGV[2]  lifetime of a client's stream, ms
 -- Result   one item per commit:
 --          0                nothing of it waits in the outbox
 --          {0, id, ...}     these wait in the outbox
 --          {1, host}        another token, or none (''), owns the partition: nothing was written
 --          {2, n}           store behind: the stored commit number n is too low, or the inbox has lost the entry
---                           at position; nothing was written
+--                           at position, or a lane's mark is not that before first; nothing was written
 -- Fails    only at its first write (no memory, a replica, MISCONF), before anything of the first
 --          commit to be applied was written. Safe to repeat: a number that is applied is
 --          answered from what is stored.
@@ -75,9 +77,39 @@ local function deliver(producer, sequence, payloads, stream, producers, length_m
   return true
 end
 
+local function mark_of(producers, lane)
+  local mark = redis.call('HGET', producers, lane)
+  return mark and tonumber(string.match(mark, '^%d+')) or 0
+end
+
+-- What is taken directly takes its numbers as an append would have. Some may be in the inbox already, sent again
+-- by a client that had no answer: an owner that reads those must know that they were taken.
+local function take_direct(direct)
+  local producers, doubled, lanes, passed = KEYS[direct[1]], KEYS[direct[2]], direct[3], direct[4]
+  for i = 1, #lanes, 3 do
+    local lane, first, last = lanes[i], lanes[i + 1], lanes[i + 2]
+    local mark = mark_of(producers, lane)
+    if mark >= first then redis.call('HSET', doubled, lane, string.format('%.0f', math.min(last, mark))) end
+    redis.call('HSET', producers, lane, string.format('%.0f %s', math.max(last, mark), now))
+  end
+  for i = 1, #passed, 2 do
+    local number = redis.call('HGET', doubled, passed[i])
+    if number and tonumber(number) <= passed[i + 1] then redis.call('HDEL', doubled, passed[i]) end
+  end
+end
+
+local function follows(direct)
+  local lanes = direct[3]
+  for i = 1, #lanes, 3 do
+    if mark_of(KEYS[direct[1]], lanes[i]) < lanes[i + 1] - 1 then return false end
+  end
+  return true
+end
+
 local function apply(item)
   local outcome = COMMITTED
   redis.call('HSET', KEYS[item[1]], unpack(item[4]))
+  if item[11] ~= 0 then take_direct(item[11]) end
   for _, row in ipairs(item[6]) do
     redis.call(row[1], KEYS[row[2]], unpack(row, 3))
   end
@@ -114,6 +146,7 @@ local function commit(item)
   if item[9] > 0 and #redis.call('XRANGE', KEYS[item[9]], item[10], item[10]) == 0 then
     return {STORE_BEHIND, stored}
   end
+  if item[11] ~= 0 and not follows(item[11]) then return {STORE_BEHIND, stored} end
   return apply(item)
 end
 

@@ -1,6 +1,6 @@
 -- sweep: forget producers that will not come back.
 --
--- KEYS[1]  producers of one target
+-- KEYS     producers of one partition; what it took of them twice (see commit.lua)
 -- ARGV     older_ms
 -- Result   how many were forgotten
 -- Fails    only as a whole. Safe to repeat.
@@ -17,6 +17,7 @@ for i = 1, #marks, 2 do
   local kind = string.sub(marks[i], 1, 2)
   if seen < limit and kind ~= 'p:' and kind ~= 's:' then
     redis.call('HDEL', KEYS[1], marks[i])
+    redis.call('HDEL', KEYS[2], marks[i])
     swept = swept + 1
   end
 end

@@ -15,13 +15,14 @@ import asyncio
 import random
 import zlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
+from contextvars import copy_context
 from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.index import Counted, Found, Scan
 from lungfish.runtime.memory_server import MemoryServer
-from lungfish.runtime.memory_store import MemoryQueueReader, MemoryReader, MemoryStore
+from lungfish.runtime.memory_store import MemoryListener, MemoryQueueReader, MemoryReader, MemoryStore
 from lungfish.runtime.payloads import Payload
 from lungfish.runtime.queues import QueueState
 from lungfish.runtime.store import (
@@ -39,6 +40,7 @@ from lungfish.runtime.store import (
     PartitionLoad,
     QueueEntry,
     StoredInstance,
+    Take,
     Unknown,
 )
 from tests.simulation.faults import Profile, Trace
@@ -99,6 +101,7 @@ class Network:
         self._rng = random.Random(f"{seed}:network")
         self._faults = list(profile.calls.items())
         self._readers: dict[FaultyReader, None] = {}
+        self.listeners: dict[FaultyListener, None] = {}
         self._takes: dict[asyncio.Task[Any], Gate] = {}
 
     @property
@@ -113,6 +116,8 @@ class Network:
         self.down = True
         for reader in tuple(self._readers):
             reader.cut()
+        for listener in tuple(self.listeners):
+            listener.cut()
         for take in tuple(self._takes):
             take.cancel()
 
@@ -281,6 +286,20 @@ class Network:
         if not take.cancelled():
             take.exception()  # seen: who asked may be dead
 
+    def handed(self, victim: Victim) -> float | None:
+        """Return how long what was handed to a host is on its way from the server (s); None: it is lost."""
+        if self.down:
+            return None
+        fault = self._fault()
+        if fault in ("break_before", "break_after", "ghost"):
+            self.trace.fault(self.loop.now_s, fault, f"{victim.gate.name} handed")
+            return None
+        delay_s = self.latency()
+        if fault in ("slow_before", "slow_after"):
+            self.trace.fault(self.loop.now_s, fault, f"{victim.gate.name} handed")
+            delay_s += self._long()
+        return delay_s
+
     def drop_wake(self) -> bool:
         """Tell whether this wake-up is lost."""
         lost = self.faulty and self._rng.random() < self.profile.wake_lost
@@ -335,6 +354,20 @@ class FaultyStore:
             return [outcomes[at] if fate == "answered" else unknown for at, fate in enumerate(fates)]
 
         return partly
+
+    @property
+    def hands_over(self) -> bool:
+        return self._inner.hands_over
+
+    async def hand(self, host: str, partitions: Sequence[int], payload: bytes) -> bool:
+        what = f"hand {host} {_sum([payload])}"
+        # Nothing repeats it: who hands over goes on by appending.
+        return await self._network.call(
+            self._victim, what, lambda: self._inner.hand(host, partitions, payload), repeats=False
+        )
+
+    def listener(self, host: str) -> FaultyListener:
+        return FaultyListener(self._network, self._victim, self._inner.listener(host))
 
     def reader(self) -> FaultyReader:
         return FaultyReader(self._network, self._victim, self._inner.reader())
@@ -418,6 +451,9 @@ class FaultyStore:
         return await self._call(
             f"sweep payloads {partition}", lambda: self._inner.sweep_payloads(partition, ids, before_ms)
         )
+
+    async def doubled(self, partition: int) -> dict[str, int]:
+        return await self._call(f"doubled {partition}", lambda: self._inner.doubled(partition))
 
     async def sweep_producers(self, partition: int, older_ms: int) -> int:
         return await self._call(
@@ -511,6 +547,48 @@ class FaultyReader:
     async def wake(self) -> None:
         if not self._network.drop_wake():
             await self._inner.wake()
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class FaultyListener:
+    """See ``Listener``. What is handed over travels on: late, lost, or to a host that is frozen."""
+
+    def __init__(self, network: Network, victim: Victim, inner: MemoryListener) -> None:
+        self._network = network
+        self._victim = victim
+        self._inner = inner
+        self._cut = asyncio.Event()
+
+    async def listen(self, take: Take) -> None:
+        network, context = self._network, copy_context()
+        if network.down:
+            await asyncio.sleep(network.latency())
+            raise StoreUnavailable("simulated: the connection broke")
+
+        def pass_on(ends: list[str], payload: bytes) -> None:
+            delay_s = network.handed(self._victim)
+            if delay_s is not None:
+                network.loop.call_later(delay_s, take, ends, payload, context=context)
+
+        network.listeners[self] = None
+        self._cut.clear()
+        listening = asyncio.ensure_future(self._inner.listen(pass_on))
+        cut = asyncio.ensure_future(self._cut.wait())
+        try:
+            await asyncio.wait((listening, cut), return_when=asyncio.FIRST_COMPLETED)
+            if listening.done():
+                await listening
+            raise StoreUnavailable("simulated: the connection broke")
+        finally:
+            listening.cancel()
+            cut.cancel()
+            network.listeners.pop(self, None)
+
+    def cut(self) -> None:
+        """Break the connection."""
+        self._cut.set()
 
     async def close(self) -> None:
         await self._inner.close()

@@ -475,7 +475,8 @@ def test_the_blocking_client_has_every_verb() -> None:
         (OrchestrationHandle, BlockingOrchestrationHandle),
         (Client, BlockingClient),
     ):
-        verbs = {name for name in vars(asynchronous) if not name.startswith("_")} - {"waiting"}
+        verbs = {name for name in vars(asynchronous) if not name.startswith("_")}
+        verbs -= {"waiting", "handing"}  # what the testing kit asks
         assert verbs <= {name for name in vars(blocking) if not name.startswith("_")}
 
 
