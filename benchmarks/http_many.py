@@ -26,11 +26,11 @@ import httpx
 import uvloop
 
 import lungfish
-from lungfish.runtime import embedded
-from lungfish.runtime.http_service import CONTINUATION
-from lungfish.runtime.http_shapes import PREFIX
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.http.service import CONTINUATION
+from lungfish.runtime.http.shapes import PREFIX
+from lungfish.runtime.on_redis import embedded
+from lungfish.runtime.on_redis.open_store import open_store
 from lungfish.runtime.settings import HostSettings
 
 from .common import expect, quantile
@@ -104,7 +104,7 @@ def served(url: str) -> Iterator[tuple[str, int]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "lungfish.runtime.cli", "http", "--hub", app.hub, "--redis", url]
+    command = [sys.executable, "-m", "lungfish.runtime.cli.main", "http", "--hub", app.hub, "--redis", url]
     process = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 60

@@ -21,10 +21,10 @@ from pathlib import Path
 import uvloop
 
 import lungfish
-from lungfish.runtime import embedded
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.open_store import open_store
-from lungfish.runtime.passivation import read_memory
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.host.passivation import read_memory
+from lungfish.runtime.on_redis import embedded
+from lungfish.runtime.on_redis.open_store import open_store
 from lungfish.runtime.settings import HostSettings
 
 from .common import expect

@@ -18,7 +18,7 @@ from lungfish import App, OrchestrationContext
 from lungfish.orchestrations import actions, events
 from lungfish.orchestrations.replay import Execution
 from lungfish.runtime import codec
-from lungfish.runtime.signatures import encode_arguments
+from lungfish.runtime.declared.signatures import encode_arguments
 
 app = App("replay")
 

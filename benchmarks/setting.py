@@ -18,8 +18,8 @@ import ray
 import uvloop
 
 import lungfish
-from lungfish.runtime import embedded
-from lungfish.runtime.cluster import Runtime
+from lungfish.runtime.on_ray.cluster import Runtime
+from lungfish.runtime.on_redis import embedded
 
 from .app import Counter, app
 from .common import Pass, WrongResult, quantile

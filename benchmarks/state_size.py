@@ -18,9 +18,9 @@ from pathlib import Path
 import msgpack
 import uvloop
 
-from lungfish.runtime import embedded
-from lungfish.runtime.open_store import open_store
-from lungfish.runtime.store import Commit, Committed, Store
+from lungfish.runtime.on_redis import embedded
+from lungfish.runtime.on_redis.open_store import open_store
+from lungfish.runtime.store.store import Commit, Committed, Store
 
 from .common import expect
 

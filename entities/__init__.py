@@ -1,6 +1,6 @@
 """Entities: named pieces of durable state with operations (Orleans: grains)."""
 
-from lungfish.runtime.definitions import shared
+from lungfish.runtime.declared.definitions import shared
 
 from .context import EntityContext, EntityRef
 from .entity import Entity

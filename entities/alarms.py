@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from lungfish.runtime.definitions import EntityDefinition, Operation
+from lungfish.runtime.declared.definitions import EntityDefinition, Operation
+from lungfish.runtime.declared.reminders import Reminder, after, tick
+from lungfish.runtime.declared.signatures import Signature
 from lungfish.runtime.errors import LungfishError, NotRegistered
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.messages import ReminderDue, Signal
-from lungfish.runtime.reminders import Reminder, after, tick
-from lungfish.runtime.signatures import Signature
+from lungfish.runtime.messages.messages import ReminderDue, Signal
+from lungfish.runtime.partitions.kinds import Effects, Item
 
 from .jobs import Applied, Job
 from .journal import Journal

@@ -15,8 +15,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from lungfish.runtime import codec
+from lungfish.runtime.declared.signatures import Signature
 from lungfish.runtime.errors import InvalidArguments, UsageError
-from lungfish.runtime.signatures import Signature
 
 #: Values of exactly these classes fit the annotation without validation.
 _EXACT: Final = (int, float, str, bool, bytes)

@@ -19,13 +19,13 @@ from dataclasses import replace
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal
 
-from lungfish.runtime.app import App
-from lungfish.runtime.definitions import EntityDefinition, Operation
+from lungfish.runtime.declared.app import App
+from lungfish.runtime.declared.definitions import EntityDefinition, Operation
+from lungfish.runtime.declared.middleware import Chain, Incoming, may_wait, run_through, wait_through
+from lungfish.runtime.declared.plugged_in import RESERVED
 from lungfish.runtime.errors import Refused
-from lungfish.runtime.headers import as_mapping
-from lungfish.runtime.kinds import RESERVED
-from lungfish.runtime.messages import Call, ReminderDue, Signal
-from lungfish.runtime.middleware import Chain, Incoming, may_wait, run_through, wait_through
+from lungfish.runtime.messages.headers import as_mapping
+from lungfish.runtime.messages.messages import Call, ReminderDue, Signal
 
 from .scope import Scope
 from .state import CONTEXT_SLOT

@@ -15,9 +15,9 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from lungfish.runtime.ids import ENTITY, ActorId
-from lungfish.runtime.layout import POOL_MARK, pool_in, spread_keys
-from lungfish.runtime.messages import Signal
-from lungfish.runtime.query import EntityQuery
+from lungfish.runtime.messages.messages import Signal
+from lungfish.runtime.store.layout import POOL_MARK, pool_in, spread_keys
+from lungfish.runtime.store.query import EntityQuery
 
 from . import sending
 from .context import EntityContext

@@ -19,7 +19,7 @@ import asyncio
 import zlib
 from typing import Any, Final
 
-from lungfish.runtime.definitions import Operation
+from lungfish.runtime.declared.definitions import Operation
 from lungfish.runtime.errors import (
     CallCycle,
     CriticalSectionError,
@@ -32,7 +32,7 @@ from lungfish.runtime.errors import (
     usage_error,
 )
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.messages import Call, CancelCall
+from lungfish.runtime.messages.messages import Call, CancelCall
 
 from .journal import CallEntry, CallOutcome
 from .scope import Scope

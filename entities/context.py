@@ -6,12 +6,9 @@ import datetime as dt
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar, overload
 
-from lungfish.runtime import broadcasts
-from lungfish.runtime.definitions import EntityDefinition, Orchestration
-from lungfish.runtime.errors import UsageError
-from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId, check_id
-from lungfish.runtime.messages import ReminderDue, Signal, Start
-from lungfish.runtime.reminders import (
+from lungfish.runtime.client import broadcasts
+from lungfish.runtime.declared.definitions import EntityDefinition, Orchestration
+from lungfish.runtime.declared.reminders import (
     CatchUp,
     Reminder,
     When,
@@ -21,6 +18,9 @@ from lungfish.runtime.reminders import (
     put,
     without,
 )
+from lungfish.runtime.errors import UsageError
+from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId, check_id
+from lungfish.runtime.messages.messages import ReminderDue, Signal, Start
 
 from .calls import CALL_DEADLINE_MS, make_call, outcome_of
 from .journal import StartEntry

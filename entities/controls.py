@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 
+from lungfish.runtime.client.watching import NO_NEWS, pack_state, unpack_seen
 from lungfish.runtime.errors import LungfishError, UsageError
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.messages import EntityControl, Response
-from lungfish.runtime.watching import NO_NEWS, pack_state, unpack_seen
+from lungfish.runtime.messages.messages import EntityControl, Response
+from lungfish.runtime.partitions.kinds import Effects, Item
 
 from .expiry import Expiry
 from .jobs import describe

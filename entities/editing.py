@@ -20,13 +20,21 @@ from typing import Any, ClassVar, Final
 from pydantic import ValidationError
 
 from lungfish.runtime import codec
-from lungfish.runtime.definitions import Operation
-from lungfish.runtime.editing import BEFORE_BYTES_MAX, EDIT, EDITS_KEPT, PURGE, Order, ring_row, unpack_order
+from lungfish.runtime.client.editing import (
+    BEFORE_BYTES_MAX,
+    EDIT,
+    EDITS_KEPT,
+    PURGE,
+    Order,
+    ring_row,
+    unpack_order,
+)
+from lungfish.runtime.declared.definitions import Operation
+from lungfish.runtime.declared.signatures import Signature
 from lungfish.runtime.errors import DeadlineExceeded, InvalidArguments, LungfishError
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.messages import EntityControl, Response
-from lungfish.runtime.signatures import Signature
+from lungfish.runtime.messages.messages import EntityControl, Response
+from lungfish.runtime.partitions.kinds import Effects, Item
 
 from .jobs import describe
 from .state import StatePlan, explain

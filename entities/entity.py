@@ -8,10 +8,15 @@ from typing import Any, ClassVar, Final, Self, Unpack
 
 from pydantic import BaseModel, ConfigDict
 
-from lungfish.runtime.definitions import EntityDefinition, Operation, operations_of, with_reentrant_reads
+from lungfish.runtime.declared.definitions import (
+    EntityDefinition,
+    Operation,
+    operations_of,
+    with_reentrant_reads,
+)
+from lungfish.runtime.declared.plugged_in import RESERVED
+from lungfish.runtime.declared.signatures import Signature
 from lungfish.runtime.errors import StateMismatch, UsageError
-from lungfish.runtime.kinds import RESERVED
-from lungfish.runtime.signatures import Signature
 
 from .context import EntityContext
 from .ephemeral import EPHEMERAL_SLOT, check_ephemeral

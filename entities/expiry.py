@@ -18,8 +18,8 @@ from typing import Final
 import msgpack
 
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects
-from lungfish.runtime.messages import EntityControl
+from lungfish.runtime.messages.messages import EntityControl
+from lungfish.runtime.partitions.kinds import Effects
 
 EXPIRE: Final = "expire"
 _SLACK: Final = 16

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from lungfish.runtime import codec
-from lungfish.runtime.definitions import EntityDefinition, Operation
+from lungfish.runtime.declared.definitions import EntityDefinition, Operation
+from lungfish.runtime.declared.signatures import Signature
 from lungfish.runtime.errors import UsageError
 from lungfish.runtime.ids import check_id
-from lungfish.runtime.signatures import Signature
 
 from .context import EntityContext
 from .entity import Entity

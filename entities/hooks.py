@@ -26,13 +26,13 @@ from enum import Enum
 from functools import lru_cache, partial
 from typing import Any, Final
 
-from lungfish.runtime.app import App
-from lungfish.runtime.definitions import Operation
+from lungfish.runtime.declared.app import App
+from lungfish.runtime.declared.definitions import Operation
+from lungfish.runtime.declared.signatures import Signature
 from lungfish.runtime.errors import ActivationFailed, FailureDetails, LungfishError, UsageError
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.messages import Message, Signal, TimerFired
-from lungfish.runtime.signatures import Signature
+from lungfish.runtime.messages.messages import Message, Signal, TimerFired
+from lungfish.runtime.partitions.kinds import Effects, Item
 
 from .jobs import Job, describe
 from .journal import Journal

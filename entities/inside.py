@@ -15,7 +15,7 @@ import asyncio
 from enum import Enum
 
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.messages import Call
+from lungfish.runtime.messages.messages import Call
 
 from .journal import Journal
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lungfish.runtime import codec
-from lungfish.runtime.messages import Call, CancelCall
+from lungfish.runtime.messages.messages import Call, CancelCall
 
 from .editing import Edit
 from .jobs import Applied, Job

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from lungfish.runtime import codec, middleware
-from lungfish.runtime.definitions import Operation
+from lungfish.runtime import codec
+from lungfish.runtime.declared import middleware
+from lungfish.runtime.declared.definitions import Operation
+from lungfish.runtime.declared.reminders import Tick
 from lungfish.runtime.errors import DeadlineExceeded, FailureDetails, LungfishError, SerializationError
-from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.messages import Call, Message, Signal
-from lungfish.runtime.reminders import Tick
+from lungfish.runtime.messages.messages import Call, Message, Signal
+from lungfish.runtime.partitions.kinds import Effects, Item
 
 from .arguments import restore_one
 from .calls import refusal

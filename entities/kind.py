@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from lungfish.runtime.app import App
+from lungfish.runtime.declared.app import App
 from lungfish.runtime.errors import NotRegistered, SerializationError
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Activation, Stored
+from lungfish.runtime.partitions.kinds import Activation, Stored
 
 from .around import Surroundings
 from .functions import function_definition

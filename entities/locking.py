@@ -27,10 +27,10 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 import msgpack
 
-from lungfish.runtime.definitions import Operation
+from lungfish.runtime.declared.definitions import Operation
+from lungfish.runtime.declared.signatures import Signature
 from lungfish.runtime.ids import ActorId, chain_name
-from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.messages import (
+from lungfish.runtime.messages.messages import (
     Call,
     LockGranted,
     LockQuery,
@@ -38,7 +38,7 @@ from lungfish.runtime.messages import (
     LockRequest,
     TimerFired,
 )
-from lungfish.runtime.signatures import Signature
+from lungfish.runtime.partitions.kinds import Effects, Item
 
 from .editing import Edit
 from .jobs import Job

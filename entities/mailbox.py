@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.messages import CancelCall, LockRelease, LockRequest, Signal
+from lungfish.runtime.messages.messages import CancelCall, LockRelease, LockRequest, Signal
+from lungfish.runtime.partitions.kinds import Effects, Item
 
 from .inspecting import is_call, told_of
 from .jobs import Job

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from lungfish.runtime import codec
-from lungfish.runtime.definitions import as_duration
+from lungfish.runtime.declared.definitions import as_duration
 from lungfish.runtime.errors import UsageError
 
 _MS: Final = dt.timedelta(milliseconds=1)

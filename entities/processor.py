@@ -27,12 +27,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from lungfish.runtime import index
-from lungfish.runtime.definitions import EntityDefinition
+from lungfish.runtime.declared.definitions import EntityDefinition
 from lungfish.runtime.errors import FailureDetails, LungfishError, NotRegistered, Refused
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.messages import (
+from lungfish.runtime.messages.messages import (
     Call,
     CancelCall,
     EntityControl,
@@ -44,6 +42,8 @@ from lungfish.runtime.messages import (
     Signal,
     TimerFired,
 )
+from lungfish.runtime.partitions.kinds import Effects, Item
+from lungfish.runtime.store import index
 
 from .alarms import Alarms
 from .calls import refusal

@@ -10,8 +10,7 @@ from typing import Any
 from lungfish.runtime import codec
 from lungfish.runtime.errors import LungfishError
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.messages import (
+from lungfish.runtime.messages.messages import (
     Call,
     EntityControl,
     Inspect,
@@ -22,6 +21,7 @@ from lungfish.runtime.messages import (
     Signal,
     TimerFired,
 )
+from lungfish.runtime.partitions.kinds import Effects, Item
 
 from .calls import refusal
 from .editing import EDITING

@@ -16,10 +16,8 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from lungfish.runtime.calendar import times_between
-from lungfish.runtime.errors import LimitExceeded, ScheduleExists, ScheduleNotFound
-from lungfish.runtime.messages import Signal
-from lungfish.runtime.schedule_plan import (
+from lungfish.runtime.declared.calendar import times_between
+from lungfish.runtime.declared.schedule_plan import (
     TIMES_PER_TURN,
     Decision,
     Definition,
@@ -30,6 +28,8 @@ from lungfish.runtime.schedule_plan import (
     plan,
     run_id,
 )
+from lungfish.runtime.errors import LimitExceeded, ScheduleExists, ScheduleNotFound
+from lungfish.runtime.messages.messages import Signal
 
 from . import sending
 from .context import from_ms

@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from lungfish.runtime import headers
+from lungfish.runtime.declared.middleware import Outgoing, Sort, run_through
 from lungfish.runtime.errors import Overloaded, UsageError
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.messages import Call, Message, Signal
-from lungfish.runtime.middleware import Outgoing, Sort, run_through
+from lungfish.runtime.messages import headers
+from lungfish.runtime.messages.messages import Call, Message, Signal
 
 from .journal import Journal
 
 if TYPE_CHECKING:
-    from lungfish.runtime.app import App
-    from lungfish.runtime.definitions import Operation
-    from lungfish.runtime.kinds import Effects, Item
+    from lungfish.runtime.declared.app import App
+    from lungfish.runtime.declared.definitions import Operation
+    from lungfish.runtime.partitions.kinds import Effects, Item
 
     from .turn import Turns
 

@@ -15,7 +15,7 @@ from lungfish.runtime.errors import (
     OrchestrationTerminated,
 )
 from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId
-from lungfish.runtime.messages import Control, Message, RaiseEvent, Response, Signal, Start, Watch
+from lungfish.runtime.messages.messages import Control, Message, RaiseEvent, Response, Signal, Start, Watch
 
 from .context import EntityContext
 

@@ -12,11 +12,20 @@ from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 
-from lungfish.runtime import headers
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects
-from lungfish.runtime.messages import Call
-from lungfish.runtime.tracing import Attributes, Kind, Span, TraceContext, Tracing, messaging, parse, rpc
+from lungfish.runtime.messages import headers
+from lungfish.runtime.messages.messages import Call
+from lungfish.runtime.messages.tracing import (
+    Attributes,
+    Kind,
+    Span,
+    TraceContext,
+    Tracing,
+    messaging,
+    parse,
+    rpc,
+)
+from lungfish.runtime.partitions.kinds import Effects
 
 from .jobs import Applied, Job
 from .scope import Scope

@@ -23,7 +23,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from lungfish.runtime import codec, reminders
+from lungfish.runtime import codec
+from lungfish.runtime.declared import reminders
 from lungfish.runtime.errors import SerializationError, StateMismatch
 
 from .ephemeral import ephemeral_names, give_held, held_of

@@ -24,9 +24,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from lungfish.runtime.definitions import EntityDefinition, Operation, operations_of
+from lungfish.runtime.declared.definitions import EntityDefinition, Operation, operations_of
 from lungfish.runtime.errors import UsageError
-from lungfish.runtime.threads import DaemonThreads
+from lungfish.runtime.worker.threads import DaemonThreads
 
 from .entity import Entity
 

@@ -22,7 +22,7 @@ from pydantic import Field
 from lungfish.runtime import codec
 from lungfish.runtime.errors import LimitExceeded
 from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId
-from lungfish.runtime.messages import Signal
+from lungfish.runtime.messages.messages import Signal
 
 from . import sending
 from .entity import Entity

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from lungfish.runtime import codec
+from lungfish.runtime.client.topics import TOPIC
 from lungfish.runtime.errors import UsageError
 from lungfish.runtime.ids import ENTITY, ActorId, check_id
-from lungfish.runtime.messages import Signal
-from lungfish.runtime.topics import TOPIC
+from lungfish.runtime.messages.messages import Signal
 
 from .scope import Scope
 

@@ -30,7 +30,8 @@ from types import MethodType
 from typing import Any, Final
 
 from lungfish.runtime import codec
-from lungfish.runtime.definitions import Operation
+from lungfish.runtime.declared.definitions import Operation
+from lungfish.runtime.declared.reminders import NONE, Reminder, Reminders, without
 from lungfish.runtime.errors import (
     FailureDetails,
     LungfishError,
@@ -39,9 +40,8 @@ from lungfish.runtime.errors import (
     SerializationError,
     UsageError,
 )
-from lungfish.runtime.kinds import Effects
-from lungfish.runtime.messages import Call
-from lungfish.runtime.reminders import NONE, Reminder, Reminders, without
+from lungfish.runtime.messages.messages import Call
+from lungfish.runtime.partitions.kinds import Effects
 
 from .arguments import Batch, restore_batch
 from .calls import refusal

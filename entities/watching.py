@@ -21,9 +21,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
+from lungfish.runtime.client.watching import LEASE_MS, WINDOW
 from lungfish.runtime.errors import Overloaded
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.watching import LEASE_MS, WINDOW
 
 #: Watchers of one entity.
 WATCHERS_MAX: Final = 10_000

@@ -23,7 +23,7 @@ from fastapi import FastAPI
 import lungfish
 import lungfish.http
 from examples.hello_cities import app
-from lungfish.runtime.http_shapes import PREFIX
+from lungfish.runtime.http.shapes import PREFIX
 
 
 def make_api(url: str | None = None, hub: str | None = None) -> FastAPI:

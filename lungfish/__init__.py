@@ -15,17 +15,28 @@ Everything that a program needs is here; modules below are for the curious. A fi
 
 from lungfish.entities import Entity, EntityContext, FunctionContext, ephemeral
 from lungfish.orchestrations import CriticalSection, OrchestrationContext, when_all, when_any
-from lungfish.runtime.activity_info import ActivityInfo, activity_info
-from lungfish.runtime.app import App
-from lungfish.runtime.batches import BatchRefusal, BatchStep
-from lungfish.runtime.blocking import BlockingClient
-from lungfish.runtime.calendar import cron, every
-from lungfish.runtime.client import Client
-from lungfish.runtime.client_queries import StoredEntity
-from lungfish.runtime.connect import connect, connect_sync
-from lungfish.runtime.dead_letters import DeadLetter, DeadLetters
-from lungfish.runtime.definitions import Activity, ActivityOptions, Orchestration, reentrant, shared
-from lungfish.runtime.editing import StateEdit
+from lungfish.runtime.blocking.client import BlockingClient
+from lungfish.runtime.client.batch_steps import BatchRefusal, BatchStep
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.client.editing import StateEdit
+from lungfish.runtime.client.instance_handle import OrchestrationHandle
+from lungfish.runtime.client.queries import StoredEntity
+from lungfish.runtime.client.queue_handle import QueueHandle
+from lungfish.runtime.client.refs import EntityRef
+from lungfish.runtime.client.schedules import ScheduleDescription, ScheduleHandle, ScheduleRun, Schedules
+from lungfish.runtime.client.sinks import Sink, SinkResult
+from lungfish.runtime.client.topics import Topic
+from lungfish.runtime.client.watching import StateWatch
+from lungfish.runtime.declared.activity_info import ActivityInfo, activity_info
+from lungfish.runtime.declared.app import App
+from lungfish.runtime.declared.calendar import cron, every
+from lungfish.runtime.declared.definitions import Activity, ActivityOptions, Orchestration, reentrant, shared
+from lungfish.runtime.declared.middleware import CallNext, Incoming, Outgoing
+from lungfish.runtime.declared.pools import HostPool
+from lungfish.runtime.declared.reminders import Reminder
+from lungfish.runtime.declared.retry import RetryPolicy
+from lungfish.runtime.entry_points.connect import connect, connect_sync
+from lungfish.runtime.entry_points.launch import attach, start
 from lungfish.runtime.errors import (
     ActivationFailed,
     ActivityCancelled,
@@ -73,29 +84,23 @@ from lungfish.runtime.errors import (
     UpdateRejected,
     UsageError,
 )
-from lungfish.runtime.headers import headers, sending
-from lungfish.runtime.hot import HotEntity
 from lungfish.runtime.ids import grouped
-from lungfish.runtime.instance_handle import OrchestrationHandle
-from lungfish.runtime.launch import attach, start
-from lungfish.runtime.middleware import CallNext, Incoming, Outgoing
-from lungfish.runtime.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
-from lungfish.runtime.payloads import PayloadSettings
-from lungfish.runtime.pools import HostPool
-from lungfish.runtime.query import Page
-from lungfish.runtime.queue_handle import QueueHandle
-from lungfish.runtime.queues import QueueInfo, QueueLimits
-from lungfish.runtime.refs import EntityRef
-from lungfish.runtime.reminders import Reminder
-from lungfish.runtime.retry import RetryPolicy
-from lungfish.runtime.schedules import ScheduleDescription, ScheduleHandle, ScheduleRun, Schedules
+from lungfish.runtime.messages.headers import headers, sending
+from lungfish.runtime.messages.payloads import PayloadSettings
+from lungfish.runtime.messages.status import (
+    ArchivedInstance,
+    EntityStatus,
+    OrchestrationStatus,
+    RuntimeStatus,
+)
+from lungfish.runtime.session.dead_letters import DeadLetter, DeadLetters
 from lungfish.runtime.settings import HostSettings
-from lungfish.runtime.sinks import Sink, SinkResult
-from lungfish.runtime.status import ArchivedInstance, EntityStatus, OrchestrationStatus, RuntimeStatus
-from lungfish.runtime.store import PartitionLoad
-from lungfish.runtime.topics import Topic
-from lungfish.runtime.watching import StateWatch
-from lungfish.runtime.why import Reason, Why
+from lungfish.runtime.store.query import Page
+from lungfish.runtime.store.queues import QueueInfo, QueueLimits
+from lungfish.runtime.store.store import PartitionLoad
+from lungfish.runtime.telemetry.hot import HotEntity
+from lungfish.runtime.telemetry.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
+from lungfish.runtime.why.reasons import Reason, Why
 
 __version__ = "0.1.0"
 

@@ -6,6 +6,6 @@
     ds.write_datasink(sink)
 """
 
-from lungfish.runtime.ray_data import SignalSink
+from lungfish.runtime.entry_points.ray_data import SignalSink
 
 __all__ = ["SignalSink"]

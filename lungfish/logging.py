@@ -7,6 +7,6 @@
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 """
 
-from lungfish.runtime.json_logs import JsonFormatter
+from lungfish.runtime.telemetry.json_logs import JsonFormatter
 
 __all__ = ["JsonFormatter"]

@@ -10,9 +10,9 @@
 
 from lungfish.orchestrations.exporting import export_history
 from lungfish.orchestrations.replayer import Replayer
-from lungfish.runtime.activity_info import ActivityInfo, running_as
-from lungfish.runtime.testing_crashes import CrashReport, OutcomeChanged, crash_everywhere
-from lungfish.runtime.testing_environment import Environment, environment
+from lungfish.runtime.declared.activity_info import ActivityInfo, running_as
+from lungfish.runtime.testing.crashes import CrashReport, OutcomeChanged, crash_everywhere
+from lungfish.runtime.testing.environment import Environment, environment
 
 __all__ = [
     "ActivityInfo",

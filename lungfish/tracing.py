@@ -5,6 +5,6 @@
     lungfish.tracing.install(app)
 """
 
-from lungfish.runtime.install_tracing import install
+from lungfish.runtime.telemetry.install_tracing import install
 
 __all__ = ["install"]

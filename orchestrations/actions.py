@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from lungfish.runtime import headers
-from lungfish.runtime.definitions import ActivityOptions
+from lungfish.runtime.declared.definitions import ActivityOptions
 from lungfish.runtime.ids import ActorId
+from lungfish.runtime.messages import headers
 
 if TYPE_CHECKING:
-    from lungfish.runtime.app import App
+    from lungfish.runtime.declared.app import App
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,13 @@ from typing import Final
 
 import msgpack
 
-from lungfish.runtime.definitions import ActivityOptions
+from lungfish.runtime.declared.definitions import ActivityOptions
+from lungfish.runtime.declared.retry import RetryPolicy
 from lungfish.runtime.errors import ActivityTimedOut, FailureDetails, qualified_name
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.messages import ActivityTask
-from lungfish.runtime.queues import DEFAULT_PRIORITY, lane_of
-from lungfish.runtime.retry import RetryPolicy
-from lungfish.runtime.wire import MalformedBytes
+from lungfish.runtime.messages.messages import ActivityTask
+from lungfish.runtime.messages.wire import MalformedBytes
+from lungfish.runtime.store.queues import DEFAULT_PRIORITY, lane_of
 
 _ROW_VERSION: Final = 1
 #: What a row keeps of how an attempt ended (characters).

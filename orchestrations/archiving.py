@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from lungfish.runtime.errors import SerializationError
-from lungfish.runtime.status import ArchivedInstance
-from lungfish.runtime.wire import MalformedBytes
+from lungfish.runtime.messages.status import ArchivedInstance
+from lungfish.runtime.messages.wire import MalformedBytes
 
 from . import events
 from .exporting import ExportedHistory

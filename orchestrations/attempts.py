@@ -13,9 +13,9 @@ import logging
 import zlib
 
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects
-from lungfish.runtime.messages import ActivityResult, TimerFired
-from lungfish.runtime.payloads import DEFAULT, is_token
+from lungfish.runtime.messages.messages import ActivityResult, TimerFired
+from lungfish.runtime.messages.payloads import DEFAULT, is_token
+from lungfish.runtime.partitions.kinds import Effects
 
 from . import actions, events
 from .activities import ActivityRow

@@ -6,11 +6,11 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from lungfish.runtime import codec
-from lungfish.runtime.definitions import Activity, ActivityOptions, Orchestration
+from lungfish.runtime.declared.definitions import Activity, ActivityOptions, Orchestration
+from lungfish.runtime.declared.retry import RetryPolicy
+from lungfish.runtime.declared.signatures import encode_arguments
 from lungfish.runtime.errors import UsageError
 from lungfish.runtime.ids import check_id
-from lungfish.runtime.retry import RetryPolicy
-from lungfish.runtime.signatures import encode_arguments
 
 from .retrying import retried
 from .tasks import Task

@@ -21,13 +21,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from lungfish.runtime import codec
-from lungfish.runtime.definitions import (
-    ActivityOptions,
-    as_duration,
-)
+from lungfish.runtime.declared.definitions import ActivityOptions, as_duration
 from lungfish.runtime.errors import UsageError
 from lungfish.runtime.ids import check_id, stable_hash
-from lungfish.runtime.status import to_ms
+from lungfish.runtime.messages.status import to_ms
 
 from .calls import Calls
 from .references import EntityRef, definition_of

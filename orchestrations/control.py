@@ -18,8 +18,8 @@ from lungfish.runtime.errors import (
     LungfishError,
     UsageError,
 )
-from lungfish.runtime.kinds import Item
-from lungfish.runtime.messages import Control
+from lungfish.runtime.messages.messages import Control
+from lungfish.runtime.partitions.kinds import Item
 
 from . import events, purging
 from .endings import end

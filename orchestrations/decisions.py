@@ -15,7 +15,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lungfish.runtime.definitions import ActivityOptions, Orchestration
+from lungfish.runtime.declared.definitions import ActivityOptions, Orchestration
 from lungfish.runtime.errors import LimitExceeded, ReadOnly
 from lungfish.runtime.ids import ENTITY, ActorId
 
@@ -29,7 +29,7 @@ from .sections import Section, check_entry, outside
 from .tasks import Task
 
 if TYPE_CHECKING:
-    from lungfish.runtime.app import App
+    from lungfish.runtime.declared.app import App
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ import contextvars
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lungfish.runtime import headers
-from lungfish.runtime.definitions import Orchestration
+from lungfish.runtime.declared.definitions import Orchestration
 from lungfish.runtime.errors import NotDurable, UsageError
+from lungfish.runtime.messages import headers
 
 from .loop import close_quietly
 from .matching import NOT_USERS

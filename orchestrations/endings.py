@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 
 from lungfish.runtime.errors import FailureDetails, InstanceEnded, InternalError, LungfishError
-from lungfish.runtime.messages import Response, Update
+from lungfish.runtime.messages.messages import Response, Update
 
 from . import events
 from .attempts import timer_id

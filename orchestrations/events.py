@@ -24,7 +24,7 @@ import msgpack
 
 from lungfish.runtime.errors import FailureDetails
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.wire import MalformedBytes
+from lungfish.runtime.messages.wire import MalformedBytes
 
 #: Version of the stored form, in every batch and in every ``ExecutionStarted``.
 SCHEMA: Final = 1

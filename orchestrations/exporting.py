@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, get_args
 
+from lungfish.runtime.client.instance_handle import OrchestrationHandle
 from lungfish.runtime.errors import FailureDetails, SerializationError
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.instance_handle import OrchestrationHandle
-from lungfish.runtime.wire import MalformedBytes
+from lungfish.runtime.messages.wire import MalformedBytes
 
 from . import events
 

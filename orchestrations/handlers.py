@@ -22,15 +22,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack
 
 from lungfish.runtime import codec
-from lungfish.runtime.errors import (
-    FailureDetails,
-    NotRegistered,
-    UpdateFailed,
-    UsageError,
-)
+from lungfish.runtime.declared.plugged_in import RESERVED
+from lungfish.runtime.declared.signatures import Signature
+from lungfish.runtime.errors import FailureDetails, NotRegistered, UpdateFailed, UsageError
 from lungfish.runtime.ids import check_id
-from lungfish.runtime.kinds import RESERVED
-from lungfish.runtime.signatures import Signature
 
 from . import events
 from .driving import context_of

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from lungfish.runtime.errors import FailureDetails, LimitExceeded, LungfishError
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects
-from lungfish.runtime.payloads import tokens_in
+from lungfish.runtime.messages.payloads import tokens_in
+from lungfish.runtime.partitions.kinds import Effects
 
 from . import events
 from .large import LargeValues

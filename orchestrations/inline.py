@@ -10,7 +10,7 @@ from lungfish.runtime.errors import FailureDetails, NotRegistered
 from . import actions, events
 
 if TYPE_CHECKING:
-    from lungfish.runtime.app import App
+    from lungfish.runtime.declared.app import App
 
 
 def outcome_at_once(app: App, action: actions.Action) -> events.TaskCompleted | events.TaskFailed | None:

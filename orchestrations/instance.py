@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from lungfish.runtime.definitions import Orchestration
+from lungfish.runtime.declared.definitions import Orchestration
 from lungfish.runtime.errors import FailureDetails, LungfishError
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects, Item, Stored
+from lungfish.runtime.partitions.kinds import Effects, Item, Stored
 
 from . import events
 from .attempts import Attempts
@@ -32,7 +32,7 @@ from .replies import Request, refuse
 from .row import InstanceRow
 
 if TYPE_CHECKING:
-    from lungfish.runtime.app import App
+    from lungfish.runtime.declared.app import App
 
 
 class Instance:

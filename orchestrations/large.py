@@ -20,16 +20,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects, Item, Stored
-from lungfish.runtime.messages import (
-    Control,
-    LockQuery,
-    Message,
-    Query,
-    Start,
-    Watch,
-)
-from lungfish.runtime.payloads import carried, carrying, inlined, is_token, offloaded, tokens_in
+from lungfish.runtime.messages.messages import Control, LockQuery, Message, Query, Start, Watch
+from lungfish.runtime.messages.payloads import carried, carrying, inlined, is_token, offloaded, tokens_in
+from lungfish.runtime.partitions.kinds import Effects, Item, Stored
 
 if TYPE_CHECKING:
     from .instance import Instance

@@ -8,9 +8,9 @@ Rules:
 
 from __future__ import annotations
 
-from lungfish.runtime import index
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects
+from lungfish.runtime.partitions.kinds import Effects
+from lungfish.runtime.store import index
 
 from .row import TERMINAL, InstanceRow, Status
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, assert_never
 
-from lungfish.runtime.definitions import Orchestration
+from lungfish.runtime.declared.definitions import Orchestration
 from lungfish.runtime.errors import (
     ActivityFailed,
     ActivityTimedOut,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from lungfish.runtime.ids import ORCHESTRATION, ActorId, chain_name
-from lungfish.runtime.kinds import Effects
-from lungfish.runtime.messages import (
+from lungfish.runtime.messages.messages import (
     Call,
     CancelCall,
     Control,
@@ -17,7 +16,8 @@ from lungfish.runtime.messages import (
     Start,
     TimerFired,
 )
-from lungfish.runtime.payloads import DEFAULT
+from lungfish.runtime.messages.payloads import DEFAULT
+from lungfish.runtime.partitions.kinds import Effects
 
 from . import actions
 from .attempts import Attempts, timer_id

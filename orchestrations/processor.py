@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from lungfish.runtime.errors import InstanceNotFound, Overloaded
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects, Item, Stored
-from lungfish.runtime.messages import (
+from lungfish.runtime.messages.messages import (
     ActivityResult,
     Call,
     CancelCall,
@@ -41,7 +40,8 @@ from lungfish.runtime.messages import (
     Update,
     Watch,
 )
-from lungfish.runtime.wire import MalformedBytes
+from lungfish.runtime.messages.wire import MalformedBytes
+from lungfish.runtime.partitions.kinds import Effects, Item, Stored
 
 from . import archiving, events, purging, reading, shown, waiting
 from .ambient import watch_io
@@ -60,7 +60,7 @@ from .starting import start
 from .turns import begin_stored, close_turn, feed, waits_for
 
 if TYPE_CHECKING:
-    from lungfish.runtime.app import App
+    from lungfish.runtime.declared.app import App
 
 log = logging.getLogger("lungfish.orchestrations")
 
@@ -74,7 +74,7 @@ class OrchestrationKind:
         limits: bounds of each instance.
     """
 
-    #: How the client reads what is stored here; see ``kinds.kind_class``.
+    #: How the client reads what is stored here; see ``plugged_in.kind_class``.
     read_status = staticmethod(reading.read_status)
     #: Instances have no middleware: their code is replayed.
     refused = 0

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 from lungfish.runtime.errors import InstanceNotFound, InstanceRunning
-from lungfish.runtime.messages import Control
+from lungfish.runtime.messages.messages import Control
 
 from .instance import Instance
 from .replies import accept

@@ -24,8 +24,8 @@ from lungfish.runtime.errors import (
     UpdateRejected,
     UsageError,
 )
-from lungfish.runtime.messages import Query, Response, Update
-from lungfish.runtime.why_facts import WAITS
+from lungfish.runtime.messages.messages import Query, Response, Update
+from lungfish.runtime.why.facts import WAITS
 
 from . import events
 from .instance import Instance

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from lungfish.runtime import codec, tags
+from lungfish.runtime import codec
 from lungfish.runtime.errors import InstanceRunning, PayloadTooLarge, UsageError
 from lungfish.runtime.ids import ORCHESTRATION, ActorId
-from lungfish.runtime.messages import Start
-from lungfish.runtime.status import OrchestrationStatus, RuntimeStatus, from_ms
+from lungfish.runtime.messages import tags
+from lungfish.runtime.messages.messages import Start
+from lungfish.runtime.messages.status import OrchestrationStatus, RuntimeStatus, from_ms
 
 from . import events
 from .forking import check_position, started_of

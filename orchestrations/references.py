@@ -6,10 +6,10 @@ import datetime as dt
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from lungfish.runtime.definitions import EntityDefinition, Operation
+from lungfish.runtime.declared.definitions import EntityDefinition, Operation
+from lungfish.runtime.declared.reminders import When, at_ms
 from lungfish.runtime.errors import NotRegistered, UsageError
 from lungfish.runtime.ids import ENTITY, ActorId
-from lungfish.runtime.reminders import When, at_ms
 
 from .tasks import Task
 

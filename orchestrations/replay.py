@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from lungfish.runtime import codec
-from lungfish.runtime.definitions import Orchestration
+from lungfish.runtime.declared.definitions import Orchestration
 from lungfish.runtime.errors import (
     DeadlineExceeded,
     EntityOperationFailed,
@@ -56,7 +56,7 @@ from .outcomes import (
 )
 
 if TYPE_CHECKING:
-    from lungfish.runtime.app import App
+    from lungfish.runtime.declared.app import App
 
 _LATE: Final = qualified_name(DeadlineExceeded)
 

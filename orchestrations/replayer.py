@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lungfish.runtime.app import App
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.declared.app import App
 from lungfish.runtime.errors import NonDeterminism, SerializationError
-from lungfish.runtime.status import RuntimeStatus
+from lungfish.runtime.messages.status import RuntimeStatus
 
 from . import events
 from .exporting import ExportedHistory

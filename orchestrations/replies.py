@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from lungfish.runtime import codec
 from lungfish.runtime.errors import FailureDetails, InstanceEnded, NotRegistered
-from lungfish.runtime.kinds import Effects
-from lungfish.runtime.messages import Control, Query, Response, Start, Update, Watch
+from lungfish.runtime.messages.messages import Control, Query, Response, Start, Update, Watch
+from lungfish.runtime.partitions.kinds import Effects
 
 from .handlers import Outcome
 from .row import InstanceRow
 
 if TYPE_CHECKING:
-    from lungfish.runtime.app import App
+    from lungfish.runtime.declared.app import App
 
 #: What somebody waits for an answer to.
 Request: TypeAlias = Start | Control | Watch | Query | Update

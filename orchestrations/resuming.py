@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from lungfish.runtime import tags
-from lungfish.runtime.definitions import Orchestration
+from lungfish.runtime.declared.definitions import Orchestration
 from lungfish.runtime.errors import InstanceExists, UsageError
-from lungfish.runtime.messages import Control, Message, Response, Start, TimerFired
+from lungfish.runtime.messages import tags
+from lungfish.runtime.messages.messages import Control, Message, Response, Start, TimerFired
 
 from . import actions, events
 from .forking import check_position, forked, started_of

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from lungfish.runtime.declared.retry import RetryPolicy
 from lungfish.runtime.errors import (
     OrchestrationCanceled,
     OrchestrationFailed,
     OrchestrationTerminated,
     UsageError,
 )
-from lungfish.runtime.retry import RetryPolicy
 
 from .loop import running_loop
 from .tasks import Task

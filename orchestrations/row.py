@@ -13,7 +13,7 @@ import msgpack
 
 from lungfish.runtime.errors import FailureDetails
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.wire import MalformedBytes
+from lungfish.runtime.messages.wire import MalformedBytes
 
 ROW_VERSION: Final = 1
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lungfish.runtime.errors import CriticalSectionError, UsageError
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.kinds import Effects
-from lungfish.runtime.messages import LockGranted, LockQuery, LockRelease, LockRequest
+from lungfish.runtime.messages.messages import LockGranted, LockQuery, LockRelease, LockRequest
+from lungfish.runtime.partitions.kinds import Effects
 
 from .outgoing import release_lock, sequence_of
 

@@ -14,7 +14,7 @@ from typing import Any
 from lungfish.runtime import codec
 from lungfish.runtime.errors import FailureDetails, LungfishError
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.status import from_ms
+from lungfish.runtime.messages.status import from_ms
 
 from . import events
 

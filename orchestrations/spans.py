@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any
 
 from lungfish.runtime.errors import FailureDetails, LungfishError
-from lungfish.runtime.headers import Wire
-from lungfish.runtime.kinds import Item
-from lungfish.runtime.messages import RaiseEvent
-from lungfish.runtime.tracing import Attributes, Kind, Span, TraceContext, messaging, parse
+from lungfish.runtime.messages.headers import Wire
+from lungfish.runtime.messages.messages import RaiseEvent
+from lungfish.runtime.messages.tracing import Attributes, Kind, Span, TraceContext, messaging, parse
+from lungfish.runtime.partitions.kinds import Item
 
 from . import events
 from .instance import Instance

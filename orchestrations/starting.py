@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from lungfish.runtime import codec, tags
-from lungfish.runtime.definitions import Orchestration
+from lungfish.runtime import codec
+from lungfish.runtime.declared.definitions import Orchestration
 from lungfish.runtime.errors import InstanceExists, LungfishError
-from lungfish.runtime.messages import Start, TimerFired
+from lungfish.runtime.messages import tags
+from lungfish.runtime.messages.messages import Start, TimerFired
 
 from .attempts import timer_id
 from .instance import Instance

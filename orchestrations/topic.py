@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lungfish.runtime import broadcasts, codec
+from lungfish.runtime import codec
+from lungfish.runtime.client import broadcasts
+from lungfish.runtime.client.topics import TOPIC
+from lungfish.runtime.declared.signatures import encode_arguments
 from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId, check_id
-from lungfish.runtime.signatures import encode_arguments
-from lungfish.runtime.topics import TOPIC
 
 from .tasks import Task
 
 if TYPE_CHECKING:
-    from lungfish.runtime.definitions import EntityDefinition
+    from lungfish.runtime.declared.definitions import EntityDefinition
 
     from .decisions import Decisions
 

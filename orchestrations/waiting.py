@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lungfish.runtime import codec
 from lungfish.runtime.ids import ENTITY, ActorId
-from lungfish.runtime.why_facts import (
+from lungfish.runtime.why.facts import (
     ActivityWait,
     Attempt,
     CallWait,

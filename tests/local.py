@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import lungfish
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.on_redis.open_store import open_store
 from tests.servers import Server
 
 RunApp = Callable[..., AbstractAsyncContextManager[LocalRuntime]]

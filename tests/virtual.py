@@ -8,12 +8,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import lungfish
-from lungfish.runtime.client import Client
-from lungfish.runtime.host import Host
-from lungfish.runtime.memory_store import MemoryServer, MemoryStore
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.host.host import Host
 from lungfish.runtime.settings import HostSettings, WorkerSettings
-from lungfish.runtime.store import HubMeta
-from lungfish.runtime.worker import Worker
+from lungfish.runtime.store.store import HubMeta
+from lungfish.runtime.testing.memory_store import MemoryServer, MemoryStore
+from lungfish.runtime.worker.worker import Worker
 
 T = TypeVar("T")
 

@@ -15,12 +15,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import lungfish
-from lungfish.runtime.embedded import EmbeddedServer, running_daemon, start_child
+from lungfish.runtime.on_redis.embedded import EmbeddedServer, running_daemon, start_child
 
 from .app import app
 
 if TYPE_CHECKING:
-    from lungfish.runtime.cluster import Runtime  # which imports Ray: see ray_cluster
+    from lungfish.runtime.on_ray.cluster import Runtime  # which imports Ray: see ray_cluster
 
 T = TypeVar("T")
 

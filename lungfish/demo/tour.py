@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import lungfish
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.on_redis.open_store import open_store
 
 from .app import Flown, rank_carriers
 from .flights import Figures, Subject
@@ -18,7 +18,7 @@ from .sending import Senders
 from .watching import HostProcess, Takeover, Watcher, differences
 
 if TYPE_CHECKING:
-    from lungfish.runtime.cluster import Runtime
+    from lungfish.runtime.on_ray.cluster import Runtime
 
 SENDERS: Final = 4
 #: How often progress is looked at (s).

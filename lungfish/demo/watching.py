@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import lungfish
-from lungfish.runtime.store import Store
+from lungfish.runtime.store.store import Store
 
 from .app import Flown
 from .flights import Figures, Subject
 
 if TYPE_CHECKING:
-    from lungfish.runtime.cluster import Runtime
+    from lungfish.runtime.on_ray.cluster import Runtime
 
 #: How often owners are looked at during a takeover (s).
 _POLL_S: Final = 0.02

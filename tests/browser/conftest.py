@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from lungfish.runtime.client import Client
-from lungfish.runtime.open_store import open_store
-from lungfish.runtime.store import Store
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.on_redis.open_store import open_store
+from lungfish.runtime.store.store import Store
 from tests.browser.app import STRIKES, app, counted
 from tests.browser.chromium import Browser, Sight, launched
 from tests.browser.ran import Ran

@@ -21,10 +21,10 @@ from typing import Any
 
 import lungfish
 import lungfish.http
-from lungfish.runtime import embedded
-from lungfish.runtime.client import Client
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.on_redis import embedded
+from lungfish.runtime.on_redis.open_store import open_store
 from tests.browser.chromium import PATIENCE_MS, Browser, Sight, launched
 from tests.http.conftest import listening
 

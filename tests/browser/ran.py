@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lungfish.runtime import http_ui
+from lungfish.runtime.http import dashboard
 from tests.browser.chromium import Page
 
-FOLDER = Path(http_ui.__file__).parent / "ui"
+FOLDER = Path(dashboard.__file__).parent / "ui"
 #: A function of a script: its file, its name, and where it begins.
 Function = tuple[str, str, int]
 

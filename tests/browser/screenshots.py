@@ -15,9 +15,9 @@ from typing import Any
 
 import lungfish
 import lungfish.http
-from lungfish.runtime.client import Client
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.on_redis.open_store import open_store
 from tests.browser.app import STRIKES, Cart, Stock, app, counted, echo, fulfil, stocktaking
 from tests.browser.chromium import Browser, Sight, launched
 from tests.http.conftest import listening

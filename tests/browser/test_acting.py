@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import lungfish
-from lungfish.runtime.status import RuntimeStatus
+from lungfish.runtime.messages.status import RuntimeStatus
 from tests.browser.app import STRIKES, echo, fulfil, ship
 from tests.browser.chromium import expect
 from tests.browser.conftest import OpenShop, Shop

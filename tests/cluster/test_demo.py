@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lungfish.runtime.embedded import running_daemon
+from lungfish.runtime.on_redis.embedded import running_daemon
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

@@ -11,7 +11,7 @@ import pytest
 
 import lungfish
 import lungfish.http
-from lungfish.runtime.http_shapes import PREFIX
+from lungfish.runtime.http.shapes import PREFIX
 from tests.cluster.app import app
 from tests.servers import Server
 

@@ -13,8 +13,8 @@ import pytest
 from ray.util import list_named_actors
 
 import lungfish
-from lungfish.runtime.cluster import Runtime
-from lungfish.runtime.store import HubMeta
+from lungfish.runtime.on_ray.cluster import Runtime
+from lungfish.runtime.store.store import HubMeta
 from tests.servers import Server
 
 from .app import Counter, app

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lungfish.runtime.embedded import running_daemon
+from lungfish.runtime.on_redis.embedded import running_daemon
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

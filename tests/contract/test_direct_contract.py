@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.redis_store import RedisStore
-from lungfish.runtime.store import (
+from lungfish.runtime.on_redis.store import RedisStore
+from lungfish.runtime.store.store import (
     START,
     Append,
     Appended,

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from lungfish.runtime import memory_index, redis_index
-from lungfish.runtime.finding import count_members
-from lungfish.runtime.index import Counted, Found, Scan
-from lungfish.runtime.redis_commit import ARGUMENTS_MAX
-from lungfish.runtime.store import Commit, Store
+from lungfish.runtime.client.finding import count_members
+from lungfish.runtime.on_redis import index as redis_index
+from lungfish.runtime.on_redis.commit import ARGUMENTS_MAX
+from lungfish.runtime.store.index import Counted, Found, Scan
+from lungfish.runtime.store.store import Commit, Store
+from lungfish.runtime.testing import memory_index
 from tests.contract.test_store_contract import (  # noqa: F401 - fixtures
     kind,
     new_store,

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from lungfish.runtime.index import STEPS_MAX, Counted, Scan
-from lungfish.runtime.redis_store import RedisStore
-from lungfish.runtime.store import HubMeta
+from lungfish.runtime.on_redis.store import RedisStore
+from lungfish.runtime.store.index import STEPS_MAX, Counted, Scan
+from lungfish.runtime.store.store import HubMeta
 from tests.contract.test_index_contract import P, all_in, names, put, walk
 from tests.servers import Server, ask, running
 

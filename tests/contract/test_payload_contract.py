@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from lungfish.runtime.payloads import CHUNK_BYTES, PENDING, Payload
-from lungfish.runtime.store import Commit, Committed, Store
+from lungfish.runtime.messages.payloads import CHUNK_BYTES, PENDING, Payload
+from lungfish.runtime.store.store import Commit, Committed, Store
 from tests.contract.test_store_contract import (  # noqa: F401 - fixtures
     kind,
     new_store,

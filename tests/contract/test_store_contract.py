@@ -9,18 +9,19 @@ from typing import TypeAlias
 
 import pytest
 
-from lungfish.runtime import memory_store, redis_queues, redis_store, wire
 from lungfish.runtime.errors import HubMismatch, HubNotFound, StoreUnavailable
-from lungfish.runtime.generations import PER_MS, base_at
 from lungfish.runtime.ids import ORCHESTRATION, ActorId
-from lungfish.runtime.keys import CLIENT_LENGTH_MAX, Keys
-from lungfish.runtime.layout import PoolRange
-from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.messages import ActivityTask
-from lungfish.runtime.queues import QueueLimits, lane_of, limits_from
-from lungfish.runtime.redis_link import key_slot
-from lungfish.runtime.redis_store import RedisStore
-from lungfish.runtime.store import (
+from lungfish.runtime.messages import wire
+from lungfish.runtime.messages.messages import ActivityTask
+from lungfish.runtime.on_redis import queues as redis_queues
+from lungfish.runtime.on_redis import store as redis_store
+from lungfish.runtime.on_redis.keys import CLIENT_LENGTH_MAX, Keys
+from lungfish.runtime.on_redis.link import key_slot
+from lungfish.runtime.on_redis.store import RedisStore
+from lungfish.runtime.store.generations import PER_MS, base_at
+from lungfish.runtime.store.layout import PoolRange
+from lungfish.runtime.store.queues import QueueLimits, lane_of, limits_from
+from lungfish.runtime.store.store import (
     START,
     Append,
     Appended,
@@ -34,6 +35,8 @@ from lungfish.runtime.store import (
     Store,
     StoreBehind,
 )
+from lungfish.runtime.testing import memory_store
+from lungfish.runtime.testing.memory_store import MemoryServer, MemoryStore
 from tests.servers import ask
 
 MakeStore: TypeAlias = Callable[[], Store]

@@ -6,7 +6,7 @@ import httpx
 
 from examples import over_http
 from examples.hello_cities import app
-from lungfish.runtime.http_shapes import PREFIX
+from lungfish.runtime.http.shapes import PREFIX
 from tests.local import RunApp
 from tests.servers import Server
 

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.open_store import open_store
-from lungfish.runtime.store import OwnerRow, Store
+from lungfish.runtime.on_redis.open_store import open_store
+from lungfish.runtime.store.store import OwnerRow, Store
 from tests.servers import Server
 
 HUB = "faults"

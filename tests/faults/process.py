@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 
-from lungfish.runtime.processes import Deployment, HostProcess, WorkerProcess
+from lungfish.runtime.on_ray.processes import Deployment, HostProcess, WorkerProcess
 from tests.faults.app import app
 
 

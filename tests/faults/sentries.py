@@ -21,7 +21,7 @@ from typing import Any
 
 import lungfish
 from lungfish.runtime.ids import ORCHESTRATION, ActorId, partition_of
-from lungfish.runtime.store import Store
+from lungfish.runtime.store.store import Store
 
 from .app import app, sentry
 from .harness import Cluster, owners, running

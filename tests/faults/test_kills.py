@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import lungfish
-from lungfish.runtime.store import Store
+from lungfish.runtime.store.store import Store
 
 from .app import Ledger, app, chain, waiter
 from .harness import Cluster, owners, running

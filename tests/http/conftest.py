@@ -15,10 +15,10 @@ import uvicorn
 
 import lungfish
 import lungfish.http
-from lungfish.runtime.client import Client
-from lungfish.runtime.http_shapes import PREFIX
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.http.shapes import PREFIX
+from lungfish.runtime.on_redis.open_store import open_store
 from tests.local import RunApp
 from tests.servers import Server
 

@@ -6,9 +6,9 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from lungfish.runtime.errors import UsageError
-from lungfish.runtime.http_access import Access, ApiKey, Scope, is_loopback, parse_keys
-from lungfish.runtime.http_problems import Problem
-from lungfish.runtime.http_server import check_address
+from lungfish.runtime.http.access import Access, ApiKey, Scope, is_loopback, parse_keys
+from lungfish.runtime.http.problems import Problem
+from lungfish.runtime.http.server import check_address
 
 SECRETS = {scope: f"{scope.name.lower()}-secret-0123456789" for scope in Scope}
 KEYS = [ApiKey.of(scope.name.lower(), scope.name, secret) for scope, secret in SECRETS.items()]

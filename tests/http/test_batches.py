@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lungfish.runtime.http_service import CONTINUATION
+from lungfish.runtime.http.service import CONTINUATION
 from tests.http.app import BROKEN, app
 from tests.http.conftest import ServeApp, Served
 from tests.http.test_lives import finished

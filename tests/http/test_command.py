@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 
 import lungfish.http
-from lungfish.runtime.http_shapes import PREFIX
+from lungfish.runtime.http.shapes import PREFIX
 from tests.http.app import app
 from tests.http.conftest import listening
 from tests.local import RunApp
@@ -28,7 +28,7 @@ SECRET = "0123456789abcdef"
 @contextmanager
 def serving(*arguments: str) -> Iterator[str]:
     """Run ``lungfish http`` and yield the address that it prints."""
-    command = [sys.executable, "-m", "lungfish.runtime.cli", "http", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "lungfish.runtime.cli.main", "http", "--port", "0", *arguments]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "LUNGFISH_HTTP_KEYS": ""}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -71,7 +71,7 @@ async def test_the_command_serves_a_hub(run_app: RunApp, valkey: Server, hub_nam
     ],
 )
 def test_wrong_calls_say_what_to_do(arguments: tuple[str, ...], says: str) -> None:
-    command = [sys.executable, "-m", "lungfish.runtime.cli", "http", *arguments]
+    command = [sys.executable, "-m", "lungfish.runtime.cli.main", "http", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert says in done.stderr
@@ -84,7 +84,16 @@ async def test_an_address_that_cannot_be_listened_on(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        command = [sys.executable, "-m", "lungfish.runtime.cli", "http", "--host", host, "--port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "lungfish.runtime.cli.main",
+            "http",
+            "--host",
+            host,
+            "--port",
+            str(port),
+        ]
         command += ["--redis", valkey.url, "--hub", hub_name, "--keys", f"me:read:{SECRET}"]
         async with run_app(app):
             done = await asyncio.to_thread(

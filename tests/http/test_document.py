@@ -16,15 +16,15 @@ import pytest
 
 import lungfish
 import lungfish.http
-from lungfish.runtime import http_streams
-from lungfish.runtime.client import Client
-from lungfish.runtime.connection import Connection
-from lungfish.runtime.http_access import ApiKey
-from lungfish.runtime.http_document import ALWAYS
-from lungfish.runtime.http_shapes import PREFIX
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.open_store import open_store
-from lungfish.runtime.sender import Sender
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.http import streams
+from lungfish.runtime.http.access import ApiKey
+from lungfish.runtime.http.document import ALWAYS
+from lungfish.runtime.http.shapes import PREFIX
+from lungfish.runtime.on_redis.open_store import open_store
+from lungfish.runtime.session.connection import Connection
+from lungfish.runtime.session.sender import Sender
 from tests.http.app import BROKEN, app
 from tests.http.conftest import ServeApp, Served, listening
 from tests.http.test_operations import set_aside
@@ -210,7 +210,7 @@ async def without_a_host(document: Document, http: httpx.AsyncClient, at: int) -
 
 async def without_a_store(document: Document, http: httpx.AsyncClient, monkeypatch: Any) -> None:
     """503: everything; a stream has begun by the time it is missed, so of those there are too many."""
-    monkeypatch.setattr(http_streams, "STREAMS_MAX", 0)
+    monkeypatch.setattr(streams, "STREAMS_MAX", 0)
     async with asyncio.TaskGroup() as group:
         for route in document.operations():
             group.create_task(ask(document, http, *route, id="0:1-1" if "letters" in route[1] else "none"))

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from lungfish.runtime.http_access import ApiKey, Scope
-from lungfish.runtime.http_service import CONTINUATION
+from lungfish.runtime.http.access import ApiKey, Scope
+from lungfish.runtime.http.service import CONTINUATION
 from tests.http.app import Counter, app
 from tests.http.conftest import ServeApp, Served
 from tests.http.test_orchestrations import problem

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from lungfish.runtime.http_access import ApiKey, Scope
-from lungfish.runtime.http_service import CONTINUATION
+from lungfish.runtime.http.access import ApiKey, Scope
+from lungfish.runtime.http.service import CONTINUATION
 from lungfish.runtime.ids import ENTITY, ActorId
-from lungfish.runtime.messages import Signal
+from lungfish.runtime.messages.messages import Signal
 from tests.http.app import Counter, app
 from tests.http.conftest import ServeApp, Served
 from tests.http.test_orchestrations import problem

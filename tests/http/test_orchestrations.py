@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from lungfish.runtime.http_problems import MEDIA_TYPE
-from lungfish.runtime.http_service import CONTINUATION
+from lungfish.runtime.http.problems import MEDIA_TYPE
+from lungfish.runtime.http.service import CONTINUATION
 from tests.http.app import app
 from tests.http.conftest import ServeApp, Served
 

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from lungfish.http import ApiKey
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.client import Client
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.metrics_port import metrics_port
+from lungfish.runtime.telemetry.metrics_port import metrics_port
 from tests.http.app import app, hello
 from tests.http.conftest import ServeApp
 

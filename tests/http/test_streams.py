@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lungfish.runtime import http_streams
+from lungfish.runtime.http import streams
 from tests.http.app import Counter, app
 from tests.http.conftest import ServeApp, Served
 from tests.http.test_orchestrations import problem
@@ -97,7 +97,7 @@ async def test_a_wrong_entity_is_told_in_the_stream(served: Served) -> None:
 
 
 async def test_a_silent_stream_says_that_it_is_there(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_streams, "ALIVE_S", 0.05)
+    monkeypatch.setattr(streams, "ALIVE_S", 0.05)
     await served.client.entity(Counter, "still").call(Counter.add, 1)
     async with streaming(served, "/entities/Counter/still/watch") as events:
         assert (await events.next())[1] == {"value": 1}
@@ -110,7 +110,7 @@ async def test_a_silent_stream_says_that_it_is_there(served: Served, monkeypatch
 
 
 async def test_streams_are_bounded_and_counted_off(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_streams, "STREAMS_MAX", 1)
+    monkeypatch.setattr(streams, "STREAMS_MAX", 1)
     async with streaming(served, "/watch") as events:
         await events.next()
         problem(await served.http.get("/watch"), 503, "1 streams")
@@ -123,9 +123,9 @@ async def test_a_commit_in_the_same_second_is_news() -> None:
     """What is shown has times to the second: it may look as before."""
     versions = iter([(False, 1), (False, 1), (False, 2), (True, 3)])
 
-    async def look() -> http_streams.Look:
+    async def look() -> streams.Look:
         last, version = next(versions)
         return {"status": "Running"}, last, version
 
-    names = [each.split(b"\n")[0] async for each in http_streams.changes("status", look, 0.0)]
+    names = [each.split(b"\n")[0] async for each in streams.changes("status", look, 0.0)]
     assert names == [b"event: status"] * 3 + [b"event: end"]

@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from lungfish.http import ApiKey
-from lungfish.runtime import http_ui
-from lungfish.runtime.http_shapes import PREFIX
+from lungfish.runtime.http import dashboard
+from lungfish.runtime.http.shapes import PREFIX
 from tests.http.app import app
 from tests.http.conftest import ServeApp
 
-FOLDER = Path(http_ui.__file__).parent / "ui"
+FOLDER = Path(dashboard.__file__).parent / "ui"
 
 
 async def test_the_dashboard_is_served(serve_app: ServeApp) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 import lungfish
 from lungfish import OrchestrationContext
-from lungfish.runtime.keys import Keys
-from lungfish.runtime.local import LocalRuntime
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.on_redis.keys import Keys
 from lungfish.runtime.settings import HostSettings
-from lungfish.runtime.worker import Worker
+from lungfish.runtime.worker.worker import Worker
 from tests.integration import polling
 from tests.local import RunApp
 from tests.servers import Server, ask

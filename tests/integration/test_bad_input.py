@@ -10,10 +10,10 @@ import pytest
 
 import lungfish
 from lungfish.runtime.codec import PAYLOAD_BYTES_MAX
+from lungfish.runtime.entry_points.local import LocalRuntime
 from lungfish.runtime.ids import ENTITY, ActorId, partition_of
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.open_store import open_store
-from lungfish.runtime.store import Append, Appended, HubMeta, partition_target
+from lungfish.runtime.on_redis.open_store import open_store
+from lungfish.runtime.store.store import Append, Appended, HubMeta, partition_target
 from tests.local import RunApp
 from tests.servers import Server, free_port, running
 

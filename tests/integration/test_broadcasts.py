@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 import lungfish
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.on_redis.open_store import open_store
 from lungfish.runtime.settings import HostSettings
 from tests.integration.polling import until
 from tests.local import RunApp

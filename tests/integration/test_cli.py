@@ -17,10 +17,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import lungfish
-from lungfish.runtime.cli import main
-from lungfish.runtime.embedded import running_daemon, stop_daemon
+from lungfish.runtime.cli.loading import load_app
+from lungfish.runtime.cli.main import main
 from lungfish.runtime.errors import UsageError
-from lungfish.runtime.loading import load_app
+from lungfish.runtime.on_redis.embedded import running_daemon, stop_daemon
 from tests.local import make_hub
 from tests.servers import Server, eventually, free_port
 
@@ -177,7 +177,7 @@ def test_a_bug_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     def broken(target: str) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("lungfish.runtime.cli_where.load_app", broken)
+    monkeypatch.setattr("lungfish.runtime.cli.where.load_app", broken)
     result = run("dev", "shop:app")
     assert isinstance(result.exception, RuntimeError)
     assert not isinstance(result.exception, UsageError)
@@ -315,7 +315,7 @@ def test_dev_that_is_killed_takes_its_store_along(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_store_that_was_there_before_goes_on(folder: Path) -> None:
-    in_folder(folder, "from lungfish.runtime.embedded import start_daemon; start_daemon()")
+    in_folder(folder, "from lungfish.runtime.on_redis.embedded import start_daemon; start_daemon()")
     with dev(folder) as process:
         announced(process)
         ended(process, signal.SIGTERM)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from lungfish.runtime.cli import main
-from lungfish.runtime.client import Client
+from lungfish.runtime.cli.main import main
+from lungfish.runtime.client.client import Client
 from tests.integration.test_cli_verbs import (  # noqa: F401 - fixtures
     Cart,
     Run,
@@ -170,7 +170,7 @@ async def test_a_replay_stops_in_the_debugger(run: Run, client: Client, tmp_path
     file = tmp_path / "t.json"
     await said(run, "export", "t", "-f", str(file))
     (tmp_path / "walked.py").write_text(WALKED)
-    command = [sys.executable, "-m", "lungfish.runtime.cli", "replay", str(file), "walked:app", "--pdb"]
+    command = [sys.executable, "-m", "lungfish.runtime.cli.main", "replay", str(file), "walked:app", "--pdb"]
     done = await asyncio.to_thread(
         subprocess.run,  # it kills what has not ended in time
         command,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import lungfish
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.on_redis.open_store import open_store
 from tests.integration.polling import until
 from tests.local import RunApp
 from tests.servers import Server

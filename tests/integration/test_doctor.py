@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import lungfish
-from lungfish.runtime.cli import main
+from lungfish.runtime.cli.main import main
 from tests.local import RunApp
 from tests.servers import Server, running
 

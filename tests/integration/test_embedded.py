@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from lungfish.runtime import embedded
-from lungfish.runtime.embedded import (
+from lungfish.runtime.errors import StoreUnavailable
+from lungfish.runtime.on_redis import embedded
+from lungfish.runtime.on_redis.embedded import (
     EmbeddedServer,
     ServerNotFound,
     find_server_binary,
@@ -24,7 +25,6 @@ from lungfish.runtime.embedded import (
     start_daemon,
     stop_daemon,
 )
-from lungfish.runtime.errors import StoreUnavailable
 from tests.servers import ask, eventually
 
 
@@ -121,7 +121,7 @@ def test_stop_does_not_signal_a_stranger(folder: Path) -> None:
 
 STARTER = """
 import sys, time
-from lungfish.runtime import embedded
+from lungfish.runtime.on_redis import embedded
 server = getattr(embedded, "start_" + sys.argv[2])(sys.argv[1])
 print(server.pid, server.port, flush=True)
 sys.stdin.read()
@@ -147,7 +147,7 @@ def end(process: subprocess.Popen[str], how: int) -> None:
 
 
 def test_a_daemon_is_left_behind_without_a_word(folder: Path) -> None:
-    code = "import sys; from lungfish.runtime import embedded; embedded.start_daemon(sys.argv[1])"
+    code = "import sys; from lungfish.runtime.on_redis import embedded; embedded.start_daemon(sys.argv[1])"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, str(folder)],
         capture_output=True,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import lungfish
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.client import Client
 from tests.integration.polling import until
 from tests.local import RunApp
 

@@ -10,7 +10,7 @@ import pytest
 
 import lungfish
 from lungfish import OrchestrationContext
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.on_redis.open_store import open_store
 from tests.local import RunApp
 from tests.servers import Server
 

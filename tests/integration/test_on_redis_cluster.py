@@ -7,8 +7,8 @@ from __future__ import annotations
 import asyncio
 
 import lungfish
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.on_redis.open_store import open_store
 from tests.servers import Server
 
 app = lungfish.App("on-cluster")

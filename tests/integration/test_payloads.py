@@ -12,7 +12,7 @@ import pytest
 import lungfish
 from lungfish import HostSettings, OrchestrationContext, PayloadSettings
 from lungfish.orchestrations.replayer import Replayer
-from lungfish.runtime.local import LocalRuntime
+from lungfish.runtime.entry_points.local import LocalRuntime
 from tests.integration.polling import until
 from tests.local import RunApp
 from tests.servers import Server, ask

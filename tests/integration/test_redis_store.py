@@ -10,9 +10,9 @@ from contextlib import ExitStack, asynccontextmanager
 import pytest
 
 from lungfish.runtime.errors import HubMismatch, InvalidArguments, StoreUnavailable, UnsafeStore
-from lungfish.runtime.redis_link import Address, Link, key_slot
-from lungfish.runtime.redis_store import RedisStore
-from lungfish.runtime.store import (
+from lungfish.runtime.on_redis.link import Address, Link, key_slot
+from lungfish.runtime.on_redis.store import RedisStore
+from lungfish.runtime.store.store import (
     START,
     Append,
     Appended,

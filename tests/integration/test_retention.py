@@ -14,10 +14,10 @@ import pytest
 import lungfish
 from lungfish import HostSettings, OrchestrationContext, RuntimeStatus
 from lungfish.orchestrations.replayer import Replayer
-from lungfish.runtime import strays, sweeping
-from lungfish.runtime.archive import FolderArchive
-from lungfish.runtime.keys import Keys
-from lungfish.runtime.local import LocalRuntime
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.host import strays, sweeping
+from lungfish.runtime.on_redis.keys import Keys
+from lungfish.runtime.store.archive import FolderArchive
 from tests.integration.polling import until
 from tests.local import RunApp
 from tests.servers import Server, ask

@@ -14,9 +14,9 @@ import pytest
 
 import lungfish
 from lungfish import OrchestrationContext, RuntimeStatus
-from lungfish.runtime import host as host_module
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.host import host as host_module
+from lungfish.runtime.on_redis.open_store import open_store
 from lungfish.runtime.settings import HostSettings
 from tests.integration.lossy import lossy_wire
 from tests.integration.polling import until

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import lungfish
-from lungfish.runtime.local import LocalRuntime
+from lungfish.runtime.entry_points.local import LocalRuntime
 from tests.integration.polling import until
 from tests.local import RunApp
 from tests.servers import Server

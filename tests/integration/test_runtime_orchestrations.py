@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 import lungfish
 from lungfish import OrchestrationContext, RuntimeStatus
-from lungfish.runtime.local import LocalRuntime
+from lungfish.runtime.entry_points.local import LocalRuntime
 from tests.integration.polling import until
 from tests.local import RunApp
 

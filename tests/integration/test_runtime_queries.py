@@ -10,10 +10,10 @@ import pytest
 
 import lungfish
 from lungfish import OrchestrationContext
-from lungfish.runtime.blocking import BlockingClient
-from lungfish.runtime.client import Client
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.blocking.client import BlockingClient
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.on_redis.open_store import open_store
 from tests.local import RunApp
 from tests.servers import Server
 

@@ -11,7 +11,7 @@ import pytest
 import lungfish
 from lungfish import OrchestrationContext, RuntimeStatus
 from lungfish.orchestrations import events
-from lungfish.runtime.local import LocalRuntime
+from lungfish.runtime.entry_points.local import LocalRuntime
 from tests.integration.polling import until
 from tests.local import RunApp
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import lungfish
-from lungfish.runtime.blocking import BlockingClient
+from lungfish.runtime.blocking.client import BlockingClient
 from tests.integration.polling import until
 from tests.local import RunApp
 from tests.servers import Server

@@ -12,9 +12,10 @@ import pytest
 
 import lungfish
 from lungfish import OrchestrationContext
-from lungfish.runtime import figures, keepalive
-from lungfish.runtime.processes import Deployment, HostProcess
+from lungfish.runtime.host import keepalive
+from lungfish.runtime.on_ray.processes import Deployment, HostProcess
 from lungfish.runtime.settings import HostSettings
+from lungfish.runtime.telemetry import figures
 from tests.servers import Server
 
 app = lungfish.App("stalls")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lungfish
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.on_redis.open_store import open_store
 from tests.integration.polling import until
 from tests.local import RunApp
 from tests.servers import Server

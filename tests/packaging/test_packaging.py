@@ -75,7 +75,7 @@ def test_the_wheel_declares_the_command_and_the_extras(wheel: zipfile.ZipFile) -
     }
     scripts = ConfigParser()
     scripts.read_string(texts["entry_points.txt"])
-    assert dict(scripts["console_scripts"]) == {"lungfish": "lungfish.runtime.cli:main"}
+    assert dict(scripts["console_scripts"]) == {"lungfish": "lungfish.runtime.cli.main:main"}
     assert dict(scripts["pytest11"]) == {"_lungfish_pytestplugin": "_lungfish_pytestplugin"}
     metadata = texts["METADATA"].splitlines()
     assert "License-Expression: Apache-2.0" in metadata
@@ -134,7 +134,7 @@ def wrong(flights, tally=run.tally):
     return found
 
 run.tally = wrong
-runpy.run_module("lungfish.runtime.cli", run_name="__main__")
+runpy.run_module("lungfish.runtime.cli.main", run_name="__main__")
 """
     done = subprocess.run(
         [sys.executable, "-c", code, "demo", "--flights", "500", "--no-kill"],

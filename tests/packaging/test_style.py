@@ -87,7 +87,7 @@ def test_no_file_has(what: str, pattern: re.Pattern[str]) -> None:
 
 
 def test_lua_scripts_open_with_their_contract() -> None:
-    scripts = sorted((ROOT / "runtime" / "lua").glob("*.lua"))
+    scripts = sorted((ROOT / "runtime" / "on_redis" / "lua").glob("*.lua"))
     assert scripts
     for script in scripts:
         header = []

@@ -53,7 +53,9 @@ def imports(path: Path) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             yield Import(path, node.lineno, base, node.level)
-            if base == "lungfish" or (not base and node.level):  # the names may be modules themselves
+            if base in {"lungfish", "lungfish.runtime"} or (
+                not base and node.level
+            ):  # the names may be modules themselves
                 prefix = f"{base}." if base else ""
                 for alias in node.names:
                     yield Import(path, node.lineno, f"{prefix}{alias.name}", node.level)

@@ -12,7 +12,7 @@ import pytest
 
 import lungfish
 from lungfish import OrchestrationContext
-from lungfish.runtime.queues import DEFAULT_PRIORITY
+from lungfish.runtime.store.queues import DEFAULT_PRIORITY
 from lungfish.testing import environment
 from tests.packaging.tree import FOLDERS, python_files
 

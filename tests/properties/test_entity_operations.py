@@ -15,7 +15,7 @@ from pydantic import Field
 
 from lungfish.entities import Entity, shared
 from lungfish.runtime import codec
-from lungfish.runtime.messages import Signal
+from lungfish.runtime.messages.messages import Signal
 from tests.unit.entities.fakes import Host, value
 
 

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from lungfish.orchestrations import OrchestrationContext, actions, events, when_all, when_any
 from lungfish.orchestrations.replay import Execution
 from lungfish.runtime import codec
-from lungfish.runtime.app import App
-from lungfish.runtime.definitions import EntityDefinition, Orchestration, operations_of
+from lungfish.runtime.declared.app import App
+from lungfish.runtime.declared.definitions import EntityDefinition, Orchestration, operations_of
+from lungfish.runtime.declared.signatures import encode_arguments
 from lungfish.runtime.errors import FailureDetails
-from lungfish.runtime.signatures import encode_arguments
 
 app = App("replay")
 

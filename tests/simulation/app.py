@@ -10,7 +10,7 @@ import asyncio
 import datetime as dt
 
 import lungfish
-from lungfish.runtime.activity_info import activity_info
+from lungfish.runtime.declared.activity_info import activity_info
 from tests.simulation.world import world
 
 #: Where villagers live.

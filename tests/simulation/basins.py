@@ -22,7 +22,7 @@ from typing import Final
 from pydantic import PrivateAttr
 
 import lungfish
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.client import Client
 from tests.simulation.app import app
 from tests.simulation.world import world
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import lungfish
-from lungfish.runtime.client import Client
-from lungfish.runtime.schedule_plan import OVERLAPS
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.declared.schedule_plan import OVERLAPS
 from tests.simulation.app import app
 from tests.simulation.world import world
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import lungfish
 from lungfish.entities import broadcast
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.client import Client
 from tests.simulation.app import POND, app
 
 # A walk shall have many pages, though there are few villagers.

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from lungfish.orchestrations.listing import entries
 from lungfish.orchestrations.row import InstanceRow
-from lungfish.runtime.index import by_entity
-from lungfish.runtime.memory_server import Hub, Partition
-from lungfish.runtime.payloads import PENDING
+from lungfish.runtime.messages.payloads import PENDING
+from lungfish.runtime.store.index import by_entity
+from lungfish.runtime.testing.memory_server import Hub, Partition
 
 
 def indexes(hub: Hub) -> Iterator[str]:

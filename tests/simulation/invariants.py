@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
-from lungfish.runtime.host import Host
+from lungfish.runtime.host.host import Host
 from lungfish.runtime.ids import ENTITY, ActorId
-from lungfish.runtime.layout import Layout
-from lungfish.runtime.memory_server import Hub, Partition
-from lungfish.runtime.status import OrchestrationStatus
-from lungfish.runtime.store import partition_target
+from lungfish.runtime.messages.status import OrchestrationStatus
+from lungfish.runtime.store.layout import Layout
+from lungfish.runtime.store.store import partition_target
+from lungfish.runtime.testing.memory_server import Hub, Partition
 from tests.simulation import app as sim
 from tests.simulation import basins, bells, cries, parcels, purses
 from tests.simulation import registers as register_checks

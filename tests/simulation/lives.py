@@ -14,7 +14,7 @@ import random
 from typing import Any, Final
 
 import lungfish
-from lungfish.runtime.instance_handle import OrchestrationHandle
+from lungfish.runtime.client.instance_handle import OrchestrationHandle
 from tests.simulation.app import Refused, app, step
 from tests.simulation.world import world
 

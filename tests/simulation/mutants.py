@@ -17,18 +17,16 @@ from lungfish.entities.jobs import Job
 from lungfish.entities.locking import Holding
 from lungfish.entities.running import Running
 from lungfish.orchestrations import context, outgoing, processor
-from lungfish.runtime import placement
-from lungfish.runtime.kinds import Effects
-from lungfish.runtime.memory_server import MemoryServer, Stream
-from lungfish.runtime.memory_store import MemoryStore
-from lungfish.runtime.ownership import Ownership
-from lungfish.runtime.partition import Partition
-from lungfish.runtime.patrol import Patrol
-from lungfish.runtime.recall import Recall
-from lungfish.runtime.relay import Relay
-from lungfish.runtime.sender import Sender
-from lungfish.runtime.sinks import _Writing
-from lungfish.runtime.store import (
+from lungfish.runtime.client.sinks import _Writing
+from lungfish.runtime.host import placement
+from lungfish.runtime.host.ownership import Ownership
+from lungfish.runtime.host.patrol import Patrol
+from lungfish.runtime.host.recall import Recall
+from lungfish.runtime.partitions.kinds import Effects
+from lungfish.runtime.partitions.partition import Partition
+from lungfish.runtime.partitions.relay import Relay
+from lungfish.runtime.session.sender import Sender
+from lungfish.runtime.store.store import (
     Append,
     Appended,
     Commit,
@@ -39,7 +37,9 @@ from lungfish.runtime.store import (
     QueueEntry,
     partition_target,
 )
-from lungfish.runtime.worker import Worker
+from lungfish.runtime.testing.memory_server import MemoryServer, Stream
+from lungfish.runtime.testing.memory_store import MemoryStore
+from lungfish.runtime.worker.worker import Worker
 from tests.simulation.network import FaultyStore
 from tests.simulation.watch import WatchedServer
 

@@ -20,12 +20,10 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.index import Counted, Found, Scan
-from lungfish.runtime.memory_server import MemoryServer
-from lungfish.runtime.memory_store import MemoryListener, MemoryQueueReader, MemoryReader, MemoryStore
-from lungfish.runtime.payloads import Payload
-from lungfish.runtime.queues import QueueState
-from lungfish.runtime.store import (
+from lungfish.runtime.messages.payloads import Payload
+from lungfish.runtime.store.index import Counted, Found, Scan
+from lungfish.runtime.store.queues import QueueState
+from lungfish.runtime.store.store import (
     Append,
     Appended,
     ClusterView,
@@ -43,6 +41,8 @@ from lungfish.runtime.store import (
     Take,
     Unknown,
 )
+from lungfish.runtime.testing.memory_server import MemoryServer
+from lungfish.runtime.testing.memory_store import MemoryListener, MemoryQueueReader, MemoryReader, MemoryStore
 from tests.simulation.faults import Profile, Trace
 from tests.simulation.loop import Gate, SimulationLoop
 

@@ -15,10 +15,10 @@ from typing import Final
 import lungfish
 from lungfish.orchestrations.activities import ActivityRow
 from lungfish.orchestrations.processor import OrchestrationKind
-from lungfish.runtime.mailbox_rows import unpack_item
-from lungfish.runtime.memory_server import Hub, Partition
-from lungfish.runtime.payloads import PENDING, carried, inlined, is_token, key_of, tokens_in
-from lungfish.runtime.status import OrchestrationStatus
+from lungfish.runtime.messages.payloads import PENDING, carried, inlined, is_token, key_of, tokens_in
+from lungfish.runtime.messages.status import OrchestrationStatus
+from lungfish.runtime.partitions.mailbox_rows import unpack_item
+from lungfish.runtime.testing.memory_server import Hub, Partition
 from tests.simulation.app import app
 
 SIZE: Final = 1_500

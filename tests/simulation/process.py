@@ -17,12 +17,12 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.client import Client
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.host import Host
-from lungfish.runtime.layout import DEFAULT_POOL, EVERY_POOL
-from lungfish.runtime.store import HubMeta
-from lungfish.runtime.worker import Worker
+from lungfish.runtime.host.host import Host
+from lungfish.runtime.store.layout import DEFAULT_POOL, EVERY_POOL
+from lungfish.runtime.store.store import HubMeta
+from lungfish.runtime.worker.worker import Worker
 from tests.simulation import repeats, shards, sleepers
 from tests.simulation.app import POND, app
 from tests.simulation.faults import Profile, Trace

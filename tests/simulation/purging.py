@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import lungfish
-from lungfish.runtime.client import Client
-from lungfish.runtime.memory_server import Hub
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.testing.memory_server import Hub
 from tests.simulation import parcels
 from tests.simulation.app import app, nap, step
 

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import lungfish
-from lungfish.runtime.mailbox_rows import unpack_item
-from lungfish.runtime.memory_server import Hub
-from lungfish.runtime.messages import LockRequest
+from lungfish.runtime.messages.messages import LockRequest
+from lungfish.runtime.partitions.mailbox_rows import unpack_item
+from lungfish.runtime.testing.memory_server import Hub
 from tests.simulation import parcels
 from tests.simulation.app import app
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import lungfish
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.client import Client
 from tests.linearizability import NEVER, UNKNOWN, Operation, explains
 from tests.simulation.app import app
 

@@ -13,8 +13,8 @@ import copy
 import datetime as dt
 from typing import Final
 
-from lungfish.runtime.client import Client
-from lungfish.runtime.store import Commit
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.store.store import Commit
 from tests.simulation.app import Cell
 
 #: Enough for every partition of the largest run to be likely.

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from unittest.mock import patch
 
 from lungfish.entities import locking
-from lungfish.runtime import host, memory_store
 from lungfish.runtime.errors import LungfishError
-from lungfish.runtime.sender import Sender
-from lungfish.runtime.store import HubMeta
+from lungfish.runtime.host import host
+from lungfish.runtime.session.sender import Sender
+from lungfish.runtime.store.store import HubMeta
+from lungfish.runtime.testing import memory_store
 from tests.simulation import invariants, parcels, purging, purses, shards
 from tests.simulation.app import POND, app
 from tests.simulation.faults import Profile, Trace, profile_of

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from typing import Final
 
 import lungfish
-from lungfish.runtime.client import Client
-from lungfish.runtime.memory_server import Hub
-from lungfish.runtime.status import OrchestrationStatus
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.messages.status import OrchestrationStatus
+from lungfish.runtime.testing.memory_server import Hub
 from tests.simulation import parcels
 from tests.simulation.app import app
 

@@ -11,7 +11,7 @@ import asyncio
 from typing import Final
 
 import lungfish
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.client import Client
 from tests.simulation.app import app
 
 #: Enough for every partition of the largest run to be likely.

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from lungfish.runtime.errors import FailureDetails
-from lungfish.runtime.tracing import Attributes, Kind, LiveSpan, Span, TraceContext
+from lungfish.runtime.messages.tracing import Attributes, Kind, LiveSpan, Span, TraceContext
 
 
 class Tales:

@@ -11,11 +11,11 @@ from unittest.mock import patch
 
 import pytest
 
-from lungfish.runtime.direct import DirectLanes, Handed
-from lungfish.runtime.drafts import Drafting
-from lungfish.runtime.memory_server import MemoryServer, Partition
-from lungfish.runtime.partition import Partition as RunPartition
-from lungfish.runtime.store import Commit, PartitionImage
+from lungfish.runtime.partitions.drafts import Drafting
+from lungfish.runtime.partitions.partition import Partition as RunPartition
+from lungfish.runtime.session.direct import DirectLanes, Handed
+from lungfish.runtime.store.store import Commit, PartitionImage
+from lungfish.runtime.testing.memory_server import MemoryServer, Partition
 from tests.simulation.faults import Profile
 from tests.simulation.mutants import blind
 from tests.simulation.run import Report, simulate
@@ -142,7 +142,7 @@ def gaps_taken() -> Any:
 
 def inbox_overtaken() -> Any:
     """An owner takes what it is handed before what was in the inbox when it was sent."""
-    return patch("lungfish.runtime.direct._has_come", lambda accepted, end: True)
+    return patch("lungfish.runtime.session.direct._has_come", lambda accepted, end: True)
 
 
 def refusals_forget() -> Any:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.memory_server import MemoryServer
-from lungfish.runtime.store import Append, Appended, partition_target
+from lungfish.runtime.store.store import Append, Appended, partition_target
+from lungfish.runtime.testing.memory_server import MemoryServer
 from tests.simulation.faults import Profile, Trace
 from tests.simulation.loop import Gate, SimulationLoop, new_loop
 from tests.simulation.network import FaultyStore, Network

@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from lungfish.orchestrations import events
-from lungfish.runtime import wire
-from lungfish.runtime.layout import Layout, serves
-from lungfish.runtime.memory_server import Hub, MemoryServer, parse_id
-from lungfish.runtime.store import Commit, CommitOutcome, Committed, PartitionImage, QueueEntry
+from lungfish.runtime.messages import wire
+from lungfish.runtime.store.layout import Layout, serves
+from lungfish.runtime.store.store import Commit, CommitOutcome, Committed, PartitionImage, QueueEntry
+from lungfish.runtime.testing.memory_server import Hub, MemoryServer, parse_id
 from tests.simulation.repeats import Noted
 
 #: A field of an activity's row id ends with this; see ``orchestrations.attempts``.

@@ -20,8 +20,8 @@ from typing import Any, Final, TypeVar
 
 import lungfish
 import tests.simulation.lives as second_lives
-from lungfish.runtime.client import Client
-from lungfish.runtime.instance_handle import OrchestrationHandle
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.client.instance_handle import OrchestrationHandle
 from tests.simulation import app as sim
 from tests.simulation import basins, bells, books, cries, films, purses, registers
 from tests.simulation.model import SORTS, End, Plan

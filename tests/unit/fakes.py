@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lungfish.runtime.ids import ENTITY, ActorId, partition_of
-from lungfish.runtime.kinds import Effects, Item, Stored
-from lungfish.runtime.layout import HubMeta, Layout
-from lungfish.runtime.partition import Partition
-from lungfish.runtime.store import START, PartitionImage
+from lungfish.runtime.partitions.kinds import Effects, Item, Stored
+from lungfish.runtime.partitions.partition import Partition
+from lungfish.runtime.store.layout import HubMeta, Layout
+from lungfish.runtime.store.store import START, PartitionImage
 
 Handler = Callable[["FakeActivation", Item, Effects], None]
 

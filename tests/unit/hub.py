@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import lungfish
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.client import Client
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.host import Host
+from lungfish.runtime.host.host import Host
 from lungfish.runtime.ids import ENTITY, ActorId, partition_of
-from lungfish.runtime.memory_server import Hub as HubState
-from lungfish.runtime.memory_server import Partition as PartitionState
-from lungfish.runtime.memory_store import MemoryStore
 from lungfish.runtime.settings import HostSettings
-from lungfish.runtime.store import Commit, CommitOutcome, HubMeta, PartitionImage, Store
+from lungfish.runtime.store.store import Commit, CommitOutcome, HubMeta, PartitionImage, Store
+from lungfish.runtime.testing.memory_server import Hub as HubState
+from lungfish.runtime.testing.memory_server import Partition as PartitionState
+from lungfish.runtime.testing.memory_store import MemoryStore
 from tests.virtual import virtual_server
 
 PARTITIONS = 4

@@ -7,11 +7,11 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lungfish.runtime import wire
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.messages import Signal
-from lungfish.runtime.store import START, Append, Appended
+from lungfish.runtime.messages import wire
+from lungfish.runtime.messages.messages import Signal
+from lungfish.runtime.store.store import START, Append, Appended
+from lungfish.runtime.testing.memory_store import MemoryServer, MemoryStore
 
 #: One answer to one call: an outcome per append, an error, or a function of the appends.
 Answer = Sequence[Appended] | Exception | Callable[[Sequence[Append]], Sequence[Appended]]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lungfish.runtime.archive import FolderArchive, ObjectArchive, file_name, open_archive
 from lungfish.runtime.errors import UsageError
+from lungfish.runtime.store.archive import FolderArchive, ObjectArchive, file_name, open_archive
 
 
 class FakeSystem:

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Sequence
 
 import lungfish
-from lungfish.runtime.client import Client
-from lungfish.runtime.host import Host
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.host.host import Host
 from lungfish.runtime.ids import ActorId, partition_of
-from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.sender import Sender
-from lungfish.runtime.store import (
+from lungfish.runtime.session.sender import Sender
+from lungfish.runtime.store.store import (
     START,
     Append,
     Appended,
@@ -22,6 +21,7 @@ from lungfish.runtime.store import (
     OwnerRow,
     Unknown,
 )
+from lungfish.runtime.testing.memory_store import MemoryServer, MemoryStore
 from tests.virtual import EPOCH_S, virtually
 
 PARTITIONS = 4

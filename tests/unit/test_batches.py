@@ -11,11 +11,17 @@ import pytest
 import lungfish
 from lungfish import BatchRefusal, BatchStep, InstanceNotFound, InvalidArguments, RuntimeStatus
 from lungfish.orchestrations import OrchestrationContext
-from lungfish.runtime.batches import APPLIES, BatchPosition, filters_of, read_continuation, write_continuation
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.batch_steps import (
+    APPLIES,
+    BatchPosition,
+    filters_of,
+    read_continuation,
+    write_continuation,
+)
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.client.instance_handle import OrchestrationHandle
 from lungfish.runtime.errors import InstanceEnded, Overloaded
-from lungfish.runtime.instance_handle import OrchestrationHandle
-from lungfish.runtime.status import from_ms
+from lungfish.runtime.messages.status import from_ms
 from tests.virtual import run_app_virtually
 
 app = lungfish.App("batches")

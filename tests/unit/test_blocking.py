@@ -9,12 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from lungfish.runtime.blocking import BlockingClient
-from lungfish.runtime.client import Client
+from lungfish.runtime.blocking.client import BlockingClient
+from lungfish.runtime.blocking.loop_thread import LoopThread
+from lungfish.runtime.client.client import Client
 from lungfish.runtime.errors import StoreUnavailable, UsageError
-from lungfish.runtime.loop_thread import LoopThread
-from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.store import HubMeta
+from lungfish.runtime.store.store import HubMeta
+from lungfish.runtime.testing.memory_store import MemoryServer, MemoryStore
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 
 import lungfish
 from lungfish.entities import broadcast as broadcasts
-from lungfish.runtime.broadcasts import ARGUMENTS_MAX, BROADCAST, request
+from lungfish.runtime.client.broadcasts import ARGUMENTS_MAX, BROADCAST, request
 from lungfish.runtime.ids import ENTITY, ActorId, partition_of
-from lungfish.runtime.layout import spread_keys
+from lungfish.runtime.store.layout import spread_keys
 from lungfish.testing import crash_everywhere, environment
 
 app = lungfish.App("broadcasts")

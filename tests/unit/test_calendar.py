@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lungfish.runtime.calendar import Cron, Every, cron, every, next_after, times_between
+from lungfish.runtime.declared.calendar import Cron, Every, cron, every, next_after, times_between
 from lungfish.runtime.errors import UsageError
 
 HOUR_MS = 3_600_000

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 import lungfish
-from lungfish.runtime import wire
-from lungfish.runtime.caution import ATTEMPTS_MAX, CALM_MS, DEATHS_MAX, PATIENCE_MS, Caution, Step
 from lungfish.runtime.errors import UsageError
-from lungfish.runtime.kinds import Item, Stored
-from lungfish.runtime.letters import pack_letter, unpack_letter
-from lungfish.runtime.mailbox_rows import pack_item, unpack_item
-from lungfish.runtime.messages import Signal
-from lungfish.runtime.store import START, Appended
+from lungfish.runtime.messages import wire
+from lungfish.runtime.messages.letters import pack_letter, unpack_letter
+from lungfish.runtime.messages.messages import Signal
+from lungfish.runtime.partitions.caution import ATTEMPTS_MAX, DEATHS_MAX, PATIENCE_MS, Caution, Step
+from lungfish.runtime.partitions.kinds import Item, Stored
+from lungfish.runtime.partitions.mailbox_rows import pack_item, unpack_item
+from lungfish.runtime.store.generations import CALM_MS
+from lungfish.runtime.store.store import START, Appended
 from tests.unit.fakes import Clock, FakeKind, actor_in, make_partition
 from tests.unit.hub import Hub, hub_of, key_in
 from tests.virtual import virtually

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lungfish.runtime.clock import HubClock
+from lungfish.runtime.host.clock import HubClock
 from tests.virtual import virtually
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from lungfish.runtime import wire
-from lungfish.runtime.connection import Connection, raise_usage_error
 from lungfish.runtime.errors import (
     DeadlineExceeded,
     FailureDetails,
@@ -19,9 +17,11 @@ from lungfish.runtime.errors import (
     qualified_name,
 )
 from lungfish.runtime.ids import partition_of
-from lungfish.runtime.memory_store import MemoryReader, MemoryServer, MemoryStore
-from lungfish.runtime.messages import Call, Message, Response, Signal
-from lungfish.runtime.store import START, Append, HubMeta, client_target, partition_target
+from lungfish.runtime.messages import wire
+from lungfish.runtime.messages.messages import Call, Message, Response, Signal
+from lungfish.runtime.session.connection import Connection, raise_usage_error
+from lungfish.runtime.store.store import START, Append, HubMeta, client_target, partition_target
+from lungfish.runtime.testing.memory_store import MemoryReader, MemoryServer, MemoryStore
 from tests.unit.fakes import PARTITIONS, actor_in
 from tests.virtual import virtual_server, virtually
 

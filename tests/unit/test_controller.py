@@ -11,11 +11,11 @@ import pytest
 import ray as real_ray
 
 import lungfish
-from lungfish.runtime import ray_actors
-from lungfish.runtime.memory_store import MemoryStore
-from lungfish.runtime.processes import Deployment
-from lungfish.runtime.ray_actors import Controller
-from lungfish.runtime.topology import POOL_HOST_S, TOLD_S, Goal, RunningActor
+from lungfish.runtime.on_ray import actors
+from lungfish.runtime.on_ray.actors import Controller
+from lungfish.runtime.on_ray.processes import Deployment
+from lungfish.runtime.on_ray.topology import POOL_HOST_S, TOLD_S, Goal, RunningActor
+from lungfish.runtime.testing.memory_store import MemoryStore
 from tests.virtual import virtual_server, virtually
 
 POOLS = {"gpu": lungfish.HostPool(resources={"GPU": 1}), "fpga": lungfish.HostPool(resources={"fpga": 1})}
@@ -81,7 +81,7 @@ class FakeRay:
         return [{"NodeID": name, "Resources": has, "Alive": True} for name, has in self.resources.items()]
 
     def listed(self, **_: Any) -> list[dict[str, str]]:
-        return [{"name": name, "namespace": ray_actors.NAMESPACE} for name in self.actors]
+        return [{"name": name, "namespace": actors.NAMESPACE} for name in self.actors]
 
     def get_actor(self, name: str, _: str) -> FakeActor:
         if name not in self.actors:
@@ -141,12 +141,12 @@ def with_controller(ray: FakeRay, test: Callable[[Any], Coroutine[Any, Any, None
 
     with pytest.MonkeyPatch.context() as patch:
         server = virtual_server()
-        patch.setattr(ray_actors, "open_store", lambda *_: MemoryStore(server, "hub"))
+        patch.setattr(actors, "open_store", lambda *_: MemoryStore(server, "hub"))
         for name in ("nodes", "get_actor", "remote", "kill"):
             patch.setattr(real_ray, name, getattr(ray, name))
-        patch.setattr(ray_actors, "list_named_actors", ray.listed)
+        patch.setattr(actors, "list_named_actors", ray.listed)
         # Ray's own wants ids of its own form.
-        patch.setattr(ray_actors, "NodeAffinitySchedulingStrategy", lambda node, *, soft: (node, soft))
+        patch.setattr(actors, "NodeAffinitySchedulingStrategy", lambda node, *, soft: (node, soft))
         virtually(run)
 
 

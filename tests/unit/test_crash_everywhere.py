@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import pytest
 
 import lungfish
-from lungfish.runtime.memory_store import MemoryQueueReader, MemoryStore
-from lungfish.runtime.patrol import Patrol
-from lungfish.runtime.store import Commit, CommitOutcome, QueueEntry
-from lungfish.runtime.testing_deaths import MortalStore
+from lungfish.runtime.host.patrol import Patrol
+from lungfish.runtime.store.store import Commit, CommitOutcome, QueueEntry
+from lungfish.runtime.testing.deaths import MortalStore
+from lungfish.runtime.testing.memory_store import MemoryQueueReader, MemoryStore
 from lungfish.testing import CrashReport, OutcomeChanged, crash_everywhere
 
 app = lungfish.App("crashes")
@@ -152,7 +152,7 @@ def test_a_worker_that_forgets_before_it_reports_is_found(monkeypatch: pytest.Mo
     async def look_away(self: Patrol) -> None:
         """Hosts would notice that nobody has the activity any more, and begin it again."""
 
-    monkeypatch.setattr("lungfish.runtime.testing_deaths._MortalQueueReader.take", take)
+    monkeypatch.setattr("lungfish.runtime.testing.deaths._MortalQueueReader.take", take)
     monkeypatch.setattr(Patrol, "look", look_away)
     report = findings_of(careful)
     assert all("DeadlineExceeded" in finding.outcome.error for finding in report.findings)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import lungfish
-from lungfish.runtime.client import Client
-from lungfish.runtime.host import Host
-from lungfish.runtime.memory_server import MemoryServer
-from lungfish.runtime.memory_store import MemoryStore
-from lungfish.runtime.store import HubMeta
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.host.host import Host
+from lungfish.runtime.store.store import HubMeta
+from lungfish.runtime.testing.memory_server import MemoryServer
+from lungfish.runtime.testing.memory_store import MemoryStore
 from tests.virtual import EPOCH_S, virtually
 
 #: Rows that the only partition's mailbox takes.

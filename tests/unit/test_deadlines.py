@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from lungfish.runtime.deadlines import Deadlines
+from lungfish.runtime.session.deadlines import Deadlines
 from tests.virtual import virtually
 
 

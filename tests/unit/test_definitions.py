@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lungfish.runtime.definitions import (
+from lungfish.runtime.declared.definitions import (
     Activity,
     ActivityOptions,
     EntityDefinition,
@@ -19,8 +19,8 @@ from lungfish.runtime.definitions import (
     operations_of,
     shared,
 )
+from lungfish.runtime.declared.retry import RetryPolicy
 from lungfish.runtime.errors import NotRegistered, UsageError
-from lungfish.runtime.retry import RetryPolicy
 
 S = dt.timedelta(seconds=1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lungfish.runtime.direct import (
+from lungfish.runtime.session.direct import (
     PATIENCE_MS,
     WAITING_MAX,
     DirectLanes,

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lungfish.runtime import doctor
-from lungfish.runtime.doctor import (
+from lungfish.runtime.on_redis.persistence import Persistence
+from lungfish.runtime.store.queues import QueueInfo, QueueLimits
+from lungfish.runtime.store.store import PartitionLoad
+from lungfish.runtime.telemetry import doctor
+from lungfish.runtime.telemetry.doctor import (
     PACKAGES,
     Facts,
     HttpFacts,
@@ -24,10 +27,7 @@ from lungfish.runtime.doctor import (
     exit_code,
     parse_version,
 )
-from lungfish.runtime.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
-from lungfish.runtime.persistence import Persistence
-from lungfish.runtime.queues import QueueInfo, QueueLimits
-from lungfish.runtime.store import PartitionLoad
+from lungfish.runtime.telemetry.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
 
 GOOD_SETTINGS = Persistence(appendonly=True, appendfsync="always", save="", maxmemory_policy="noeviction")
 SERVER = ServerFacts("store:6379", "7.2.4", GOOD_SETTINGS)

@@ -10,7 +10,7 @@ import pytest
 
 import lungfish
 from lungfish import OrchestrationContext
-from lungfish.runtime.editing import BEFORE_BYTES_MAX, EDITS_KEPT
+from lungfish.runtime.client.editing import BEFORE_BYTES_MAX, EDITS_KEPT
 from lungfish.testing import Environment, crash_everywhere, environment
 
 app = lungfish.App("editing")

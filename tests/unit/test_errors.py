@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungfish.runtime import errors, wire
+from lungfish.runtime import errors
 from lungfish.runtime.errors import (
     CAUSES_MAX,
     MESSAGE_CHARS_MAX,
@@ -25,7 +25,8 @@ from lungfish.runtime.errors import (
     usage_error,
 )
 from lungfish.runtime.ids import CLIENT, ActorId
-from lungfish.runtime.messages import Response
+from lungfish.runtime.messages import wire
+from lungfish.runtime.messages.messages import Response
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 failures: st.SearchStrategy[FailureDetails] = st.recursive(

@@ -7,13 +7,13 @@ import asyncio
 import pytest
 
 import lungfish
-from lungfish.runtime import processes
-from lungfish.runtime.client import Client
-from lungfish.runtime.existing import HUB_WAIT_S, SAY_AFTER_S
-from lungfish.runtime.keepalive import Keepalive
-from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.store import HubMeta
-from lungfish.runtime.worker import Worker
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.host.keepalive import Keepalive
+from lungfish.runtime.on_ray import processes
+from lungfish.runtime.store.existing import HUB_WAIT_S, SAY_AFTER_S
+from lungfish.runtime.store.store import HubMeta
+from lungfish.runtime.testing.memory_store import MemoryServer, MemoryStore
+from lungfish.runtime.worker.worker import Worker
 from tests.virtual import virtual_server, virtually
 
 HUB = "shop"

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from lungfish.runtime.client.finding import Finder
 from lungfish.runtime.errors import InvalidArguments, InvalidId
-from lungfish.runtime.finding import Finder
-from lungfish.runtime.index import by_name, by_status, by_tag, member
-from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.query import EntityQuery, InstanceQuery, Order, Page, read_cursor, write_cursor
-from lungfish.runtime.status import OrchestrationStatus, RuntimeStatus, from_ms
-from lungfish.runtime.store import Commit, HubMeta
-from lungfish.runtime.tags import TAGS_MAX, check_tags, of_wire
+from lungfish.runtime.messages.status import OrchestrationStatus, RuntimeStatus, from_ms
+from lungfish.runtime.messages.tags import TAGS_MAX, check_tags, of_wire
+from lungfish.runtime.store.index import by_name, by_status, by_tag, member
+from lungfish.runtime.store.query import EntityQuery, InstanceQuery, Order, Page, read_cursor, write_cursor
+from lungfish.runtime.store.store import Commit, HubMeta
+from lungfish.runtime.testing.memory_store import MemoryServer, MemoryStore
 
 PARTITIONS = 4
 
@@ -167,7 +167,7 @@ class TestInstances:
     async def test_a_page_ends_where_few_rows_fit(
         self, instances: Instances, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("lungfish.runtime.finding.LOOKED_AT_MAX", 10)
+        monkeypatch.setattr("lungfish.runtime.client.finding.LOOKED_AT_MAX", 10)
         for n in range(30):
             await instances.set(f"i{n:02}", "Running", n, 1_000 if n == 29 else n)
         found = await pages(instances, 5, updated_after=from_ms(1_000))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lungfish.runtime.fingerprint import fingerprint
-from lungfish.runtime.loading import load_app
+from lungfish.runtime.cli.loading import load_app
+from lungfish.runtime.on_ray.fingerprint import fingerprint
 
 APP = """
 import lungfish

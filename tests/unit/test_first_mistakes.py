@@ -10,7 +10,7 @@ import pytest
 
 import lungfish
 from lungfish import InvalidArguments, OrchestrationContext, UsageError
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.client import Client
 from lungfish.testing import Environment, environment
 
 app = lungfish.App("first-mistakes")

@@ -8,7 +8,7 @@ import pytest
 
 import lungfish
 from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId, partition_of
-from lungfish.runtime.store import Commit
+from lungfish.runtime.store.store import Commit
 from tests.unit.hub import PARTITIONS, Hub, hub_of
 from tests.virtual import virtually
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import lungfish
-from lungfish.runtime.client import Client
-from lungfish.runtime.direct import Handed
+from lungfish.runtime.client.client import Client
 from lungfish.runtime.errors import InternalError, Overloaded, SerializationError, StoreUnavailable
-from lungfish.runtime.memory_store import MemoryStore
-from lungfish.runtime.sender import ANSWER_S, CROWDED_S, SILENCE_S
-from lungfish.runtime.store import Append, Appended
+from lungfish.runtime.session.direct import Handed
+from lungfish.runtime.session.sender import ANSWER_S, CROWDED_S, SILENCE_S
+from lungfish.runtime.store.store import Append, Appended
+from lungfish.runtime.testing.memory_store import MemoryStore
 from tests.unit.hub import Hub, hub_of, key_in
 from tests.virtual import virtually
 

@@ -11,10 +11,10 @@ import pytest
 
 import lungfish
 from lungfish import OrchestrationContext
-from lungfish.runtime import wire
-from lungfish.runtime.headers import HEADERS_BYTES_MAX
 from lungfish.runtime.ids import CLIENT, ENTITY, ActorId
-from lungfish.runtime.messages import ActivityTask, Call, RaiseEvent, Signal, Start
+from lungfish.runtime.messages import wire
+from lungfish.runtime.messages.headers import HEADERS_BYTES_MAX
+from lungfish.runtime.messages.messages import ActivityTask, Call, RaiseEvent, Signal, Start
 from lungfish.testing import crash_everywhere, environment
 
 app = lungfish.App("headers")

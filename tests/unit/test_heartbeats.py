@@ -15,12 +15,12 @@ import pytest
 
 import lungfish
 from lungfish.runtime import codec
-from lungfish.runtime.activity_info import ActivityInfo, running_as
+from lungfish.runtime.declared.activity_info import ActivityInfo, running_as
 from lungfish.runtime.errors import ActivityCancelled, InvalidArguments, SerializationError
 from lungfish.runtime.ids import partition_of
-from lungfish.runtime.messages import ActivityTask
+from lungfish.runtime.messages.messages import ActivityTask
 from lungfish.runtime.settings import WorkerSettings
-from lungfish.runtime.store import Commit
+from lungfish.runtime.store.store import Commit
 from tests.unit.test_worker import PARTITIONS, Bench, make_task, value_of
 from tests.virtual import virtually
 

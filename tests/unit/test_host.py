@@ -10,17 +10,17 @@ import pytest
 
 import lungfish
 from lungfish.runtime import codec
-from lungfish.runtime import host as host_module
+from lungfish.runtime.entry_points.local import LocalRuntime
 from lungfish.runtime.errors import DeadlineExceeded, HubMismatch, StoreUnavailable
-from lungfish.runtime.host import Host
+from lungfish.runtime.host import host as host_module
+from lungfish.runtime.host.host import Host
 from lungfish.runtime.ids import ENTITY, ActorId
-from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.mailbox_rows import unpack_item
-from lungfish.runtime.memory_store import MemoryStore
-from lungfish.runtime.messages import Signal
+from lungfish.runtime.messages.messages import Signal
+from lungfish.runtime.partitions.kinds import Effects, Item
+from lungfish.runtime.partitions.mailbox_rows import unpack_item
 from lungfish.runtime.settings import HostSettings
-from lungfish.runtime.store import Commit, HubMeta, partition_target
+from lungfish.runtime.store.store import Commit, HubMeta, partition_target
+from lungfish.runtime.testing.memory_store import MemoryStore
 from tests.unit.fakes import FakeActivation, FakeKind
 from tests.unit.hub import HEARTBEAT_MS, PARTITIONS, Hub, hub_of, key_in
 from tests.virtual import virtually

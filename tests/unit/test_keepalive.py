@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import uvloop
 
-from lungfish.runtime import keepalive as module
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.keepalive import Keepalive
-from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.messages import Signal
-from lungfish.runtime.stalls import stall_of
-from lungfish.runtime.store import ClusterView, HubMeta
+from lungfish.runtime.host import keepalive as module
+from lungfish.runtime.host.keepalive import Keepalive
+from lungfish.runtime.host.stalls import stall_of
+from lungfish.runtime.messages.messages import Signal
+from lungfish.runtime.partitions.kinds import Effects, Item
+from lungfish.runtime.store.store import ClusterView, HubMeta
+from lungfish.runtime.testing.memory_store import MemoryServer, MemoryStore
 from tests.unit.fakes import FakeActivation, FakeKind, actor_in, make_partition, run_all
 
 HUB, HOST, RECORD = "h", "host#1", b"record"

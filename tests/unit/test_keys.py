@@ -6,7 +6,7 @@ import pytest
 from redis.crc import key_slot
 
 from lungfish.runtime.errors import InvalidId
-from lungfish.runtime.keys import Keys
+from lungfish.runtime.on_redis.keys import Keys
 
 
 def partition_names(keys: Keys, partition: int) -> list[str]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import lungfish
 from lungfish.runtime.ids import CLIENT, ENTITY, ORCHESTRATION, ActorId, partition_of
-from lungfish.runtime.layout import HubMeta, Layout, PoolRange, pool_in, serves
+from lungfish.runtime.store.layout import HubMeta, Layout, PoolRange, pool_in, serves
 
 META = HubMeta(4).with_pools({"gpu": 3, "zone-a": 2})
 LAYOUT = Layout(META)

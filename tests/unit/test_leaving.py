@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from lungfish.runtime.leaving import Sigterm
+from lungfish.runtime.on_ray.leaving import Sigterm
 
 #: Far more than anything here takes (s).
 LIMIT_S = 60.0

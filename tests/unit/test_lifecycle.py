@@ -467,9 +467,9 @@ async def test_a_failure_tells_its_whole_chain(env: Environment) -> None:
 
 
 def test_the_blocking_client_has_every_verb() -> None:
-    from lungfish.runtime.blocking import BlockingClient, BlockingOrchestrationHandle
-    from lungfish.runtime.client import Client
-    from lungfish.runtime.instance_handle import OrchestrationHandle
+    from lungfish.runtime.blocking.client import BlockingClient, BlockingOrchestrationHandle
+    from lungfish.runtime.client.client import Client
+    from lungfish.runtime.client.instance_handle import OrchestrationHandle
 
     for asynchronous, blocking in (
         (OrchestrationHandle, BlockingOrchestrationHandle),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lungfish.runtime.liveness import (
+from lungfish.runtime.host.liveness import (
     HURRY_MS,
     LOOK_MS_MIN,
     Hurry,
@@ -16,7 +16,7 @@ from lungfish.runtime.liveness import (
     next_look_s,
 )
 from lungfish.runtime.settings import HostSettings
-from lungfish.runtime.store import HostBeat
+from lungfish.runtime.store.store import HostBeat
 
 SETTINGS = HostSettings(heartbeat_ms=500, lease_ms=3_000)
 #: The store's clock when the host's own says 0 (ms).

@@ -15,7 +15,7 @@ from lungfish import OrchestrationContext
 from lungfish.entities import locking
 from lungfish.entities.locking import Locks
 from lungfish.runtime.ids import ORCHESTRATION, ActorId
-from lungfish.runtime.messages import LockGranted, LockRelease, LockRequest
+from lungfish.runtime.messages.messages import LockGranted, LockRelease, LockRequest
 from lungfish.testing import Environment, crash_everywhere, environment
 
 app = lungfish.App("locks")

@@ -10,14 +10,23 @@ from typing import Any
 import pytest
 
 import lungfish
-from lungfish.runtime import figures
-from lungfish.runtime.figures import CATALOGUE, UNKNOWN, AttemptFigures, hub_samples
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.memory_store import MemoryStore
-from lungfish.runtime.metrics import LATELY_MS, Distribution, Kind, Lately, Metric, Sample, points, render
-from lungfish.runtime.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
-from lungfish.runtime.ray_metrics import RayFigures
-from lungfish.runtime.store import PartitionLoad
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.on_ray.metrics import RayFigures
+from lungfish.runtime.store.store import PartitionLoad
+from lungfish.runtime.telemetry import figures
+from lungfish.runtime.telemetry.figures import CATALOGUE, UNKNOWN, AttemptFigures, hub_samples
+from lungfish.runtime.telemetry.metrics import (
+    LATELY_MS,
+    Distribution,
+    Kind,
+    Lately,
+    Metric,
+    Sample,
+    points,
+    render,
+)
+from lungfish.runtime.telemetry.overview import HostStatus, HubStatus, PartitionStatus, WorkerStatus
+from lungfish.runtime.testing.memory_store import MemoryStore
 from tests.virtual import virtual_server, virtually
 
 ROOT = Path(__file__).parents[2]

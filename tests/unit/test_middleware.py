@@ -14,7 +14,7 @@ import pytest
 import lungfish
 from lungfish import CallNext, Incoming, OrchestrationContext, Outgoing, Refused
 from lungfish.entities.kind import EntityKind
-from lungfish.runtime.headers import HEADERS_BYTES_MAX
+from lungfish.runtime.messages.headers import HEADERS_BYTES_MAX
 from lungfish.testing import Environment, crash_everywhere, environment
 from tests.unit.entities.fakes import Host, error, value, virtually
 

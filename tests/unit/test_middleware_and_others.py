@@ -12,7 +12,7 @@ from opentelemetry.trace import StatusCode
 
 import lungfish
 from lungfish import CallNext, Incoming, OrchestrationContext, Outgoing, UsageError
-from lungfish.runtime import figures
+from lungfish.runtime.telemetry import figures
 from lungfish.testing import crash_everywhere, environment
 from tests.spans import Told
 

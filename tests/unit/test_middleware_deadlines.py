@@ -10,7 +10,7 @@ import pytest
 
 import lungfish
 from lungfish import CallNext, DeadlineExceeded, Outgoing
-from lungfish.runtime.testing_loop import run_virtually
+from lungfish.runtime.testing.loop import run_virtually
 from lungfish.testing import environment
 
 

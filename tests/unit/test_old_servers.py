@@ -8,9 +8,9 @@ from typing import Final
 
 import pytest
 
-from lungfish.runtime import redis_commit, redis_scripts
+from lungfish.runtime.on_redis import commit, scripts
 
-FOLDER: Final = Path(redis_scripts.__file__).with_name("lua")
+FOLDER: Final = Path(scripts.__file__).with_name("lua")
 SCRIPTS: Final = sorted(FOLDER.glob("*.lua"))
 
 #: Commands that Redis 6.2 has, as its documentation dates them. One that is missing here: look there first.
@@ -57,9 +57,7 @@ def test_a_script_uses_what_redis_6_2_has(script: Path) -> None:
 
 def test_what_stands_in_a_variable_is_as_old() -> None:
     ranges = re.findall(r"'(Z\w+)'", next(s for s in SCRIPTS if s.stem == "scan_index").read_text("utf-8"))
-    rows = re.findall(
-        r"""(?:_cut\(|rows\.append\(\()"([A-Z]+)""", Path(redis_commit.__file__).read_text("utf-8")
-    )
+    rows = re.findall(r"""(?:_cut\(|rows\.append\(\()"([A-Z]+)""", Path(commit.__file__).read_text("utf-8"))
     assert {"ZRANGEBYLEX", "ZREVRANGEBYLEX"} <= set(ranges)
     assert {"HSET", "XTRIM", "ZADD", "ZREM"} <= set(rows)
     assert {*ranges, *rows} <= OLD | {"ZINTERCARD"}

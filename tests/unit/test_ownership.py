@@ -10,8 +10,8 @@ import msgpack
 import pytest
 
 import lungfish
-from lungfish.runtime.ownership import HostRecord
-from lungfish.runtime.store import PartitionImage
+from lungfish.runtime.store.host_record import HostRecord
+from lungfish.runtime.store.store import PartitionImage
 from tests.unit.hub import HEARTBEAT_MS, LEASE_MS, PARTITIONS, Hub, hub_of, key_in
 from tests.virtual import virtually
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from lungfish.runtime.ray_actors import unpack_app
-from lungfish.runtime.signatures import encode_arguments
+from lungfish.runtime.declared.signatures import encode_arguments
+from lungfish.runtime.on_ray.actors import unpack_app
 from tests.packaging.tree import ROOT
 
 SCRIPT = """
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pydantic
 
 import lungfish
-from lungfish.runtime.ray_actors import pack_app
+from lungfish.runtime.on_ray.actors import pack_app
 
 app = lungfish.App("script")
 

@@ -6,15 +6,15 @@ import asyncio
 
 import pytest
 
-from lungfish.runtime import wire
-from lungfish.runtime.caution import DEATHS_MAX
 from lungfish.runtime.ids import CLIENT, ORCHESTRATION, ActorId
-from lungfish.runtime.kinds import Effects, Item, Stored
-from lungfish.runtime.letters import UNREADABLE, unpack_letter
-from lungfish.runtime.messages import ActivityTask, Message, Response, Signal
-from lungfish.runtime.partition import LATE_MS, Partition
-from lungfish.runtime.slots import ActivationBroke
-from lungfish.runtime.store import Entry
+from lungfish.runtime.messages import wire
+from lungfish.runtime.messages.letters import UNREADABLE, unpack_letter
+from lungfish.runtime.messages.messages import ActivityTask, Message, Response, Signal
+from lungfish.runtime.partitions.caution import DEATHS_MAX
+from lungfish.runtime.partitions.kinds import Effects, Item, Stored
+from lungfish.runtime.partitions.partition import LATE_MS, Partition
+from lungfish.runtime.partitions.slots import ActivationBroke
+from lungfish.runtime.store.store import Entry
 from tests.unit.fakes import Clock, FakeActivation, FakeKind, actor_in, make_partition, run_all
 
 HERE = actor_in(0)

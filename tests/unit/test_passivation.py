@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import lungfish
-from lungfish.runtime import host as host_module
-from lungfish.runtime.hot import Hottest, read_hot
+from lungfish.runtime.host import host as host_module
+from lungfish.runtime.host.passivation import MemoryUse, Shedding, read_memory, spread
 from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId
-from lungfish.runtime.ownership import HostRecord
-from lungfish.runtime.passivation import MemoryUse, Shedding, read_memory, spread
+from lungfish.runtime.store.host_record import HostRecord
+from lungfish.runtime.telemetry.hot import Hottest, read_hot
 from tests.unit.hub import hub_of
 from tests.virtual import virtually
 

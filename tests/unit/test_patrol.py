@@ -9,9 +9,9 @@ import pytest
 
 import lungfish
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.memory_store import MemoryStore
 from lungfish.runtime.settings import WorkerSettings
-from lungfish.runtime.worker import Worker
+from lungfish.runtime.testing.memory_store import MemoryStore
+from lungfish.runtime.worker.worker import Worker
 from tests.unit.hub import Hub, hub_of
 from tests.virtual import virtually
 
@@ -186,7 +186,7 @@ def test_a_store_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) ->
 def test_every_suspect_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         begun.clear()
-        monkeypatch.setattr("lungfish.runtime.patrol.LOOKED_FOR_MAX", 2)
+        monkeypatch.setattr("lungfish.runtime.host.patrol.LOOKED_FOR_MAX", 2)
         async with hub_of(app) as hub:
             await hub.start_all("a", patrol_ms=PATROL_MS)
             async with hub.client() as client:

@@ -11,14 +11,15 @@ import lungfish
 from lungfish import OrchestrationContext, PayloadSettings
 from lungfish.orchestrations import events
 from lungfish.orchestrations.replayer import Replayer
-from lungfish.runtime import codec, payloads
+from lungfish.runtime import codec
 from lungfish.runtime.errors import PayloadTooLarge, UsageError
+from lungfish.runtime.host.orphans import sweep_orphans
 from lungfish.runtime.ids import ORCHESTRATION, ActorId
-from lungfish.runtime.memory_server import Hub
-from lungfish.runtime.memory_store import MemoryStore
-from lungfish.runtime.messages import RaiseEvent, Watch
-from lungfish.runtime.orphans import sweep_orphans
-from lungfish.runtime.testing_environment import Environment
+from lungfish.runtime.messages import payloads
+from lungfish.runtime.messages.messages import RaiseEvent, Watch
+from lungfish.runtime.testing.environment import Environment
+from lungfish.runtime.testing.memory_server import Hub
+from lungfish.runtime.testing.memory_store import MemoryStore
 from lungfish.testing import crash_everywhere, environment
 
 OVER = 200

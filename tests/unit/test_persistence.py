@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from lungfish.runtime.errors import UnsafeStore
-from lungfish.runtime.persistence import Durability, Persistence, judge, parse_info
+from lungfish.runtime.on_redis.persistence import Durability, Persistence, judge, parse_info
 
 SAFE = {"appendonly": "yes", "appendfsync": "always", "save": "", "maxmemory-policy": "noeviction"}
 

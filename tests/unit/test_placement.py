@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lungfish.runtime.errors import SerializationError
-from lungfish.runtime.placement import decode_placement, encode_placement, place, place_pools
+from lungfish.runtime.host.placement import decode_placement, encode_placement, place, place_pools
 
 hosts = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8, unique=True)
 counts = st.integers(min_value=1, max_value=64)

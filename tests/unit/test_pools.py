@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 import lungfish
-from lungfish.runtime import processes, why_walk
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.host.keepalive import Keepalive
 from lungfish.runtime.ids import ActorId, hash_of
-from lungfish.runtime.keepalive import Keepalive
-from lungfish.runtime.layout import HubMeta, Layout
-from lungfish.runtime.memory_store import MemoryStore
-from lungfish.runtime.overview import HubStatus, read_hub
-from lungfish.runtime.ownership import HostRecord
-from lungfish.runtime.store import ClusterView, Store
+from lungfish.runtime.on_ray import processes
+from lungfish.runtime.store.host_record import HostRecord
+from lungfish.runtime.store.layout import HubMeta, Layout
+from lungfish.runtime.store.store import ClusterView, Store
+from lungfish.runtime.telemetry.overview import HubStatus, read_hub
+from lungfish.runtime.testing.memory_store import MemoryStore
+from lungfish.runtime.why import walk
 from tests.unit.hub import Hub, hub_of
 from tests.virtual import virtual_server, virtually
 
@@ -476,7 +477,7 @@ def test_why_sees_a_pool_that_is_added_while_it_looks(monkeypatch: pytest.Monkey
                     hub.state.meta = hub.state.meta.with_pools({"gpu": 3})
                     return seen
 
-                monkeypatch.setattr(why_walk, "read_hub", and_add)
+                monkeypatch.setattr(walk, "read_hub", and_add)
                 why = await client.entity(Model, "m").why()
                 assert "lives in pool 'gpu', which has no live host" in str(why)
 

@@ -9,7 +9,7 @@ import pytest
 
 import lungfish
 from lungfish.orchestrations import OrchestrationContext
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.client import Client
 from lungfish.runtime.errors import InstanceEnded
 from lungfish.testing import crash_everywhere
 from tests.virtual import run_app_virtually

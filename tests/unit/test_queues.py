@@ -12,13 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lungfish
-from lungfish.runtime.blocking import BlockingClient
-from lungfish.runtime.client import Client
+from lungfish.runtime.blocking.client import BlockingClient
+from lungfish.runtime.client.client import Client
 from lungfish.runtime.errors import InvalidId, UsageError
 from lungfish.runtime.ids import check_id
-from lungfish.runtime.memory_server import MemoryServer
-from lungfish.runtime.memory_store import MemoryStore
-from lungfish.runtime.queues import (
+from lungfish.runtime.store.queues import (
     BURST_S,
     PATIENCE,
     Meter,
@@ -30,7 +28,9 @@ from lungfish.runtime.queues import (
     limits_from,
     split_lane,
 )
-from lungfish.runtime.store import HubMeta
+from lungfish.runtime.store.store import HubMeta
+from lungfish.runtime.testing.memory_server import MemoryServer
+from lungfish.runtime.testing.memory_store import MemoryStore
 from tests.unit.test_worker import Bench, make_task
 from tests.virtual import virtually
 

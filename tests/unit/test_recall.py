@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import lungfish
-from lungfish.runtime.client import Client
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.host.recall import RECENT_MS, Losses
 from lungfish.runtime.ids import ORCHESTRATION, ActorId, partition_of
-from lungfish.runtime.ownership import HostRecord
-from lungfish.runtime.recall import RECENT_MS, Losses
-from lungfish.runtime.store import OwnerRow
+from lungfish.runtime.store.host_record import HostRecord
+from lungfish.runtime.store.store import OwnerRow
 from tests.unit.hub import PARTITIONS, Hub, hub_of
 from tests.virtual import virtually
 

@@ -8,10 +8,10 @@ import msgpack
 import pytest
 
 from lungfish.runtime.errors import InternalError, InvalidArguments, StoreUnavailable
-from lungfish.runtime.keys import Keys
-from lungfish.runtime.redis_commit import ARGUMENTS_MAX, Limits, commit_command, read_outcome
-from lungfish.runtime.redis_link import Address, ResponseError, check, error_code
-from lungfish.runtime.store import Commit, Committed, Delivery, LeaseLost, OutboxEntry, StoreBehind
+from lungfish.runtime.on_redis.commit import ARGUMENTS_MAX, Limits, commit_command, read_outcome
+from lungfish.runtime.on_redis.keys import Keys
+from lungfish.runtime.on_redis.link import Address, ResponseError, check, error_code
+from lungfish.runtime.store.store import Commit, Committed, Delivery, LeaseLost, OutboxEntry, StoreBehind
 
 
 def items(command: tuple[Any, ...]) -> tuple[list[str], list[Any]]:

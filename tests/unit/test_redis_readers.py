@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.keys import Keys
-from lungfish.runtime.redis_link import Command, Reply
-from lungfish.runtime.redis_readers import ClusterReader, SingleReader
-from lungfish.runtime.redis_servers import Call, ServerAway
-from lungfish.runtime.store import START
+from lungfish.runtime.on_redis.keys import Keys
+from lungfish.runtime.on_redis.link import Command, Reply
+from lungfish.runtime.on_redis.readers import ClusterReader, SingleReader
+from lungfish.runtime.on_redis.servers import Call, ServerAway
+from lungfish.runtime.store.store import START
 
 
 class NarrowServers:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.redis_session import Request, Session
+from lungfish.runtime.on_redis.session import Request, Session
 from tests.virtual import virtually
 
 

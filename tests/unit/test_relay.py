@@ -11,13 +11,13 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungfish.runtime import wire
-from lungfish.runtime.generations import base_at
-from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.messages import Signal
-from lungfish.runtime.partition import Partition
-from lungfish.runtime.relay import LANE_ENTRIES_MAX, Relay
-from lungfish.runtime.store import Append, Delivery, OutboxEntry, Store
+from lungfish.runtime.messages import wire
+from lungfish.runtime.messages.messages import Signal
+from lungfish.runtime.partitions.partition import Partition
+from lungfish.runtime.partitions.relay import LANE_ENTRIES_MAX, Relay
+from lungfish.runtime.store.generations import base_at
+from lungfish.runtime.store.store import Append, Delivery, OutboxEntry, Store
+from lungfish.runtime.testing.memory_store import MemoryServer, MemoryStore
 from tests.unit.fakes import FakeKind, actor_in, make_partition
 from tests.unit.scripted import BROKEN, FULL, GAP, OK, FlakyStore, ScriptedStore, words_of
 from tests.virtual import virtual_server, virtually

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungfish.runtime import reminders
+from lungfish.runtime.declared import reminders
+from lungfish.runtime.declared.reminders import LATE_MS, Reminder, after, at_ms, put, signal_due_ms, tick
 from lungfish.runtime.errors import LimitExceeded, UsageError
-from lungfish.runtime.reminders import LATE_MS, Reminder, after, at_ms, put, signal_due_ms, tick
 
 POLICIES = st.sampled_from(["skip", "once", "all"])
 PERIODS = st.integers(100, 100_000_000)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lungfish.runtime.declared.retry import RetryPolicy
 from lungfish.runtime.errors import FailureDetails, NonRetryable, RetryAfter, UsageError
-from lungfish.runtime.retry import RetryPolicy
 
 S = dt.timedelta(seconds=1)
 FIRST_MS, NOW_MS = 1_000_000, 1_500_000

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from lungfish.runtime import rounds as module
-from lungfish.runtime import wire
 from lungfish.runtime.ids import ENTITY, ActorId
-from lungfish.runtime.kinds import Effects, Item
-from lungfish.runtime.layout import Layout
-from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.messages import Signal
-from lungfish.runtime.partition import Partition
-from lungfish.runtime.relay import Relay
-from lungfish.runtime.rounds import Rounds
+from lungfish.runtime.messages import wire
+from lungfish.runtime.messages.messages import Signal
+from lungfish.runtime.partitions import rounds as module
+from lungfish.runtime.partitions.kinds import Effects, Item
+from lungfish.runtime.partitions.partition import Partition
+from lungfish.runtime.partitions.relay import Relay
+from lungfish.runtime.partitions.rounds import Rounds
 from lungfish.runtime.settings import HostSettings
-from lungfish.runtime.store import Append, Entry, HubMeta, partition_target
+from lungfish.runtime.store.layout import Layout
+from lungfish.runtime.store.store import Append, Entry, HubMeta, partition_target
+from lungfish.runtime.testing.memory_store import MemoryServer, MemoryStore
 from tests.unit.fakes import PARTITIONS, FakeActivation, FakeKind, actor_in
 from tests.virtual import virtual_server, virtually
 

@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungfish.runtime.calendar import Cron, Every
-from lungfish.runtime.errors import UsageError
-from lungfish.runtime.ids import check_id
-from lungfish.runtime.schedule_plan import (
+from lungfish.runtime.declared.calendar import Cron, Every
+from lungfish.runtime.declared.schedule_plan import (
     OVERLAPS,
     TIMES_PER_TURN,
     Decision,
@@ -25,6 +23,8 @@ from lungfish.runtime.schedule_plan import (
     plan,
     run_id,
 )
+from lungfish.runtime.errors import UsageError
+from lungfish.runtime.ids import check_id
 
 TARGET = StartTarget("f", b"")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import lungfish
-from lungfish.runtime.testing_environment import Environment
+from lungfish.runtime.testing.environment import Environment
 from lungfish.testing import crash_everywhere, environment
 from tests.unit.hub import PARTITIONS, hub_of
 from tests.virtual import virtually

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungfish.runtime import sender as module
 from lungfish.runtime.errors import (
     InternalError,
     LungfishError,
@@ -20,10 +19,11 @@ from lungfish.runtime.errors import (
     StoreUnavailable,
 )
 from lungfish.runtime.ids import CLIENT, ActorId
-from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.messages import Call, CancelCall, Signal
-from lungfish.runtime.sender import BACKOFF_S, CROWDED_S, Sender
-from lungfish.runtime.store import Append, Appended
+from lungfish.runtime.messages.messages import Call, CancelCall, Signal
+from lungfish.runtime.session import sender as module
+from lungfish.runtime.session.sender import BACKOFF_S, CROWDED_S, Sender
+from lungfish.runtime.store.store import Append, Appended
+from lungfish.runtime.testing.memory_store import MemoryServer, MemoryStore
 from tests.unit.fakes import actor_in
 from tests.unit.scripted import BROKEN, FULL, GAP, OK, FlakyStore, ScriptedStore, words, words_of
 from tests.virtual import virtual_server, virtually

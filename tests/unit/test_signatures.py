@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from lungfish.runtime import codec
+from lungfish.runtime.declared.signatures import Signature, encode_arguments, encode_signal_arguments
 from lungfish.runtime.errors import InvalidArguments, SerializationError
-from lungfish.runtime.signatures import Signature, encode_arguments, encode_signal_arguments
 
 if TYPE_CHECKING:
     from decimal import Decimal as OnlyForCheckers

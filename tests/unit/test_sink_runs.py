@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lungfish
-from lungfish.runtime.sink_runs import SHARD_ROWS, Run, runs_of
+from lungfish.runtime.client.sink_runs import SHARD_ROWS, Run, runs_of
 
 
 def told(runs: list[Run]) -> list[tuple[str, int, int]]:

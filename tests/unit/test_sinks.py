@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import lungfish
-from lungfish.runtime import sinks
-from lungfish.runtime.blocking import BlockingClient
-from lungfish.runtime.client import Client
+from lungfish.runtime.blocking.client import BlockingClient
+from lungfish.runtime.client import sinks
+from lungfish.runtime.client.client import Client
 from lungfish.runtime.errors import (
     InvalidArguments,
     InvalidId,
@@ -21,8 +21,8 @@ from lungfish.runtime.errors import (
     StoreUnavailable,
     UsageError,
 )
-from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.store import Append, Appended, HubMeta, partition_target
+from lungfish.runtime.store.store import Append, Appended, HubMeta, partition_target
+from lungfish.runtime.testing.memory_store import MemoryServer, MemoryStore
 from tests.unit.hub import PARTITIONS, Hub, hub_of
 from tests.virtual import virtually
 

@@ -15,10 +15,10 @@ from ray import cloudpickle
 
 import lungfish
 from lungfish.entities.stateless import Crew
-from lungfish.runtime.client import Client
-from lungfish.runtime.local import LocalRuntime
-from lungfish.runtime.memory_server import MemoryServer
-from lungfish.runtime.memory_store import MemoryStore
+from lungfish.runtime.client.client import Client
+from lungfish.runtime.entry_points.local import LocalRuntime
+from lungfish.runtime.testing.memory_server import MemoryServer
+from lungfish.runtime.testing.memory_store import MemoryStore
 
 app = lungfish.App("stateless", pools={"gpu": lungfish.HostPool(partitions=2)})
 

@@ -14,8 +14,8 @@ import pytest
 
 import lungfish
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.ownership import HostRecord
-from lungfish.runtime.store import ClusterView
+from lungfish.runtime.store.host_record import HostRecord
+from lungfish.runtime.store.store import ClusterView
 from tests.unit.hub import HEARTBEAT_MS, LEASE_MS, PARTITIONS, SETTINGS, Hub, hub_of
 from tests.virtual import virtually
 

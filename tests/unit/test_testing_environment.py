@@ -300,7 +300,7 @@ async def test_further_clients_count_as_waiting() -> None:
 async def test_it_says_so_when_nothing_can_end_the_wait(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lungfish.runtime.testing_clock.HINT_S", 0.02)
+    monkeypatch.setattr("lungfish.runtime.testing.clock.HINT_S", 0.02)
     async with environment(app) as env:
         instance = await env.client.start(wait_for_ever)
         with caplog.at_level(logging.WARNING), pytest.raises(lungfish.DeadlineExceeded):

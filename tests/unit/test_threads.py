@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from lungfish.runtime.threads import DaemonThreads
+from lungfish.runtime.worker.threads import DaemonThreads
 
 
 def test_they_run_what_is_given_up_to_so_many_at_once() -> None:
@@ -65,7 +65,7 @@ def test_shutdown_runs_or_cancels_what_waits(*, cancel: bool) -> None:
 
 HANGS = """
 import threading, time
-from lungfish.runtime.threads import DaemonThreads
+from lungfish.runtime.worker.threads import DaemonThreads
 
 began = threading.Event()
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from lungfish.runtime.pools import HostPool
-from lungfish.runtime.topology import (
+from lungfish.runtime.declared.pools import HostPool
+from lungfish.runtime.on_ray.topology import (
     POOL_HOST_S,
     TOLD_S,
     Goal,

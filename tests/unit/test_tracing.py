@@ -22,11 +22,11 @@ import lungfish
 import lungfish.tracing
 from lungfish.logging import JsonFormatter
 from lungfish.runtime.errors import FailureDetails
-from lungfish.runtime.headers import HEADERS_BYTES_MAX
-from lungfish.runtime.otel import OpenTelemetry
-from lungfish.runtime.ray_actors import pack_app, unpack_app
-from lungfish.runtime.store import Commit
-from lungfish.runtime.tracing import Kind, Span, TraceContext, parse, read
+from lungfish.runtime.messages.headers import HEADERS_BYTES_MAX
+from lungfish.runtime.messages.tracing import Kind, Span, TraceContext, parse, read
+from lungfish.runtime.on_ray.actors import pack_app, unpack_app
+from lungfish.runtime.store.store import Commit
+from lungfish.runtime.telemetry.otel import OpenTelemetry
 from lungfish.testing import environment
 from tests.packaging.tree import ROOT
 from tests.spans import Told, span_id
@@ -328,8 +328,9 @@ except lungfish.UsageError as error:
 
 def test_importing_lungfish_does_not_import_opentelemetry() -> None:
     code = """
-import sys, lungfish, lungfish.runtime.worker, lungfish.runtime.host, lungfish.orchestrations.processor
-print("lungfish.runtime.otel" in sys.modules)  # redis imports it where it is installed
+import sys, lungfish, lungfish.runtime.worker.worker, lungfish.runtime.host.host
+import lungfish.orchestrations.processor
+print("lungfish.runtime.telemetry.otel" in sys.modules)  # redis imports it where it is installed
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout == "False\n"

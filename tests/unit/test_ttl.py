@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 import lungfish
-from lungfish.runtime.store import Commit
+from lungfish.runtime.store.store import Commit
 from lungfish.testing import Environment, environment
 from tests.unit.entities.fakes import Host, value
 from tests.unit.hub import hub_of, key_in

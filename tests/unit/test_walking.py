@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from lungfish.runtime.errors import StoreUnavailable
-from lungfish.runtime.index import Found, Scan
-from lungfish.runtime.query import EntityQuery
-from lungfish.runtime.walking import Walk
+from lungfish.runtime.partitions.walking import Walk
+from lungfish.runtime.store.index import Found, Scan
+from lungfish.runtime.store.query import EntityQuery
 
 QUERY = EntityQuery("Box", "eu/")
 

@@ -11,11 +11,11 @@ import pytest
 
 import lungfish
 from lungfish.entities.watching import WATCHERS_MAX, Watchers
+from lungfish.runtime.client.watching import LEASE_MS, RENEW_S, WINDOW, pack_state
 from lungfish.runtime.errors import Overloaded
 from lungfish.runtime.ids import CLIENT, ActorId
-from lungfish.runtime.messages import EntityControl, Response
-from lungfish.runtime.store import Commit
-from lungfish.runtime.watching import LEASE_MS, RENEW_S, WINDOW, pack_state
+from lungfish.runtime.messages.messages import EntityControl, Response
+from lungfish.runtime.store.store import Commit
 from tests.unit.entities.fakes import Host as OneEntity
 from tests.unit.hub import Hub, hub_of, key_in
 from tests.virtual import virtually

@@ -12,10 +12,9 @@ from lungfish.orchestrations.row import InstanceRow, Status
 from lungfish.orchestrations.waiting import read_waits, with_answer
 from lungfish.runtime.errors import FailureDetails
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.queues import QueueInfo, QueueLimits
-from lungfish.runtime.status import EntityStatus, OrchestrationStatus, RuntimeStatus, from_ms
-from lungfish.runtime.why import Reason, Why
-from lungfish.runtime.why_facts import (
+from lungfish.runtime.messages.status import EntityStatus, OrchestrationStatus, RuntimeStatus, from_ms
+from lungfish.runtime.store.queues import QueueInfo, QueueLimits
+from lungfish.runtime.why.facts import (
     ActivityWait,
     Attempt,
     CallWait,
@@ -33,7 +32,8 @@ from lungfish.runtime.why_facts import (
     UpdateWait,
     Wait,
 )
-from lungfish.runtime.why_rules import WAITS_MAX, Finding, findings
+from lungfish.runtime.why.reasons import Reason, Why
+from lungfish.runtime.why.rules import WAITS_MAX, Finding, findings
 
 NOON = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 NOON_MS = int(NOON.timestamp() * 1_000)

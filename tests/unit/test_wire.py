@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungfish.runtime import wire
 from lungfish.runtime.errors import FailureDetails
 from lungfish.runtime.ids import CLIENT, ENTITY, ORCHESTRATION, ActorId
-from lungfish.runtime.messages import (
+from lungfish.runtime.messages import wire
+from lungfish.runtime.messages.messages import (
     ActivityResult,
     ActivityTask,
     Call,

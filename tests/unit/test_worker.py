@@ -16,16 +16,17 @@ from typing import Any
 import pytest
 
 import lungfish
-from lungfish.runtime import codec, wire
-from lungfish.runtime.activity_info import ActivityInfo, running_as
+from lungfish.runtime import codec
+from lungfish.runtime.declared.activity_info import ActivityInfo, running_as
+from lungfish.runtime.declared.signatures import encode_arguments
 from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.ids import ORCHESTRATION, ActorId, partition_of
-from lungfish.runtime.memory_store import MemoryServer, MemoryStore
-from lungfish.runtime.messages import ActivityResult, ActivityTask
+from lungfish.runtime.messages import wire
+from lungfish.runtime.messages.messages import ActivityResult, ActivityTask
 from lungfish.runtime.settings import WorkerSettings
-from lungfish.runtime.signatures import encode_arguments
-from lungfish.runtime.store import START, Append, Commit, HubMeta, partition_target, queue_target
-from lungfish.runtime.worker import BACKOFF_S, Worker
+from lungfish.runtime.store.store import START, Append, Commit, HubMeta, partition_target, queue_target
+from lungfish.runtime.testing.memory_store import MemoryServer, MemoryStore
+from lungfish.runtime.worker.worker import BACKOFF_S, Worker
 from tests.spans import Told
 from tests.virtual import virtual_server, virtually
 

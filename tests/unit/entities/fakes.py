@@ -11,14 +11,14 @@ from lungfish.entities.entity import Entity
 from lungfish.entities.kind import EntityKind
 from lungfish.entities.processor import EntityActivation
 from lungfish.runtime import codec
-from lungfish.runtime.ahead import PartitionPayloads
-from lungfish.runtime.app import App
+from lungfish.runtime.declared.app import App
+from lungfish.runtime.declared.signatures import encode_arguments
 from lungfish.runtime.errors import FailureDetails
 from lungfish.runtime.ids import CLIENT, ENTITY, ActorId
-from lungfish.runtime.kinds import Activation, Item, Stored
-from lungfish.runtime.messages import ActivityTask, Call, Message, Response, Signal
-from lungfish.runtime.signatures import encode_arguments
-from lungfish.runtime.walking import Walk
+from lungfish.runtime.messages.messages import ActivityTask, Call, Message, Response, Signal
+from lungfish.runtime.partitions.ahead import PartitionPayloads
+from lungfish.runtime.partitions.kinds import Activation, Item, Stored
+from lungfish.runtime.partitions.walking import Walk
 
 CLIENT_ID = ActorId(CLIENT, "", "test")
 

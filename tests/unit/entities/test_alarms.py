@@ -11,10 +11,10 @@ import pytest
 from lungfish.entities.alarms import timer_id
 from lungfish.entities.entity import Entity
 from lungfish.runtime import codec
-from lungfish.runtime.app import App
-from lungfish.runtime.definitions import shared
-from lungfish.runtime.messages import ReminderDue, Signal
-from lungfish.runtime.reminders import Reminder, from_rows
+from lungfish.runtime.declared.app import App
+from lungfish.runtime.declared.definitions import shared
+from lungfish.runtime.declared.reminders import Reminder, from_rows
+from lungfish.runtime.messages.messages import ReminderDue, Signal
 
 from .fakes import Host, error, value
 

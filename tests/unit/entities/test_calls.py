@@ -20,7 +20,7 @@ from lungfish.runtime.errors import (
     InvalidArguments,
 )
 from lungfish.runtime.ids import ENTITY, ActorId
-from lungfish.runtime.messages import Call
+from lungfish.runtime.messages.messages import Call
 from tests.unit.entities.fakes import Host, error, value, virtually
 
 STEPS: list[str] = []

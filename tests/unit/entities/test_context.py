@@ -10,7 +10,7 @@ import pytest
 from lungfish.entities import Entity, EntityRef, shared
 from lungfish.runtime import codec
 from lungfish.runtime.ids import ENTITY, ORCHESTRATION, ActorId
-from lungfish.runtime.messages import Signal, Start
+from lungfish.runtime.messages.messages import Signal, Start
 from tests.unit.entities.fakes import Host, error, value
 
 

@@ -11,7 +11,7 @@ import lungfish
 from lungfish import OrchestrationContext
 from lungfish.entities import Entity
 from lungfish.runtime.errors import UsageError
-from lungfish.runtime.messages import Call, CancelCall
+from lungfish.runtime.messages.messages import Call, CancelCall
 from lungfish.testing import Environment, environment
 from tests.unit.entities.fakes import CLIENT_ID, Host, error, value, virtually
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_validator, model_validator
 
 from lungfish.entities import Entity, shared
-from lungfish.runtime.app import App
+from lungfish.runtime.declared.app import App
 from lungfish.runtime.errors import SerializationError, UsageError
 from tests.unit.entities.fakes import Host, value
 

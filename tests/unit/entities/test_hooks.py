@@ -11,9 +11,9 @@ from pydantic import PrivateAttr
 import lungfish
 from lungfish.entities import Entity, shared
 from lungfish.entities.hooks import ACTIVATE_MAX_S, AGAIN, BACKOFF_MS
-from lungfish.runtime.definitions import reentrant
+from lungfish.runtime.declared.definitions import reentrant
 from lungfish.runtime.errors import ActivationFailed, UsageError
-from lungfish.runtime.messages import CancelCall, TimerFired
+from lungfish.runtime.messages.messages import CancelCall, TimerFired
 from lungfish.testing import crash_everywhere
 from tests.unit.entities.fakes import CLIENT_ID, Host, error, value, virtually
 from tests.unit.hub import hub_of

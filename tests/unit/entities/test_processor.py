@@ -15,11 +15,11 @@ from lungfish.entities import Entity, shared
 from lungfish.entities.kind import EntityKind
 from lungfish.entities.refusing import Refusing
 from lungfish.runtime import codec
-from lungfish.runtime.app import App
+from lungfish.runtime.declared.app import App
 from lungfish.runtime.errors import FailureDetails, UsageError
 from lungfish.runtime.ids import ENTITY, ActorId
-from lungfish.runtime.kinds import Item, Stored
-from lungfish.runtime.messages import RaiseEvent, Response, Signal
+from lungfish.runtime.messages.messages import RaiseEvent, Response, Signal
+from lungfish.runtime.partitions.kinds import Item, Stored
 from tests.unit.entities.fakes import Host, activation, error, value
 
 GATES: dict[str, asyncio.Event] = {}

@@ -10,7 +10,7 @@ import pytest
 import lungfish
 from lungfish.entities import Entity
 from lungfish.runtime.errors import UsageError
-from lungfish.runtime.testing_loop import run_virtually
+from lungfish.runtime.testing.loop import run_virtually
 from lungfish.testing import Environment, crash_everywhere, environment
 from tests.unit.entities.fakes import Host, value, virtually
 

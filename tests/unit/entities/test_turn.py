@@ -13,8 +13,8 @@ from pydantic import ConfigDict
 from lungfish.entities import Entity, shared
 from lungfish.entities import turn as turn_module
 from lungfish.entities.processor import OPERATIONS_MAX
-from lungfish.runtime.definitions import Operation
-from lungfish.runtime.messages import Signal
+from lungfish.runtime.declared.definitions import Operation
+from lungfish.runtime.messages.messages import Signal
 from tests.unit.entities.fakes import Host, activation, error, value
 
 

@@ -9,11 +9,10 @@ from typing import Any
 from lungfish.orchestrations.processor import OrchestrationActivation, OrchestrationKind
 from lungfish.orchestrations.row import InstanceRow
 from lungfish.runtime import codec
-from lungfish.runtime.ahead import PartitionPayloads
-from lungfish.runtime.app import App
+from lungfish.runtime.declared.app import App
+from lungfish.runtime.declared.signatures import encode_arguments
 from lungfish.runtime.ids import CLIENT, ORCHESTRATION, ActorId
-from lungfish.runtime.kinds import Item, Stored
-from lungfish.runtime.messages import (
+from lungfish.runtime.messages.messages import (
     ActivityResult,
     ActivityTask,
     Message,
@@ -22,8 +21,9 @@ from lungfish.runtime.messages import (
     Start,
     TimerFired,
 )
-from lungfish.runtime.signatures import encode_arguments
-from lungfish.runtime.walking import Walk
+from lungfish.runtime.partitions.ahead import PartitionPayloads
+from lungfish.runtime.partitions.kinds import Item, Stored
+from lungfish.runtime.partitions.walking import Walk
 
 CLIENT_ID = ActorId(CLIENT, "", "test")
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from lungfish.orchestrations import OrchestrationContext, ambient
-from lungfish.runtime.app import App
+from lungfish.runtime.declared.app import App
 from tests.unit.orchestrations.fakes import FakeHost
 
 

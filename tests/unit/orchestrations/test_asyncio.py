@@ -11,7 +11,7 @@ import pytest
 
 from lungfish.orchestrations import OrchestrationContext, Task, when_all, when_any
 from lungfish.runtime import codec
-from lungfish.runtime.app import App
+from lungfish.runtime.declared.app import App
 from lungfish.runtime.errors import ActivityFailed, FailureDetails, UsageError
 from tests.unit.orchestrations.fakes import FakeHost
 

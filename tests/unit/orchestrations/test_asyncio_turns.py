@@ -16,7 +16,7 @@ import pytest
 
 from lungfish.orchestrations import OrchestrationContext, events
 from lungfish.runtime import codec
-from lungfish.runtime.app import App
+from lungfish.runtime.declared.app import App
 from lungfish.runtime.errors import FailureDetails
 from tests.unit.orchestrations.fakes import FakeHost, instance
 

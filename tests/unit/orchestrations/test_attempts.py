@@ -12,7 +12,7 @@ import pytest
 import lungfish
 from lungfish.orchestrations.activities import ActivityRow
 from lungfish.runtime.errors import FailureDetails
-from lungfish.runtime.messages import ActivityResult, ActivityTask, Control, TimerFired
+from lungfish.runtime.messages.messages import ActivityResult, ActivityTask, Control, TimerFired
 from tests.unit.orchestrations.fakes import FakeHost, instance
 
 app = lungfish.App("attempts")

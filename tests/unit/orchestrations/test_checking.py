@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from lungfish.orchestrations.check_rules import ADVICE, Rule
 from lungfish.orchestrations.checking import check_file, check_source
-from lungfish.runtime.cli import main
+from lungfish.runtime.cli.main import main
 from lungfish.runtime.errors import UsageError
 
 ROOT = Path(__file__).parents[3]

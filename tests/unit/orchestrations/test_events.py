@@ -8,10 +8,10 @@ import pytest
 from lungfish.orchestrations import events
 from lungfish.orchestrations.activities import ActivityRow
 from lungfish.orchestrations.row import InstanceRow, Status
+from lungfish.runtime.declared.retry import RetryPolicy
 from lungfish.runtime.errors import FailureDetails
 from lungfish.runtime.ids import ActorId
-from lungfish.runtime.retry import RetryPolicy
-from lungfish.runtime.wire import MalformedBytes
+from lungfish.runtime.messages.wire import MalformedBytes
 
 FAILURE = FailureDetails("builtins.ValueError", "no", "trace", FailureDetails("x.Y", "why"), True)
 PARENT = ActorId("o", "", "parent")

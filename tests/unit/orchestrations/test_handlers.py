@@ -11,10 +11,10 @@ import pytest
 from lungfish.orchestrations import OrchestrationContext, events
 from lungfish.orchestrations.limits import Limits
 from lungfish.runtime import codec
-from lungfish.runtime.app import App
+from lungfish.runtime.declared.app import App
+from lungfish.runtime.declared.signatures import encode_arguments
 from lungfish.runtime.errors import FailureDetails
-from lungfish.runtime.messages import Control, Query, Response, Update
-from lungfish.runtime.signatures import encode_arguments
+from lungfish.runtime.messages.messages import Control, Query, Response, Update
 from tests.unit.orchestrations.fakes import CLIENT_ID, FakeHost, instance
 
 app = App("handlers")

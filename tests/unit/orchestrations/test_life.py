@@ -15,11 +15,11 @@ import pytest
 from lungfish.orchestrations import OrchestrationContext, events
 from lungfish.orchestrations.row import InstanceRow, Status
 from lungfish.runtime import codec
-from lungfish.runtime.app import App
+from lungfish.runtime.declared.app import App
+from lungfish.runtime.declared.retry import RetryPolicy
+from lungfish.runtime.declared.signatures import encode_arguments
 from lungfish.runtime.errors import FailureDetails, InternalError, OrchestrationCanceled, qualified_name
-from lungfish.runtime.messages import Control, RaiseEvent, Response, Start, Watch
-from lungfish.runtime.retry import RetryPolicy
-from lungfish.runtime.signatures import encode_arguments
+from lungfish.runtime.messages.messages import Control, RaiseEvent, Response, Start, Watch
 from tests.unit.orchestrations.fakes import CLIENT_ID, FakeHost, instance
 
 app = App("life")

@@ -9,9 +9,9 @@ from lungfish import OrchestrationContext
 from lungfish.orchestrations.listing import entries
 from lungfish.orchestrations.row import InstanceRow
 from lungfish.runtime import codec
+from lungfish.runtime.declared.signatures import encode_arguments
 from lungfish.runtime.ids import CLIENT, ORCHESTRATION, ActorId
-from lungfish.runtime.messages import Control, Message, RaiseEvent, Start
-from lungfish.runtime.signatures import encode_arguments
+from lungfish.runtime.messages.messages import Control, Message, RaiseEvent, Start
 from tests.unit.orchestrations.fakes import FakeHost, instance
 
 app = lungfish.App("listing")

@@ -20,10 +20,10 @@ from lungfish.orchestrations import OrchestrationContext, events
 from lungfish.orchestrations.loop import DeterministicLoop, running_loop
 from lungfish.orchestrations.replay import Execution
 from lungfish.runtime import codec
-from lungfish.runtime.app import App
-from lungfish.runtime.definitions import Orchestration
+from lungfish.runtime.declared.app import App
+from lungfish.runtime.declared.definitions import Orchestration
+from lungfish.runtime.declared.signatures import encode_arguments
 from lungfish.runtime.errors import UsageError
-from lungfish.runtime.signatures import encode_arguments
 
 app = App("loop")
 

@@ -9,8 +9,8 @@ import pytest
 
 from lungfish.orchestrations import OrchestrationContext, events
 from lungfish.orchestrations.replayer import Replayer
-from lungfish.runtime.app import App
-from lungfish.runtime.definitions import EntityDefinition, operations_of
+from lungfish.runtime.declared.app import App
+from lungfish.runtime.declared.definitions import EntityDefinition, operations_of
 from lungfish.runtime.errors import NonDeterminism
 from tests.unit.orchestrations.fakes import FakeHost, instance
 

@@ -16,8 +16,10 @@ from lungfish.orchestrations.limits import Limits
 from lungfish.orchestrations.processor import OrchestrationKind
 from lungfish.orchestrations.reading import read_status
 from lungfish.runtime import codec
-from lungfish.runtime.app import App
-from lungfish.runtime.definitions import EntityDefinition, operations_of
+from lungfish.runtime.declared.app import App
+from lungfish.runtime.declared.definitions import EntityDefinition, operations_of
+from lungfish.runtime.declared.retry import RetryPolicy
+from lungfish.runtime.declared.signatures import encode_arguments
 from lungfish.runtime.errors import (
     ActivityTimedOut,
     EntityOperationFailed,
@@ -28,10 +30,17 @@ from lungfish.runtime.errors import (
     qualified_name,
 )
 from lungfish.runtime.ids import CLIENT, ActorId
-from lungfish.runtime.kinds import load_kinds
-from lungfish.runtime.messages import Call, Control, RaiseEvent, Response, Signal, Start, TimerFired, Watch
-from lungfish.runtime.retry import RetryPolicy
-from lungfish.runtime.signatures import encode_arguments
+from lungfish.runtime.messages.messages import (
+    Call,
+    Control,
+    RaiseEvent,
+    Response,
+    Signal,
+    Start,
+    TimerFired,
+    Watch,
+)
+from lungfish.runtime.partitions.kinds import load_kinds
 from tests.unit.orchestrations.fakes import CLIENT_ID, FakeHost, instance
 
 app = App("processor")

@@ -8,10 +8,10 @@ import lungfish
 from lungfish import OrchestrationContext
 from lungfish.orchestrations.purging import edition_of
 from lungfish.runtime import codec
+from lungfish.runtime.declared.signatures import encode_arguments
 from lungfish.runtime.errors import InstanceNotFound, InstanceRunning, qualified_name
 from lungfish.runtime.ids import CLIENT, ActorId
-from lungfish.runtime.messages import ActivityResult, Control, RaiseEvent, Start, Watch
-from lungfish.runtime.signatures import encode_arguments
+from lungfish.runtime.messages.messages import ActivityResult, Control, RaiseEvent, Start, Watch
 from tests.unit.orchestrations.fakes import FakeHost, instance
 
 app = lungfish.App("purging")

@@ -14,10 +14,10 @@ from lungfish.orchestrations.limits import Limits
 from lungfish.orchestrations.outcomes import Turn
 from lungfish.orchestrations.replay import Execution
 from lungfish.runtime import codec
-from lungfish.runtime.app import App
-from lungfish.runtime.definitions import Orchestration
+from lungfish.runtime.declared.app import App
+from lungfish.runtime.declared.definitions import Orchestration
+from lungfish.runtime.declared.signatures import encode_arguments
 from lungfish.runtime.errors import FailureDetails
-from lungfish.runtime.signatures import encode_arguments
 
 app = App("replay")
 

@@ -10,7 +10,7 @@ import pytest
 from lungfish.orchestrations import OrchestrationContext, events
 from lungfish.orchestrations.exporting import ExportedHistory
 from lungfish.orchestrations.replayer import Replayer
-from lungfish.runtime.app import App
+from lungfish.runtime.declared.app import App
 from lungfish.runtime.errors import NotRegistered, UsageError
 from tests.unit.orchestrations.fakes import FakeHost, instance
 

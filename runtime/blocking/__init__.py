@@ -1,0 +1,1 @@
+"""The same client for code without an event loop."""

@@ -1,0 +1,1 @@
+"""A host: the process that owns partitions, and what it looks after in them."""

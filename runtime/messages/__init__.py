@@ -1,0 +1,1 @@
+"""What travels between clients, actors and workers, what travels along, and its wire form."""

@@ -1,0 +1,1 @@
+"""Hosts and workers on a Ray cluster: as actors, kept placed as nodes come and go."""

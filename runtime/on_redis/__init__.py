@@ -1,0 +1,1 @@
+"""The store in Redis or Valkey, one server or a Cluster: keys, scripts, connections."""

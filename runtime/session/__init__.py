@@ -1,0 +1,1 @@
+"""A session with a hub: requests out, each exactly once; responses in."""

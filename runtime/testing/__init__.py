@@ -1,0 +1,1 @@
+"""Behind lungfish.testing: the store in memory, durable time that jumps, a crash at every instant."""

@@ -1,0 +1,1 @@
+"""Why somebody waits: facts, rules, and the chain of reasons."""

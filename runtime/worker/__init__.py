@@ -1,0 +1,1 @@
+"""A worker: takes activities from queues, runs them, reports to their owners."""
