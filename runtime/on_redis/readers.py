@@ -242,7 +242,7 @@ class RedisListener:
 
         def passed(message: bytes) -> None:
             ends, _, payload = message.partition(b"\n")
-            take(ends.decode().split(" "), payload)
+            take(ends.decode("ascii", "replace").split(" "), payload)
 
         servers = await self._connected()
         if self._closed:

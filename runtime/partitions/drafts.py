@@ -135,9 +135,9 @@ class Drafting(Effects):
         self._urgent = True
 
     def _acknowledge_unanswered(self) -> None:
-        """Tell those lanes that their batch is durable to whom no answer in this commit does."""
+        """Tell those lanes that their batch is durable which have no answer to all of it in this commit."""
         for lane, sequence, rows in self._receipts:
-            if all(row in self._fresh for row in rows):
+            if any(row in self._fresh for row in rows):
                 target = lane.rpartition(":")[0]  # a client's lane is named after its replies
                 receipt = Response(ActorId(CLIENT, "", target[2:]), taken_note(self.number, sequence))
                 self._queue(target, receipt)

@@ -25,12 +25,13 @@ class Notes:
         self._store = store
         self._waiting: dict[str, list[Response]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def refused(self, partition: int, lane: str, sequence: int) -> None:
         """Have a client told that a batch was refused."""
         target = lane.rpartition(":")[0]
-        if target[:2] != "c:":
-            return
+        if target[:2] != "c:" or self._closed:
+            return  # what is on its way to a host when it ends still comes
         note = Response(ActorId(CLIENT, "", target[2:]), refused_note(partition, sequence))
         self._waiting.setdefault(target, []).append(note)
         if self._task is None:
@@ -49,7 +50,8 @@ class Notes:
             self._task = None
 
     async def close(self) -> None:
-        """Stop, whatever waits."""
+        """Stop, whatever waits; what comes later is passed over."""
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -10,7 +10,8 @@ Rules:
   nothing of that is visible outside. If a commit is refused, the host drops this
   object whole and loads the partition again: there is no partial undo.
 * A timer that is late (nobody owned the partition, or its host was kept busy) does not overtake what came
-  before its time: the inbox is looked at first, and both are taken in the order of their times.
+  before its time: the inbox is looked at first, and both are taken in the order of their times. What is
+  handed over past the inbox waits until that is done.
 * A message to an actor of the same partition is accepted at once, before the commit. Like any accepted
   message it is in the commit either as finished or as a mailbox row.
 """
@@ -199,7 +200,8 @@ class Partition(Drafting):
 
     def idle_lanes(self) -> list[str]:
         """Return the clients' lanes that were idle since the last call; see ``DirectLanes.age``."""
-        return self.direct.age(self.committed, self.commit_number)
+        # Where nothing is uncommitted there may be no commit for days: the last one is all to wait for.
+        return self.direct.age(self.committed, self.commit_number if self.stale else self._number)
 
     def fire_timers(self, until_ms: int | None = None) -> None:
         """Accept the messages of all timers that are due, or were due until a time."""

@@ -25,7 +25,7 @@ from typing import Final
 from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.ids import ENTITY, ActorId
 from lungfish.runtime.messages import wire
-from lungfish.runtime.session.direct import Handed
+from lungfish.runtime.session.direct import Handed, read_end
 from lungfish.runtime.settings import HostSettings
 from lungfish.runtime.store.store import Listener, Reader, Store
 from lungfish.runtime.telemetry.metrics import Distribution
@@ -174,10 +174,11 @@ class Rounds:
     def _hand(self, ends: list[str], payload: bytes) -> None:
         try:
             producer, batches = wire.unpack_handed(payload)
-        except wire.MalformedBytes as error:
+            pairs = list(zip(batches, map(read_end, ends), strict=True))
+        except (wire.MalformedBytes, ValueError) as error:
             logger.warning("passed over: %s", error)
             return
-        for (number, sequence, rows), end in zip(batches, ends, strict=False):
+        for (number, sequence, rows), end in pairs:
             partition = self._partitions.get(number)
             if partition is None or number in self._taking:
                 self._notes.refused(number, producer, sequence)
@@ -443,6 +444,6 @@ class Rounds:
             self._alarm.cancel()
         for partition in self.partitions:
             self.forget(partition)
-        await self._notes.close()
         await self._listener.close()
+        await self._notes.close()
         await self._reader.close()

@@ -40,14 +40,14 @@ class Handed:
     """A batch that was handed over.
 
     Attributes:
-        end: the last entry of the inbox when it was sent; empty: there was none.
+        end: the last entry of the inbox when it was sent; (0, 0): there was none.
         came_ms: when it came (Unix ms).
     """
 
     producer: str
     sequence: int
     rows: list[Any]
-    end: str
+    end: tuple[int, int]
     came_ms: int
 
 
@@ -152,11 +152,14 @@ class DirectLanes:
                 self.doubled[lane] = doubled[lane]
 
 
-def _has_come(accepted: str, end: str) -> bool:
-    return end in ("", accepted) or _id(accepted) >= _id(end)
+def _has_come(accepted: str, end: tuple[int, int]) -> bool:
+    return read_end(accepted) >= end
 
 
-def _id(entry: str) -> tuple[int, int]:
+def read_end(entry: str) -> tuple[int, int]:
+    """Read the id of an inbox's last entry; empty: it has none. Raises ``ValueError`` for anything else."""
+    if not entry:
+        return 0, 0
     ms, _, number = entry.partition("-")
     return int(ms), int(number)
 

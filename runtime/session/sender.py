@@ -23,6 +23,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -300,12 +301,13 @@ class Sender:
                 left.append(lane)
         # All batches are made before anything is waited for: what is sent meanwhile is for the next ones.
         packed = {host: self._pack_handed(host, of_host, now_s) for host, of_host in chosen.items()}
+        silent = await asyncio.gather(
+            *(self._hand(owners, host, chosen[host], payload) for host, payload in packed.items() if payload)
+        )
         for host, payload in packed.items():
             if payload is None:  # appending finds out whose message cannot be packed
                 left += chosen[host]
-            else:
-                left += await self._hand(owners, host, chosen[host], payload)
-        return left
+        return [*left, *itertools.chain.from_iterable(silent)]
 
     def _may_hand(self, lane: _Lane, now_s: float) -> bool:
         # The first batch of a lane, and one that leaves a gap, can only be judged by the inbox's mark.
@@ -345,14 +347,14 @@ class Sender:
         except Exception as error:  # whatever it is: without this loop nothing would ever be sent again
             if not isinstance(error, StoreUnavailable):
                 logger.exception("handing over to %s", host)
-            for lane in lanes:
-                lane.is_unsure = lane in self._handed
         else:
             if is_heard:
                 return []
             owners.deaf(host)
         silent = [lane for lane in lanes if lane in self._handed]
         for lane in silent:
+            # Also where nobody listened: a server tells only of itself, and passes it on to its replicas.
+            lane.is_unsure = True
             self._append_instead(lane)
         return silent
 

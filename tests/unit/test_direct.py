@@ -9,6 +9,7 @@ from lungfish.runtime.session.direct import (
     WAITING_MAX,
     DirectLanes,
     Handed,
+    read_end,
     read_note,
     refused_note,
     taken_note,
@@ -23,7 +24,7 @@ def lanes(**doubled: int) -> DirectLanes:
 
 def handed(sequence: int, lane: str = A, end: str = "") -> Handed:
     rows: list[Any] = []
-    return Handed(lane, sequence, rows, end, 0)
+    return Handed(lane, sequence, rows, read_end(end), 0)
 
 
 def taken(known: DirectLanes, now_ms: int = 0, accepted: str = "5-0") -> list[int]:

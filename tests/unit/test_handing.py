@@ -11,7 +11,14 @@ import pytest
 
 import lungfish
 from lungfish.runtime.client.client import Client
-from lungfish.runtime.errors import InternalError, Overloaded, SerializationError, StoreUnavailable
+from lungfish.runtime.errors import (
+    DeadlineExceeded,
+    InternalError,
+    Overloaded,
+    SerializationError,
+    StoreUnavailable,
+)
+from lungfish.runtime.messages import wire
 from lungfish.runtime.session.direct import Handed
 from lungfish.runtime.session.sender import ANSWER_S, CROWDED_S, SILENCE_S
 from lungfish.runtime.store.store import Append, Appended
@@ -258,23 +265,116 @@ async def test_a_host_that_owns_it_no_more_says_so_at_once(hub: Hub, client: Cli
     assert store.handed > 0
 
 
+def refused(hub: Hub) -> Callable[[str, bytes], bool]:
+    """Have the host refuse what is handed to it, in words."""
+
+    def pass_on(host: str, payload: bytes) -> bool:
+        for number, sequence, _ in wire.unpack_handed(payload)[1]:
+            hub.hosts[host]._rounds._notes.refused(number, wire.unpack_handed(payload)[0], sequence)
+        return True
+
+    return pass_on
+
+
+def broken(host: str, payload: bytes) -> bool:
+    raise StoreUnavailable("broken")
+
+
 @of_one_host
-async def test_overloaded_is_only_said_of_what_was_not_taken(hub: Hub, client: Client, store: Wire) -> None:
+async def test_overloaded_is_said_of_what_was_refused(hub: Hub, client: Client, store: Wire) -> None:
     store.answer = lambda appends: [Appended.CROWDED] * len(appends)
-    store.fate = lambda host, payload: False
+    store.fate = refused(hub)
     with pytest.raises(Overloaded):
         await tally(client).call(Tally.say, "a", timeout=4 * CROWDED_S)
-    store.answer = lambda appends: None
-    await asyncio.sleep(3)
+    assert store.handed == 1
+
+
+def silent(host: str, payload: bytes) -> bool:
+    return True
+
+
+def deaf(host: str, payload: bytes) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("fate", [silent, deaf, broken])
+def test_overloaded_is_not_said_of_what_may_have_been_taken(fate: Callable[[str, bytes], bool]) -> None:
+    @of_one_host
+    async def test(hub: Hub, client: Client, store: Wire) -> None:
+        store.answer = lambda appends: [Appended.CROWDED] * len(appends)
+        store.fate = fate
+        with pytest.raises(StoreUnavailable, match="unknown"):
+            await tally(client).call(Tally.say, "c", timeout=4 * CROWDED_S)
+        assert store.handed == 1
+
+    test()
+
+
+@of_one_host
+async def test_a_call_that_timed_out_is_no_answer_for_the_others(
+    hub: Hub, client: Client, store: Wire
+) -> None:
+    store.fate = silent
+    lost = asyncio.ensure_future(tally(client).call(Tally.say, "a", timeout=ANSWER_S / 5))
+    others = [asyncio.ensure_future(said(client, 0, word)) for word in "bc"]
+    with pytest.raises(DeadlineExceeded):
+        await lost
     store.fate = lambda host, payload: None
-    before = store.handed
-    while store.handed == before:
-        await said(client, 0, "b")
-        await asyncio.sleep(0.1)
-    store.answer = lambda appends: [Appended.CROWDED] * len(appends)
-    store.fate = lambda host, payload: True
-    with pytest.raises(StoreUnavailable, match="unknown"):
-        await tally(client).call(Tally.say, "c", timeout=4 * CROWDED_S)
+    assert await said(client, 1, "x") == ["x"], "answers come while the batch is still waited for"
+    assert store.handed == 2
+    assert [(await other)[-1] for other in others] == ["b", "c"]
+
+
+@of_one_host
+async def test_each_batch_waits_for_what_is_in_its_own_inbox(hub: Hub, client: Client, store: Wire) -> None:
+    """Another client's signals are acknowledged, and lie unread; who calls then must see them."""
+    rounds = hub.hosts["one"]._rounds
+    async with Client(hub.store, app) as other:
+        rounds.stop_reading(0)
+        rounds.stop_reading(1)
+        await rounds._reader.wake()
+        await asyncio.sleep(0.01)
+        await tally(other, 1).signal(Tally.say, "first")
+        rounds._taking = frozenset()
+        ends: list[str] = []
+        genuine = rounds._hand
+
+        def late(found: list[str], payload: bytes) -> None:
+            ends.extend(found)
+            genuine(found, payload)
+
+        hub.server.listeners[hub.name, "one"] = late
+        near, far = await asyncio.gather(said(client, 0, "x"), said(client, 1, "y"))
+    assert (near, far) == (["x"], ["first", "y"])
+    assert len(ends) == 2
+
+
+@of_one_host
+async def test_a_lane_is_forgotten_when_nothing_happens(hub: Hub, client: Client, store: Wire) -> None:
+    partition = hub.hosts["one"]._rounds.get(0)
+    assert partition is not None
+    await asyncio.sleep(1)  # positions are committed lazily
+    assert partition.idle_lanes() == []
+    lanes = partition.idle_lanes()
+    assert len(lanes) == 1
+    partition.direct.forget(lanes, {})
+    lost = hub.hosts["one"].lost
+    assert await said(client, 0, "a") == ["a"]
+    assert (store.handed, store.appended, hub.hosts["one"].lost) == (1, 1, lost)
+
+
+@of_one_host
+async def test_what_nobody_can_read_on_the_channel_harms_nothing(
+    hub: Hub, client: Client, store: Wire
+) -> None:
+    take = hub.server.listeners[hub.name, "one"]
+    lane = next(iter(hub.state.producers["p:0"]))
+    number = hub.state.producers["p:0"][lane][0] + 1
+    good = wire.pack_handed(lane, [(0, number, [])])
+    for ends in (["junk"], [], ["", ""], ["\ufffd-1"]):
+        take(ends, good)
+    take([""], b"junk")
+    assert await said(client, 0, "a") == ["a"]
 
 
 @of_one_host
@@ -336,7 +436,7 @@ async def test_a_refusal_of_a_later_one_makes_no_double_new(hub: Hub, client: Cl
     partition = rounds.get(0)
     assert partition is not None
     lane = next(iter(hub.row(0).doubled))
-    partition.direct.refuse(Handed(lane, 99, [], "", 0))
+    partition.direct.refuse(Handed(lane, 99, [], (0, 0), 0))
     rounds._taking = frozenset()
     assert await said(client, 0, "b") == ["a", "b"]
 
@@ -367,3 +467,12 @@ def test_a_signal_sent_while_others_are_handed_over_is_acknowledged() -> None:
                 assert [words.count("s") for words in found] == [2] * 4
 
     virtually(run)
+
+
+@of_one_host
+async def test_what_comes_when_a_host_has_ended_starts_nothing(hub: Hub, client: Client, store: Wire) -> None:
+    host = hub.hosts["one"]
+    await hub.drain("one")
+    before = asyncio.all_tasks()
+    host._rounds._hand([""], wire.pack_handed("c:me:e", [(0, 2, [])]))
+    assert asyncio.all_tasks() == before

@@ -18,7 +18,7 @@
 --          {0, id, ...}     these wait in the outbox
 --          {1, host}        another token, or none (''), owns the partition: nothing was written
 --          {2, n}           store behind: the stored commit number n is too low, or the inbox has lost the entry
---                           at position, or a lane's mark is not that before first; nothing was written
+--                           at position, or a lane's mark is below that before first; nothing was written
 -- Fails    only at its first write (no memory, a replica, MISCONF), before anything of the first
 --          commit to be applied was written. Safe to repeat: a number that is applied is
 --          answered from what is stored.
