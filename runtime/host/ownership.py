@@ -82,6 +82,8 @@ class Ownership:
         self._moving: dict[int, asyncio.Task[None]] = {}
         #: Moves that the store may know of already: they are seen through, never broken off.
         self._begun: set[int] = set()
+        #: Tokens of partitions that were given up, and whose release is not known to have arrived.
+        self._unreleased: dict[int, str] = {}
         self._changed = asyncio.Event()
         self._losses = Losses()
         self.draining = False
@@ -252,6 +254,9 @@ class Ownership:
                 self._move(number, self._take(number, free=free))
             elif running and not mine and number in self._placement:
                 self._move(number, self._give(number))
+            elif number in self._unreleased and not running and not self.draining:
+                # Without it the next owner would wait for us until its patience ends.
+                self._move(number, self._release(number))
 
     def _move(self, number: int, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"lungfish move {number}")
@@ -275,6 +280,7 @@ class Ownership:
             image = await self._store.claim(number, self._host, self._token())
             partition = self._make(image)
             self.takeovers += 1
+            self._unreleased.pop(number, None)
             self._adopt(partition, image)
             await self._rounds.add(partition)
         finally:
@@ -308,9 +314,14 @@ class Ownership:
             if not partition.dropped:
                 partition.passivate(partition.now_ms, most=partition.activations)
             self._rounds.forget(partition)
-            await self._store.release(number, partition.token)
+            self._unreleased[number] = partition.token
+            await self._release(number)
         finally:
             self._begun.discard(number)
+
+    async def _release(self, number: int) -> None:
+        await self._store.release(number, self._unreleased[number])
+        del self._unreleased[number]
 
     # --- losing and leaving ------------------------------------------------------------------
 

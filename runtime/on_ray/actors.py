@@ -232,22 +232,26 @@ class Controller:
         """
         while True:
             missing, extra = self._plan()
-            if not missing and not extra and not self._stopping:
-                break
-            await self.reconcile()
+            if missing or extra or self._stopping:
+                await self.reconcile()
+            elif all(await asyncio.gather(*map(self._settled, self._running()))):
+                return self._notes()
             await asyncio.sleep(_LOOK_S)
-        await asyncio.gather(*map(self._settled, self._running()))
-        return self._notes()
 
-    async def _settled(self, actor: RunningActor) -> None:
-        """Return when a host or worker is ready, or waits for what others hold."""
+    async def _settled(self, actor: RunningActor) -> bool:
+        """Return when a host or worker is ready, or waits for what others hold; False: its node is gone."""
         while actor in (beginning := self._beginning()) and actor.pool:
             if actor in late(beginning):
-                return
+                return True
             await asyncio.sleep(_LOOK_S)
         with contextlib.suppress(ValueError):  # gone meanwhile
             handle: Any = ray.get_actor(actor.name, NAMESPACE)
-            await handle.ready.remote()
+            try:
+                await handle.ready.remote()
+            except ray.exceptions.ActorUnschedulableError:  # Ray lists dead nodes for some seconds
+                logger.info("%s: its node is gone", actor.name)
+                return False
+        return True
 
     async def pools_waiting(self) -> dict[str, str]:
         """Return what pools wait for, in words."""
@@ -288,7 +292,7 @@ class Controller:
             created = [(actor, self._create(actor)) for actor in missing]
             self._watch.follow(actor.name for actor in self._running() if actor.role == "host")
             # Not for those of pools: others may leave them no room, for as long as they like.
-            await asyncio.gather(*(handle.ping.remote() for actor, handle in created if not actor.pool))
+            await asyncio.gather(*(_begun(handle) for actor, handle in created if not actor.pool))
             for actor in removable(extra, self._beginning()):
                 if actor.name not in self._stopping:
                     task = asyncio.get_running_loop().create_task(self._remove(actor))
@@ -373,3 +377,9 @@ class Controller:
 
 def _ours(entry: dict[str, Any]) -> bool:
     return bool(entry["namespace"] == NAMESPACE)
+
+
+async def _begun(handle: Any) -> None:
+    """Return when an actor runs, or never will: its node is gone, which the next look at the nodes shows."""
+    with contextlib.suppress(ray.exceptions.ActorUnschedulableError):
+        await handle.ping.remote()

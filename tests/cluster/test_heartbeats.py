@@ -25,17 +25,17 @@ app = lungfish.App(sys.argv[2])
 
 @app.activity(
     num_cpus=0.1,
-    heartbeat_timeout=2,
+    heartbeat_timeout=6,
     retry=lungfish.RetryPolicy(max_attempts=3, retry_on=(OSError, TimeoutError)),
 )
 def convert(folder: str) -> str:
     info = lungfish.activity_info()
     found = info.heartbeat_details(int)
-    for page in range(found or 0, 40):
+    for page in range(found or 0, 80):
         time.sleep(0.1)
         info.heartbeat(page + 1)
-        if info.attempt == 1 and page == 24:
-            raise OSError("the disk is full")  # after 2.5 s: silence was never that long
+        if info.attempt == 1 and page == 69:
+            raise OSError("the disk is full")  # after 7 s: silence was never that long
     if info.attempt == 2:
         time.sleep(3_600)  # hangs: it must be noticed, and end
     return f"from {found} in {info.attempt}"
@@ -95,5 +95,5 @@ def test_heartbeats_and_cancellation(ray_cluster: Any, durable_store: Server, tm
     command = [sys.executable, str(script), ray_cluster.address, "beats", durable_store.url, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr[-4_000:]
-    assert "from 40 in 3" in done.stdout, done.stdout
+    assert "from 80 in 3" in done.stdout, done.stdout
     assert "ended" in done.stdout

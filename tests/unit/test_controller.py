@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray as real_ray
+from ray.exceptions import ActorUnschedulableError
 
 import lungfish
 from lungfish.runtime.on_ray import actors
@@ -231,5 +232,39 @@ def test_what_is_drained_goes_at_once_though_it_never_began() -> None:
         await controller.drain("n2")
         assert now_s() - began_s < 5
         assert [name for name in ray.actors if name.startswith("hub:")] == ["hub:host:n1:0:g1"]
+
+    with_controller(ray, test)
+
+
+def test_a_node_that_is_gone_and_still_listed_fails_no_start() -> None:
+    ray = FakeRay(n1={"CPU": 1}, gone={"CPU": 1})
+
+    class Lost(FakeActor):
+        """Of a node that Ray lists, and has no more."""
+
+        async def _ping(self) -> tuple[str, int]:
+            ray.actors.pop(self.name, None)
+            raise ActorUnschedulableError("its node does not exist any more")
+
+        async def _ready(self) -> None:
+            await self._ping()
+
+    async def test(controller: Any) -> None:
+        create = controller._create
+
+        def created(actor: RunningActor) -> Any:
+            made = create(actor)
+            if actor.node != "gone":
+                return made
+            lost = ray.actors[actor.name] = Lost(made.name, ray, {})
+            asyncio.get_running_loop().call_later(3, ray.resources.pop, "gone", None)
+            return lost
+
+        controller._create = created
+        assert await controller.ready() == {
+            "fpga": "no node of the Ray cluster has fpga: 1",
+            "gpu": "no node of the Ray cluster has GPU: 1",
+        }
+        assert ray.running() == {"-:n1:1"}
 
     with_controller(ray, test)

@@ -10,9 +10,10 @@ import msgpack
 import pytest
 
 import lungfish
+from lungfish.runtime.errors import StoreUnavailable
 from lungfish.runtime.store.host_record import HostRecord
 from lungfish.runtime.store.store import PartitionImage
-from tests.unit.hub import HEARTBEAT_MS, LEASE_MS, PARTITIONS, Hub, hub_of, key_in
+from tests.unit.hub import HEARTBEAT_MS, LEASE_MS, PARTITIONS, SETTINGS, Hub, hub_of, key_in
 from tests.virtual import virtually
 
 app = lungfish.App("ownership")
@@ -106,6 +107,28 @@ async def test_a_planned_move_is_a_release_and_then_a_claim(hub: Hub) -> None:
             expected = [("a", "releases"), ("b", "claims")] if number in moved else []
             assert moves(hub, number) == expected
         assert await add_everywhere(client) == [2] * PARTITIONS
+
+
+@with_hub
+async def test_a_release_that_did_not_arrive_is_made_again(hub: Hub) -> None:
+    """Else who is to have the partition waits for as long as it has patience, and nobody runs it."""
+    await hub.start_all("a")
+    store, failed = hub.stores["a"], list[int]()
+    genuine = store.release
+
+    async def release(partition: int, token: str) -> bool:
+        if partition not in failed:
+            failed.append(partition)
+            raise StoreUnavailable("broken")
+        return await genuine(partition, token)
+
+    store.release = release  # type: ignore[method-assign]
+    began_s = asyncio.get_running_loop().time()
+    await hub.start_all("b")
+    assert failed
+    assert asyncio.get_running_loop().time() - began_s < SETTINGS.release_grace_ms / 1_000
+    async with hub.client() as client:
+        assert await add_everywhere(client) == [1] * PARTITIONS
 
 
 @with_hub
