@@ -321,7 +321,7 @@ class Ownership:
 
     async def _release(self, number: int) -> None:
         await self._store.release(number, self._unreleased[number])
-        del self._unreleased[number]
+        self._unreleased.pop(number, None)
 
     # --- losing and leaving ------------------------------------------------------------------
 

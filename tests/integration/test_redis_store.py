@@ -344,6 +344,19 @@ async def test_replica_refuses_and_the_link_is_made_anew(hub_name: str) -> None:
             assert await store.append([message(1)]) == [Appended.OK]
 
 
+async def test_a_replica_does_not_say_where_inboxes_end(hub_name: str) -> None:
+    """It may lack what was acknowledged last; and the link must find the primary again."""
+    with running() as primary, running() as other:
+        async with opened(other.url, hub_name) as store:
+            assert await store.hand("nobody", [1], b"x") is False
+            ask(other.port, f"REPLICAOF 127.0.0.1 {primary.port}")
+            with pytest.raises(StoreUnavailable):
+                await store.hand("nobody", [1], b"x")
+            assert store.hands_over, "that passes"
+            ask(other.port, "REPLICAOF NO ONE")
+            assert await store.hand("nobody", [1], b"x") is False
+
+
 # --- Cluster -----------------------------------------------------------------------------
 
 

@@ -476,3 +476,16 @@ async def test_what_comes_when_a_host_has_ended_starts_nothing(hub: Hub, client:
     before = asyncio.all_tasks()
     host._rounds._hand([""], wire.pack_handed("c:me:e", [(0, 2, [])]))
     assert asyncio.all_tasks() == before
+
+
+@of_one_host
+async def test_a_late_receipt_is_none_for_a_later_batch(hub: Hub, client: Client, store: Wire) -> None:
+    store.fate = silent
+    work = asyncio.ensure_future(said(client, 0, "a"))
+    await hub.until(lambda: store.handed, "it was handed over")
+    assert client._connection is not None
+    sender = client._connection._sender
+    (lane,) = sender._handed
+    sender.note(taken=True, partition=0, sequence=lane.sequence - 1)
+    assert await work == ["a"]
+    assert (store.handed, store.appended) == (1, 1), "it was appended when no answer came"
